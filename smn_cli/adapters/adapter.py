@@ -1,0 +1,222 @@
+"""An adapter in memory: bits over a known base, put onto a network and taken off again."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from smn_cli.adapters.codecs import CODECS, encode_smallest
+from smn_cli.adapters.file import AdapterContent, parse_adapter, read_adapter
+from smn_cli.adapters.fingerprint import Fingerprint, check_base, fingerprint, select_base
+from smn_cli.adapters.schema import Header, MaskEntry
+from smn_cli.atomic import write_atomically
+from smn_cli.errors import AdapterFileError, MismatchError
+from smn_cli.masking.binarize import effective_weight
+
+_originals: "WeakKeyDictionary[nn.Module, dict[str, Tensor]]" = WeakKeyDictionary()
+"""Tensors that adapters replaced, per network, so that any adapter can be taken off or exchanged exactly."""
+
+
+class Adapter:
+    """A mask, and statistics if they were adapted, for one exact base.
+
+    Get one from `load_adapter` or `make_adapter`. It holds the file's compressed payload, not the unpacked mask, so
+    that many adapters can stay in memory.
+    """
+
+    def __init__(self, content: AdapterContent) -> None:
+        self._content = content
+
+    @property
+    def header(self) -> Header:
+        """What the file says of itself."""
+        return self._content.header
+
+    @property
+    def payload_bytes(self) -> int:
+        """Size of the coded mask."""
+        return len(self._content.payload)
+
+    @property
+    def norm_stats_bytes(self) -> int:
+        """Size of the carried statistics."""
+        return int(self._content.norm_stats.nbytes)
+
+    @property
+    def base_fingerprint(self) -> Fingerprint:
+        """Of the base that it was made for."""
+        return Fingerprint(self.header.base_digest, self._content.base_rows)
+
+    def to_bytes(self) -> bytes:
+        """The adapter file's bytes."""
+        return self._content.to_bytes()
+
+    def masks(self, base: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Bool masks by parameter name.
+
+        Args:
+            base: state dict whose shapes must be the recorded ones; they bound what is decoded.
+
+        Raises:
+            MismatchError: a masked tensor is missing or has another shape.
+            AdapterFileError: the payload does not decode to the recorded counts.
+        """
+        for entry in self.header.masks:
+            found = tuple(base[entry.name].shape) if entry.name in base else None
+            if found != entry.shape:
+                what = "is missing" if found is None else f"has shape {found}"
+                raise MismatchError(f"{entry.name} {what} in the base: the adapter expects {entry.shape}")
+        bits = CODECS[self.header.codec].decode(self._content.payload, self.header.num_weights)
+        masks: dict[str, Tensor] = {}
+        start = 0
+        for entry in self.header.masks:
+            mask = torch.from_numpy(bits[start : start + entry.num_weights].copy()).view(entry.shape)
+            if int(mask.sum()) != entry.num_kept:
+                raise AdapterFileError(f"the mask of {entry.name} keeps {int(mask.sum())}: {entry.num_kept} recorded")
+            masks[entry.name] = mask
+            start += entry.num_weights
+        return masks
+
+    def rebuild(self, base: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """State dict of the adapted network over a base, checked before and after.
+
+        Args:
+            base: state dict of the pretrained network on any device; what the recorded base does not have (a
+                classifier, counters) is passed through.
+
+        Returns:
+            The same names; masked tensors and carried statistics are new, the others shared with `base`.
+
+        Raises:
+            MismatchError: this is not the base it was made for.
+            AdapterFileError: the result is not what was recorded when the adapter was made.
+        """
+        check_base(base, self.base_fingerprint, made_for=self.made_for)
+        state = dict(base)
+        for name, mask in self.masks(base).items():
+            state[name] = effective_weight(base[name].detach(), mask.to(base[name].device))
+        state.update(self._statistics(base))
+        if fingerprint(select_base(state, self.base_fingerprint)).digest != self.header.adapted_digest:
+            raise AdapterFileError("the rebuilt network is not the recorded one: the adapter was altered when made")
+        return state
+
+    @property
+    def made_for(self) -> str:
+        """The base in words: architecture and, if known, timm's tag."""
+        return f"{self.header.arch}.{self.header.tag}" if self.header.tag else self.header.arch
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """Turn a pretrained network into the adapted one, in place; a previous adapter is taken off first.
+
+        Raises:
+            MismatchError, AdapterFileError: as in `rebuild`; the network is then as it was before any adapter.
+        """
+        self.remove(model)
+        base = model.state_dict()
+        rebuilt = self.rebuild(base)
+        changed = [entry.name for entry in self.header.masks] + [name for name, _ in self.header.norm_stats]
+        _originals[model] = {name: base[name].detach().clone() for name in changed}
+        _write(model, {name: rebuilt[name] for name in changed})
+        return model
+
+    def remove(self, model: nn.Module) -> nn.Module:
+        """Bring a network back to its base, bit for bit; nothing happens if no adapter is on it."""
+        originals = _originals.pop(model, None)
+        if originals is not None:
+            _write(model, originals)
+        return model
+
+    def save(self, path: str | Path) -> None:
+        """Write the adapter file, atomically.
+
+        Raises:
+            OSError: the folder is missing or not writable.
+        """
+        write_atomically(Path(path), self.to_bytes())
+
+    def _statistics(self, base: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        statistics: dict[str, Tensor] = {}
+        start = 0
+        for name, length in self.header.norm_stats:
+            if name not in base or base[name].numel() != length:
+                raise MismatchError(f"statistics {name} of {length} values do not fit the base")
+            values = torch.from_numpy(self._content.norm_stats[start : start + length].copy())
+            statistics[name] = values.view(base[name].shape).to(base[name])
+            start += length
+        return statistics
+
+
+@torch.no_grad()
+def _write(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    state = model.state_dict(keep_vars=True)
+    for name, tensor in tensors.items():
+        state[name].copy_(tensor)
+
+
+def load_adapter(path: str | Path) -> Adapter:
+    """Read an adapter file.
+
+    Raises:
+        AdapterFileError: missing, truncated, altered, or not an adapter.
+    """
+    return Adapter(read_adapter(path))
+
+
+def adapter_from_bytes(data: bytes, *, source: str = "the data") -> Adapter:
+    """Adapter of a file's bytes; see `load_adapter`."""
+    return Adapter(parse_adapter(data, source=source))
+
+
+def make_adapter(
+    base: Mapping[str, Tensor],
+    masks: Mapping[str, Tensor],
+    *,
+    arch: str,
+    tag: str = "",
+    norm_stats: Mapping[str, Tensor] | None = None,
+    preprocessing: dict[str, Any] | None = None,
+    provenance: dict[str, Any] | None = None,
+    codec: str = "auto",
+) -> Adapter:
+    """Adapter of masks over a base.
+
+    Args:
+        base: the backbone's state dict, without a classifier.
+        masks: bool tensors by parameter name, each of its parameter's shape and with at least one weight kept.
+        arch, tag: of the base, for people and for `smn apply`.
+        norm_stats: running statistics to carry, by name.
+        preprocessing, provenance: plain values for the header.
+        codec: a codec's name, or "auto" for the smallest.
+
+    Raises:
+        UsageError: unknown codec.
+        ValueError: a mask is empty.
+    """
+    names = sorted(masks)
+    bits = np.concatenate([masks[name].detach().cpu().numpy().reshape(-1) for name in names])
+    chosen, payload = encode_smallest(bits, codec)
+    statistics = {name: tensor.detach().cpu().float() for name, tensor in sorted((norm_stats or {}).items())}
+    adapted = dict(base)
+    for name in names:
+        adapted[name] = effective_weight(base[name].detach(), masks[name].to(base[name].device))
+    adapted.update(statistics)
+    base_fingerprint = fingerprint(base)
+    header = Header(
+        arch=arch,
+        tag=tag,
+        base_digest=base_fingerprint.digest,
+        adapted_digest=fingerprint(adapted).digest,
+        codec=chosen.name,
+        masks=tuple(MaskEntry(name, tuple(masks[name].shape), int(masks[name].sum())) for name in names),
+        norm_stats=tuple((name, tensor.numel()) for name, tensor in statistics.items()),
+        preprocessing=preprocessing or {},
+        provenance=provenance or {},
+    )
+    values = [tensor.numpy().reshape(-1) for tensor in statistics.values()]
+    return Adapter(
+        AdapterContent(header, base_fingerprint.rows, payload, np.concatenate(values) if values else np.zeros(0))
+    )

@@ -1,0 +1,99 @@
+"""Masks to bytes and back: one stream for all tensors of a file (docs/format.md, "Codecs").
+
+A codec is a pair of pure functions. `decode` is only called once the shapes are known to be those of a real base, so
+what it allocates is bounded by that base.
+"""
+
+import lzma
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from bitarray import bitarray
+
+from smn_cli.errors import AdapterFileError, UsageError
+
+
+@dataclass(frozen=True)
+class Codec:
+    """How a bit stream is stored.
+
+    Attributes:
+        name: as it stands in the file.
+        encode: bool array (num_bits,) to bytes, the same on every run.
+        decode: bytes and num_bits to a bool array (num_bits,); raises AdapterFileError on anything else than what
+            `encode` makes of exactly that many bits.
+    """
+
+    name: str
+    encode: Callable[[np.ndarray], bytes]
+    decode: Callable[[bytes, int], np.ndarray]
+
+
+def pack_bits(bits: np.ndarray) -> bytes:
+    """Bool array to bytes: the first bit is the lowest of the first byte, zeros fill the last byte."""
+    packed = bitarray(endian="little")
+    packed.pack(np.ascontiguousarray(bits, dtype=np.bool_).tobytes())
+    return packed.tobytes()
+
+
+def unpack_bits(payload: bytes, num_bits: int) -> np.ndarray:
+    """Inverse of `pack_bits`.
+
+    Raises:
+        AdapterFileError: wrong length, or bits set beyond the end.
+    """
+    if len(payload) != (num_bits + 7) // 8:
+        raise AdapterFileError(f"the mask has {len(payload)} bytes where {num_bits} bits need {(num_bits + 7) // 8}")
+    packed = bitarray(endian="little")
+    packed.frombytes(payload)
+    if packed[num_bits:].any():
+        raise AdapterFileError("the mask has bits set beyond its end")
+    return np.frombuffer(packed[:num_bits].unpack(), dtype=np.bool_)
+
+
+def _lzma_filters(num_bytes: int) -> list[dict[str, int]]:
+    # a dictionary no larger than the data bounds the reader's memory
+    size = min(max(4096, 1 << max(num_bytes - 1, 1).bit_length()), 1 << 26)
+    return [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": size, "lc": 0, "pb": 0}]
+
+
+def _lzma_encode(bits: np.ndarray) -> bytes:
+    packed = pack_bits(bits)
+    return lzma.compress(packed, format=lzma.FORMAT_XZ, check=lzma.CHECK_NONE, filters=_lzma_filters(len(packed)))
+
+
+def _lzma_decode(payload: bytes, num_bits: int) -> np.ndarray:
+    num_bytes = (num_bits + 7) // 8
+    decoder = lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=num_bytes * 2 + (1 << 27))
+    try:
+        packed = decoder.decompress(payload, max_length=num_bytes + 1)
+    except (lzma.LZMAError, MemoryError) as error:
+        raise AdapterFileError(f"the mask is not valid xz data: {error}") from None
+    if not decoder.eof or decoder.unused_data:
+        raise AdapterFileError(f"the mask does not end after the {num_bytes} bytes it should have")
+    return unpack_bits(packed, num_bits)
+
+
+CODECS = {
+    "bits": Codec("bits", pack_bits, unpack_bits),
+    "lzma": Codec("lzma", _lzma_encode, _lzma_decode),
+}
+
+
+def get_codec(name: str) -> Codec:
+    """Codec by name.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    if name not in CODECS:
+        raise UsageError(f"--codec {name} is unknown: expected auto or one of {', '.join(CODECS)}")
+    return CODECS[name]
+
+
+def encode_smallest(bits: np.ndarray, name: str = "auto") -> tuple[Codec, bytes]:
+    """Encode with the named codec, or with whichever gives the fewest bytes (ties: the plainer one)."""
+    candidates = list(CODECS.values()) if name == "auto" else [get_codec(name)]
+    encoded = [(codec, codec.encode(bits)) for codec in candidates]
+    return min(encoded, key=lambda pair: len(pair[1]))

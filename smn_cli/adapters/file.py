@@ -1,0 +1,140 @@
+"""The adapter file on disk: a safetensors file whose last 32 bytes are the SHA-256 of all bytes before them.
+
+Anyone can open it with the safetensors library; whoever checks the end first knows that nothing was altered or cut.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+from safetensors.numpy import save
+
+from smn_cli.adapters.codecs import CODECS
+from smn_cli.adapters.fingerprint import ROW_BYTES
+from smn_cli.adapters.schema import Header, parse_header
+from smn_cli.errors import AdapterFileError
+
+METADATA_KEY = "smn"
+_DIGEST_BYTES = 32
+_MAX_FILE_BYTES = 1 << 32
+_TENSORS = {"base_digests": "U8", "mask": "U8", "norm_stats": "F32", "sha256": "U8"}
+
+
+class AdapterContent:
+    """The parts of an adapter file as they stand in it.
+
+    Attributes:
+        header: the parsed header.
+        base_rows: (num_tensors, 8) uint8 of the base's fingerprint.
+        payload: the mask's bytes, as the codec left them.
+        norm_stats: (sum of lengths,) float32.
+    """
+
+    def __init__(self, header: Header, base_rows: np.ndarray, payload: bytes, norm_stats: np.ndarray) -> None:
+        self.header = header
+        self.base_rows = base_rows
+        self.payload = payload
+        self.norm_stats = norm_stats
+
+    def to_bytes(self) -> bytes:
+        """The file's bytes, a function of the content alone."""
+        tensors: dict[str, np.ndarray] = {
+            "base_digests": np.ascontiguousarray(self.base_rows),
+            "mask": np.frombuffer(self.payload, dtype=np.uint8),
+            "sha256": np.zeros(_DIGEST_BYTES, dtype=np.uint8),
+        }
+        if self.norm_stats.size:
+            tensors["norm_stats"] = np.ascontiguousarray(self.norm_stats, dtype=np.float32)
+        # safetensors sorts by alignment, then by name: sha256 comes last
+        blank = save(tensors, metadata={METADATA_KEY: self.header.to_json()})
+        body = blank[:-_DIGEST_BYTES]
+        if blank[-_DIGEST_BYTES:] != bytes(_DIGEST_BYTES):
+            raise AssertionError("safetensors no longer puts sha256 last")
+        return body + hashlib.sha256(body).digest()
+
+
+def parse_adapter(data: bytes, *, source: str) -> AdapterContent:
+    """Content of a file's bytes.
+
+    Args:
+        data: the whole file.
+        source: its path or name, for messages.
+
+    Raises:
+        AdapterFileError: one line naming `source` and what is wrong with it.
+    """
+    try:
+        return _parse(data)
+    except AdapterFileError as error:
+        raise AdapterFileError(f"{source} cannot be used: {error}") from None
+
+
+def read_adapter(path: str | Path) -> AdapterContent:
+    """Read and check a file.
+
+    Raises:
+        AdapterFileError: it is missing, not an adapter, truncated or altered.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(_MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise AdapterFileError(f"{path} cannot be read: {error.strerror or error}") from None
+    return parse_adapter(data, source=str(path))
+
+
+def _parse(data: bytes) -> AdapterContent:
+    if len(data) > _MAX_FILE_BYTES:
+        raise AdapterFileError("it is larger than 4 GiB, which no adapter is")
+    if len(data) < 8 + _DIGEST_BYTES:
+        raise AdapterFileError(f"{len(data)} bytes are too few for an adapter; it is empty or truncated")
+    if hashlib.sha256(data[:-_DIGEST_BYTES]).digest() != data[-_DIGEST_BYTES:]:
+        raise AdapterFileError("it is not an adapter, or was truncated or altered (its checksum does not match)")
+    header = parse_header(_metadata(data))
+    tensors = _tensors(data)
+    rows = tensors["base_digests"]
+    if rows["shape"] != [len(rows["data"]) // ROW_BYTES, ROW_BYTES] or not rows["data"]:
+        raise AdapterFileError(f"base_digests has shape {rows['shape']}: expected rows of {ROW_BYTES}")
+    norm_stats = np.frombuffer(tensors["norm_stats"]["data"], dtype="<f4") if "norm_stats" in tensors else np.zeros(0)
+    if norm_stats.size != sum(length for _, length in header.norm_stats):
+        raise AdapterFileError(f"{norm_stats.size} statistics do not fit the header's list of them")
+    if not np.isfinite(norm_stats).all():
+        raise AdapterFileError("its normalisation statistics are not all finite numbers")
+    if header.codec not in CODECS:
+        raise AdapterFileError(f"codec {header.codec!r:.40} is unknown to this smn: update smn-cli")
+    base_rows = np.frombuffer(rows["data"], dtype=np.uint8).reshape(-1, ROW_BYTES)
+    return AdapterContent(header, base_rows, bytes(tensors["mask"]["data"]), norm_stats.astype(np.float32))
+
+
+def _metadata(data: bytes) -> str:
+    """The one metadata entry; safetensors' own reader gives it for files only, not for bytes."""
+    length = int.from_bytes(data[:8], "little")
+    if not 2 <= length <= len(data) - 8 - _DIGEST_BYTES:
+        raise AdapterFileError("its safetensors header has no possible length")
+    try:
+        container = json.loads(data[8 : 8 + length])
+        text = container["__metadata__"][METADATA_KEY]
+    except (ValueError, RecursionError, KeyError, TypeError):
+        text = None
+    if not isinstance(text, str):
+        raise AdapterFileError(f"it has no {METADATA_KEY!r} metadata: it is not an adapter")
+    return text
+
+
+def _tensors(data: bytes) -> dict[str, dict[str, Any]]:
+    try:
+        tensors: dict[str, dict[str, Any]] = dict(safetensors.deserialize(data))
+    except safetensors.SafetensorError as error:
+        raise AdapterFileError(f"it is not a valid safetensors file: {error}") from None
+    for name in ("base_digests", "mask", "sha256"):
+        if name not in tensors:
+            raise AdapterFileError(f"it lacks the tensor {name!r}")
+    for name, kind in _TENSORS.items():
+        if name in tensors and tensors[name]["dtype"] != kind:
+            raise AdapterFileError(f"the tensor {name!r} is of type {tensors[name]['dtype']}: expected {kind}")
+    if tensors["sha256"]["shape"] != [_DIGEST_BYTES] or bytes(tensors["sha256"]["data"]) != data[-_DIGEST_BYTES:]:
+        raise AdapterFileError("its checksum is not at its end")
+    return tensors

@@ -1,0 +1,120 @@
+"""What a base is, in bytes: a digest per tensor and one over all (docs/format.md, "Fingerprint").
+
+Independent of file format, device, memory layout and order. Counters of batches seen are left out: they do not touch
+any output, and older checkpoints lack them.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from smn_cli.errors import MismatchError
+
+IGNORED_SUFFIX = "num_batches_tracked"
+ROW_BYTES = 8
+"""Bytes a tensor has in the compact list: four of its name's digest, four of its own."""
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """Digest of a state dict.
+
+    Attributes:
+        digest: 64 hex characters over all tensors.
+        rows: (num_tensors, 8) uint8, in the order of the sorted names; enough to name what differs.
+    """
+
+    digest: str
+    rows: np.ndarray
+
+
+def tensor_digest(name: str, tensor: Tensor) -> bytes:
+    """SHA-256 of name, type, shape and little-endian contiguous values."""
+    plain = tensor.detach().to("cpu").contiguous()
+    shape = "x".join(map(str, plain.shape))
+    hasher = hashlib.sha256(f"{name}\0{str(plain.dtype).removeprefix('torch.')}\0{shape}\0".encode())
+    values = plain.reshape(-1).view(torch.uint8).numpy()
+    hasher.update(values if plain.element_size() == 1 or _IS_LITTLE else _swapped(values, plain.element_size()))
+    return hasher.digest()
+
+
+_IS_LITTLE = np.little_endian
+
+
+def _swapped(values: np.ndarray, element_size: int) -> np.ndarray:
+    return np.ascontiguousarray(values.reshape(-1, element_size)[:, ::-1])
+
+
+def fingerprint(state: Mapping[str, Tensor]) -> Fingerprint:
+    """Fingerprint of the tensors of a state dict, classifier and counters left out by the caller and here."""
+    names = sorted(name for name in state if not name.endswith(IGNORED_SUFFIX))
+    digests = {name: tensor_digest(name, state[name]) for name in names}
+    overall = hashlib.sha256(b"".join(digests[name] for name in names)).hexdigest()
+    rows = np.frombuffer(b"".join(_row(name, digests[name]) for name in names), dtype=np.uint8)
+    return Fingerprint(overall, rows.reshape(len(names), ROW_BYTES))
+
+
+def select_base(state: Mapping[str, Tensor], expected: Fingerprint) -> dict[str, Tensor]:
+    """The tensors of `state` that the expected base has too, by name: a classifier on top is left aside."""
+    known = {row[:4].tobytes() for row in expected.rows}
+    return {name: tensor for name, tensor in state.items() if _name_digest(name) in known}
+
+
+def check_base(state: Mapping[str, Tensor], expected: Fingerprint, *, made_for: str) -> None:
+    """Refuse a base that is not, bit for bit, the one an adapter was made for.
+
+    Args:
+        state: the network's state dict; tensors that the expected base does not have are left aside.
+        expected: what the adapter recorded.
+        made_for: the recorded base in words, for the message.
+
+    Raises:
+        MismatchError: names the first tensor that differs, and a likely cause.
+    """
+    base = select_base(state, expected)
+    found = fingerprint(base)
+    if found.digest == expected.digest:
+        return
+    known = {row[:4].tobytes(): row[4:].tobytes() for row in expected.rows}
+    rows = {name: row.tobytes() for name, row in zip(_ordered(base), found.rows, strict=True)}
+    differing = [name for name, row in rows.items() if known[row[:4]] != row[4:]]
+    num_missing = len(expected.rows) - len(found.rows)
+    if num_missing or not differing:
+        raise MismatchError(
+            f"the adapter was made for {made_for} with {len(expected.rows)} tensors, this base lacks {num_missing} of "
+            "them: it is another architecture or another version of it"
+        )
+    first = base[differing[0]]
+    raise MismatchError(
+        f"the adapter was made for other weights of {made_for}: {len(differing)} of {len(rows)} tensors differ, first "
+        f"{differing[0]} {tuple(first.shape)}; {_likely_cause(base, differing)}"
+    )
+
+
+def _likely_cause(base: Mapping[str, Tensor], differing: list[str]) -> str:
+    floats = [tensor for tensor in base.values() if tensor.is_floating_point()]
+    if all(torch.equal(t, t.half().to(t.dtype)) for t in floats) or all(
+        torch.equal(t, t.bfloat16().to(t.dtype)) for t in floats
+    ):
+        return "these went through half precision: take the float32 file"
+    if all(name.endswith(("running_mean", "running_var")) for name in differing):
+        return "only normalisation statistics differ: the base ran in training mode after it was saved"
+    if len(differing) == 1:
+        return "a single tensor differs: the file was edited"
+    return "take the same timm tag or weights file as for training"
+
+
+def _ordered(state: Mapping[str, Tensor]) -> list[str]:
+    return sorted(name for name in state if not name.endswith(IGNORED_SUFFIX))
+
+
+def _name_digest(name: str) -> bytes:
+    return hashlib.sha256(name.encode()).digest()[:4]
+
+
+def _row(name: str, digest: bytes) -> bytes:
+    return _name_digest(name) + digest[:4]

@@ -1,0 +1,184 @@
+"""The header of an adapter file: one JSON object, checked field by field (docs/format.md, "Header")."""
+
+import json
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from smn_cli.errors import AdapterFileError
+
+FORMAT = "smn.adapter"
+VERSION = 1
+_HEX64 = re.compile(r"[0-9a-f]{64}\Z")
+_MAX_TENSORS = 100_000
+_MAX_WEIGHTS = 1 << 40
+
+
+@dataclass(frozen=True)
+class MaskEntry:
+    """One masked tensor: its name and shape in the base, and how many of its weights are kept."""
+
+    name: str
+    shape: tuple[int, ...]
+    num_kept: int
+
+    @property
+    def num_weights(self) -> int:
+        """Weights in the tensor."""
+        return math.prod(self.shape)
+
+    @property
+    def density(self) -> float:
+        """Fraction kept."""
+        return self.num_kept / self.num_weights
+
+
+@dataclass(frozen=True)
+class Header:
+    """Everything in an adapter file but the bits, the statistics and the digests per tensor.
+
+    Attributes:
+        arch, tag: the timm architecture and, if known, the name of its pretrained weights.
+        base_digest, adapted_digest: fingerprints of the base and of the rebuilt network, 64 hex characters each.
+        codec: name of the mask's codec.
+        masks: masked tensors in the order of the bit stream.
+        norm_stats: names and lengths of the carried statistics, in the order of their values; empty if frozen.
+        preprocessing: how images were prepared; plain values.
+        provenance: where the adapter comes from; plain values, for people.
+    """
+
+    arch: str
+    tag: str
+    base_digest: str
+    adapted_digest: str
+    codec: str
+    masks: tuple[MaskEntry, ...]
+    norm_stats: tuple[tuple[str, int], ...]
+    preprocessing: dict[str, Any]
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def num_weights(self) -> int:
+        """Masked weights in all, which is the number of bits in the stream."""
+        return sum(entry.num_weights for entry in self.masks)
+
+    @property
+    def density(self) -> float:
+        """Fraction of all masked weights that is kept."""
+        return sum(entry.num_kept for entry in self.masks) / self.num_weights
+
+    def to_json(self) -> str:
+        """Canonical text: sorted keys, no spaces, ASCII."""
+        content = {
+            "format": FORMAT,
+            "version": VERSION,
+            "arch": self.arch,
+            "tag": self.tag,
+            "base": {"digest": self.base_digest},
+            "adapted": {"digest": self.adapted_digest},
+            "codec": self.codec,
+            "masks": [[entry.name, list(entry.shape), entry.num_kept] for entry in self.masks],
+            "norm_stats": [list(pair) for pair in self.norm_stats],
+            "preprocessing": self.preprocessing,
+            "provenance": self.provenance,
+        }
+        return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def parse_header(text: str) -> Header:
+    """Header from its text. Unknown keys are left aside; a newer version is refused.
+
+    Raises:
+        AdapterFileError: not JSON, a key twice, or a field missing or of the wrong kind; the message names it.
+    """
+    try:
+        content = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise AdapterFileError(f"the header is not valid JSON: {error}") from None
+    fields = _typed(content, "header", dict)
+    if _get(fields, "format", str) != FORMAT:
+        raise AdapterFileError(f"the header says format {fields['format']!r:.40}: expected {FORMAT!r}")
+    version = _get(fields, "version", int)
+    if version != VERSION:
+        raise AdapterFileError(f"format version {version}: this smn reads version {VERSION}; update smn-cli")
+    return Header(
+        arch=_get(fields, "arch", str),
+        tag=_get(fields, "tag", str),
+        base_digest=_digest(fields, "base"),
+        adapted_digest=_digest(fields, "adapted"),
+        codec=_get(fields, "codec", str),
+        masks=_masks(_get(fields, "masks", list)),
+        norm_stats=_norm_stats(_get(fields, "norm_stats", list)),
+        preprocessing=_get(fields, "preprocessing", dict),
+        provenance=_get(fields, "provenance", dict),
+    )
+
+
+def _masks(values: list[Any]) -> tuple[MaskEntry, ...]:
+    if not 0 < len(values) <= _MAX_TENSORS:
+        raise AdapterFileError(f"the header lists {len(values)} masks: expected between 1 and {_MAX_TENSORS}")
+    entries = tuple(_entry(value, f"masks[{position}]") for position, value in enumerate(values))
+    names = [entry.name for entry in entries]
+    if len(set(names)) != len(names):
+        raise AdapterFileError("the header lists a masked tensor twice")
+    if sum(entry.num_weights for entry in entries) > _MAX_WEIGHTS:
+        raise AdapterFileError("the header promises more weights than any network has")
+    return entries
+
+
+def _entry(value: Any, where: str) -> MaskEntry:
+    parts = _typed(value, where, list)
+    if len(parts) != 3:
+        raise AdapterFileError(f"{where} has {len(parts)} parts: expected name, shape and number kept")
+    name, shape, num_kept = _typed(parts[0], where, str), _typed(parts[1], where, list), _typed(parts[2], where, int)
+    if len(shape) > 8 or not all(type(side) is int and 0 < side <= _MAX_WEIGHTS for side in shape):
+        raise AdapterFileError(f"{where} has no usable shape")
+    entry = MaskEntry(name, tuple(shape), num_kept)
+    if entry.num_weights > _MAX_WEIGHTS or not 0 < num_kept <= entry.num_weights:
+        raise AdapterFileError(f"{where} keeps {num_kept} of {entry.num_weights} weights")
+    return entry
+
+
+def _norm_stats(values: list[Any]) -> tuple[tuple[str, int], ...]:
+    pairs = []
+    for position, value in enumerate(values[: _MAX_TENSORS + 1]):
+        where = f"norm_stats[{position}]"
+        pair = _typed(value, where, list)
+        if len(pair) != 2 or not isinstance(pair[0], str) or type(pair[1]) is not int or not 0 < pair[1] < 1 << 32:
+            raise AdapterFileError(f"{where} is not a name and a length")
+        pairs.append((pair[0], pair[1]))
+    if len({name for name, _ in pairs}) != len(pairs) or len(pairs) > _MAX_TENSORS:
+        raise AdapterFileError("the header lists statistics twice, or too many")
+    return tuple(pairs)
+
+
+def _digest(fields: dict[str, Any], key: str) -> str:
+    digest = _get(_get(fields, key, dict), "digest", str)
+    if not _HEX64.match(digest):
+        raise AdapterFileError(f"{key}.digest is not 64 hexadecimal digits")
+    return str(digest)
+
+
+def _get(fields: dict[str, Any], key: str, kind: type) -> Any:
+    if key not in fields:
+        raise AdapterFileError(f"the header lacks {key!r}")
+    return _typed(fields[key], key, kind)
+
+
+def _typed(value: Any, where: str, kind: type) -> Any:
+    if type(value) is not kind:  # bool is an int to isinstance
+        raise AdapterFileError(f"{where} in the header is of type {type(value).__name__}: expected {kind.__name__}")
+    return value
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) != len(pairs):
+        raise ValueError("a key stands twice")
+    return content
+
+
+def _no_constant(name: str) -> Callable[[], None]:
+    raise ValueError(f"{name} is not a JSON number")

@@ -1,0 +1,167 @@
+"""A pretrained timm backbone, frozen, in eval mode, without its classifier."""
+
+import logging
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import timm
+import torch
+from timm.data import resolve_model_data_config
+from torch import Tensor, nn
+
+from smn_cli.backbones.layouts import rename_to_timm
+from smn_cli.backbones.weight_files import read_weight_file
+from smn_cli.errors import BackboneError, first_few
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A frozen network and what is known of it.
+
+    Attributes:
+        model: images (B, 3, H, W) to features (B, num_features); eval mode, no gradients.
+        arch: timm name, without a tag.
+        tag: timm's name of the pretrained weights; empty if they came from a file.
+        num_features: width of the features.
+        mean, std, interpolation: how timm prepares this network's images.
+        classifier: the classifier's tensors that came with the weights, by timm name; may be empty.
+        notes: in words, what was done to make the weights fit.
+    """
+
+    model: nn.Module
+    arch: str
+    tag: str
+    num_features: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str
+    classifier: dict[str, Tensor]
+    notes: tuple[str, ...] = ()
+
+
+def load_backbone(arch: str, weights: str | Path | None = None) -> Backbone:
+    """Build a timm network by name and load its pretrained weights.
+
+    Args:
+        arch: a timm name, with or without a tag ("resnet50", "resnet50.a1_in1k").
+        weights: a local file instead of timm's hub weights.
+
+    Raises:
+        BackboneError: the name is unknown, the hub cannot be reached, or the weights do not fit; the message names
+            the first tensors that differ.
+        FileError: the weights file is damaged.
+    """
+    _check_name(arch)
+    model = _create(arch, pretrained=weights is None)
+    backbone = wrap_backbone(model, arch=arch.partition(".")[0])
+    if weights is None:
+        return backbone
+    tensors, notes = _read_fitting(Path(weights), backbone, list(backbone.classifier))
+    own = model.state_dict()
+    model.load_state_dict({**own, **{name: tensors[name] for name in own if name in tensors}})
+    classifier = {name: tensors[name].float() for name in backbone.classifier if name in tensors}
+    return _describe(model, backbone.arch, "", classifier, tuple(notes))
+
+
+def wrap_backbone(model: nn.Module, *, arch: str | None = None) -> Backbone:
+    """Take the classifier off a timm model, freeze it, and describe it.
+
+    Raises:
+        BackboneError: the model is not timm's.
+    """
+    config = getattr(model, "pretrained_cfg", None)
+    if not isinstance(config, dict) or not hasattr(model, "reset_classifier"):
+        raise BackboneError(f"{type(model).__name__} is not a timm model: build it with timm.create_model")
+    full = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    model.reset_classifier(0)
+    left = model.state_dict().keys()
+    classifier = {name: tensor for name, tensor in full.items() if name not in left}
+    return _describe(model, arch or str(config.get("architecture", "")), str(config.get("tag") or ""), classifier, ())
+
+
+def _describe(
+    model: nn.Module, arch: str, tag: str, classifier: dict[str, Tensor], notes: tuple[str, ...]
+) -> Backbone:
+    config = resolve_model_data_config(model)
+    return Backbone(
+        model=model.eval().requires_grad_(False),
+        arch=arch,
+        tag=tag,
+        num_features=int(getattr(model, "head_hidden_size", None) or model.num_features),
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        interpolation=str(config["interpolation"]),
+        classifier=classifier,
+        notes=notes,
+    )
+
+
+def _check_name(arch: str) -> None:
+    name = arch.partition(".")[0]
+    if timm.is_model(name):
+        return
+    near = timm.list_models(f"*{name}*")[:3]
+    hint = f"did you mean {', '.join(near)}?" if near else "see timm.list_models()"
+    raise BackboneError(f"--arch {arch} is not a timm model: {hint}")
+
+
+def _create(arch: str, *, pretrained: bool) -> nn.Module:
+    """The full model; a ViT with position embeddings that adjust, since views come in several sizes."""
+    for chatty in ("timm", "huggingface_hub"):
+        logging.getLogger(chatty).setLevel(logging.CRITICAL)  # their retries end in the one error below
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # timm's notes on renamed models are for its own users
+        try:
+            try:
+                return timm.create_model(arch, pretrained=pretrained, dynamic_img_size=True)  # type: ignore[no-any-return]
+            except TypeError:  # an architecture without that option
+                return timm.create_model(arch, pretrained=pretrained)  # type: ignore[no-any-return]
+        except Exception as error:  # the hub client raises dozens of kinds
+            reason = (str(error) or type(error).__name__).strip().splitlines()[0]
+            raise BackboneError(
+                f"the pretrained weights of --arch {arch} cannot be had ({reason}): give a local file with --weights"
+            ) from None
+
+
+def _read_fitting(path: Path, backbone: Backbone, classifier_names: list[str]) -> tuple[dict[str, Tensor], list[str]]:
+    """Tensors of a file under timm's names, every backbone tensor present and of the right shape."""
+    file = read_weight_file(path)
+    notes = list(file.notes)
+    own = backbone.model.state_dict()
+    tensors, layout = rename_to_timm(file.tensors, [*own, *classifier_names])
+    if layout is not None:
+        notes.append(f"renamed from the layout of {layout}")
+    wrong = [
+        f"{name} {tuple(tensors[name].shape)} instead of {tuple(own[name].shape)}"
+        for name in own
+        if name in tensors and tensors[name].shape != own[name].shape
+    ]
+    missing = [name for name in own if name not in tensors and not name.endswith("num_batches_tracked")]
+    if wrong or missing:
+        what = f"has {first_few(wrong, limit=3)}" if wrong else f"lacks {first_few(missing, limit=3)}"
+        raise BackboneError(f"--weights {path} does not fit {backbone.arch}: it {what}; is it of another architecture?")
+    surplus = [name for name in tensors if name not in own and name not in classifier_names]
+    if surplus:
+        notes.append(f"left out {len(surplus)} tensors that {backbone.arch} does not have: {first_few(surplus, limit=3)}")
+    return tensors, notes
+
+
+def check_sizes(backbone: Backbone, sizes: list[int]) -> None:
+    """Refuse view or image sizes that the network cannot take, before hours are spent.
+
+    Args:
+        backbone: as loaded.
+        sizes: in pixels, square.
+
+    Raises:
+        BackboneError: a forward pass of that size fails.
+    """
+    device = next(backbone.model.parameters()).device
+    for size in sizes:
+        try:
+            with torch.inference_mode():
+                backbone.model(torch.zeros(2, 3, size, size, device=device))
+        except (AssertionError, RuntimeError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise BackboneError(f"{backbone.arch} cannot take images of {size} px ({reason}): set --size") from None

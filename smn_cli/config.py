@@ -1,0 +1,291 @@
+"""Settings of a run: what a user may ask for, and the plan that follows from it and from the number of images.
+
+`AdaptOptions` holds the wishes (None: derive it), `RECIPES` the defaults, `make_plan` resolves both into an `AdaptPlan`
+with the reason of every derived value. Nothing here knows torch, so that `--help` is quick.
+"""
+
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Literal
+
+from smn_cli.errors import DataError, UsageError
+
+NormStats = Literal["frozen", "adapt"]
+
+
+@dataclass(frozen=True)
+class ViewPlan:
+    """Random views an image gives in every step.
+
+    Sizes in pixels, areas as fractions of the image. `jitter` is (brightness, contrast, saturation, hue) in
+    torchvision's meaning.
+    """
+
+    num_global: int
+    global_size: int
+    global_area: tuple[float, float]
+    num_local: int
+    local_size: int
+    local_area: tuple[float, float]
+    jitter: tuple[float, float, float, float]
+    jitter_probability: float
+    grey_probability: float
+    blur_probability: float
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    flip_probability: float = 0.5
+
+
+@dataclass(frozen=True)
+class AdaptOptions:
+    """What `smn adapt` was asked for; None leaves the choice to the recipe and the data."""
+
+    recipe: str = "default"
+    steps: int | None = None
+    epochs: int | None = None
+    batch_size: int = 64
+    size: int | None = None
+    prototypes: int | None = None
+    queue: int | None = None
+    local_views: int | None = None
+    lr_scores: float | None = None
+    lr_head: float | None = None
+    norm_stats: NormStats | None = None
+    score_start: float | None = None
+    threshold: float = 0.0
+    seed: int = 0
+    max_bad: float = 0.01
+
+    def __post_init__(self) -> None:
+        _require(self.recipe in RECIPES, "recipe", self.recipe, f"one of {', '.join(RECIPES)}")
+        _require(self.norm_stats in (None, "frozen", "adapt"), "norm-stats", self.norm_stats, "frozen or adapt")
+        _require(self.batch_size >= 2, "batch-size", self.batch_size, "2 or more")
+        _require(0 <= self.max_bad <= 1, "max-bad", self.max_bad, "a fraction between 0 and 1")
+        _require(0 <= self.seed < 2**63, "seed", self.seed, "0 or more")
+        for name, least in (("steps", 1), ("epochs", 1), ("size", 16), ("prototypes", 2), ("queue", 0)):
+            value = getattr(self, name)
+            _require(value is None or value >= least, name, value, f"{least} or more")
+        _require(self.local_views is None or self.local_views >= 0, "local-views", self.local_views, "0 or more")
+        for name in ("lr_scores", "lr_head"):
+            value = getattr(self, name)
+            _require(value is None or 0 <= value < float("inf"), name.replace("_", "-"), value, "0 or more, finite")
+        if self.steps is not None and self.epochs is not None:
+            raise UsageError("--steps and --epochs both set the length of the run: give one of them")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The part of a plan that does not depend on the data."""
+
+    views: ViewPlan
+    size: int
+    score_init: Literal["constant", "magnitude"]
+    score_start: float
+    include_depthwise: bool
+    include_stem: bool
+    mask_also: tuple[str, ...]
+    score_optimizer: Literal["sgd", "adam"]
+    score_momentum: float
+    lr_scores: float
+    lr_head: float
+    head_constant_decay: float
+    lr_period: Literal["step", "epoch"]
+    scores_wait_for_head: bool
+    norm_stats: NormStats
+    embedding_dim: int = 128
+    head_momentum: float = 0.9
+    temperature: float = 0.1
+    epsilon: float = 0.05
+    sinkhorn_iterations: int = 3
+
+
+RECIPES: dict[str, Recipe] = {
+    # scores from the magnitude keep the network whole within a few hundred steps; mild views keep the colour
+    "default": Recipe(
+        views=ViewPlan(2, 64, (0.4, 1.0), 0, 32, (0.1, 0.4), (0.32, 0.32, 0.32, 0.0), 0.8, 0.08, 0.0),
+        size=64,
+        score_init="magnitude",
+        score_start=1.0,
+        include_depthwise=False,
+        include_stem=False,
+        mask_also=(),
+        score_optimizer="adam",
+        score_momentum=0.9,
+        lr_scores=0.01,
+        lr_head=1.0,
+        head_constant_decay=0.0,
+        lr_period="step",
+        scores_wait_for_head=True,
+        norm_stats="frozen",
+    ),
+    # arXiv 2409.07577, section 4.1 and the settings of its self-supervised ResNet-50 runs; its code also masks the
+    # affine parameters of the shortcut normalisations, 7,680 values that its count of 23,462,592 includes
+    "paper": Recipe(
+        views=ViewPlan(2, 224, (0.14, 1.0), 6, 96, (0.05, 0.14), (0.8, 0.8, 0.8, 0.2), 0.8, 0.2, 0.5),
+        size=224,
+        score_init="constant",
+        score_start=1.0,
+        include_depthwise=True,
+        include_stem=True,
+        mask_also=("*.downsample.1.weight", "*.downsample.1.bias"),
+        score_optimizer="sgd",
+        score_momentum=0.9,
+        lr_scores=50.0,
+        lr_head=0.15,
+        head_constant_decay=1e-6,
+        lr_period="epoch",
+        scores_wait_for_head=False,
+        norm_stats="adapt",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class AdaptPlan:
+    """Everything that determines a run, besides the backbone and the images."""
+
+    recipe: str
+    views: ViewPlan
+    batch_size: int
+    num_steps: int
+    steps_per_epoch: int
+    head_steps: int
+    num_prototypes: int
+    prototype_freeze_steps: int
+    queue_length: int
+    queue_start_step: int
+    embedding_dim: int
+    temperature: float
+    epsilon: float
+    sinkhorn_iterations: int
+    score_init: str
+    score_start: float
+    threshold: float
+    score_optimizer: str
+    score_momentum: float
+    lr_scores: float
+    lr_head: float
+    head_momentum: float
+    head_constant_decay: float
+    lr_period: str
+    include_depthwise: bool
+    include_stem: bool
+    mask_also: tuple[str, ...]
+    norm_stats: NormStats
+    seed: int
+    reasons: dict[str, str] = field(default_factory=dict, compare=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dictionary for `config.json`."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "AdaptPlan":
+        """Inverse of `to_json`.
+
+        Raises:
+            KeyError, TypeError: fields are missing or surplus.
+        """
+        views = {key: tuple(value) if isinstance(value, list) else value for key, value in values["views"].items()}
+        plain = {**values, "views": ViewPlan(**views), "mask_also": tuple(values["mask_also"])}
+        missing = {f.name for f in fields(cls)} - plain.keys()
+        if missing:
+            raise KeyError(f"missing settings {sorted(missing)}")
+        return cls(**plain)
+
+
+def make_plan(options: AdaptOptions, num_images: int) -> AdaptPlan:
+    """Resolve options into a plan for `num_images` images.
+
+    Raises:
+        DataError: fewer images than one batch.
+    """
+    recipe = RECIPES[options.recipe]
+    if num_images < options.batch_size:
+        raise DataError(
+            f"{num_images} usable images are fewer than one batch of {options.batch_size}: "
+            "add images or lower --batch-size"
+        )
+    reasons: dict[str, str] = {}
+    steps_per_epoch = num_images // options.batch_size
+    num_steps = _num_steps(options, steps_per_epoch, reasons)
+    length = _queue(options, num_images, reasons)
+    waits = recipe.scores_wait_for_head
+    head_steps = min(max(2 * steps_per_epoch, 60), 200, num_steps // 2) if waits else 0
+    if waits:
+        reasons["head_steps"] = "two epochs, at least 60 and at most 200 steps: an untrained head teaches the mask noise"
+    return AdaptPlan(
+        recipe=options.recipe,
+        views=_views(options, recipe),
+        batch_size=options.batch_size,
+        num_steps=num_steps,
+        steps_per_epoch=steps_per_epoch,
+        head_steps=head_steps,
+        num_prototypes=_num_prototypes(options, num_images, reasons),
+        prototype_freeze_steps=5005 if options.recipe == "paper" else 0,
+        queue_length=length,
+        queue_start_step=num_steps // 5 // steps_per_epoch * steps_per_epoch,
+        score_init=recipe.score_init,
+        score_start=_first(options.score_start, recipe.score_start),
+        threshold=options.threshold,
+        lr_scores=_first(options.lr_scores, recipe.lr_scores),
+        lr_head=_first(options.lr_head, recipe.lr_head),
+        norm_stats=options.norm_stats or recipe.norm_stats,
+        seed=options.seed,
+        reasons=reasons,
+        **{name: getattr(recipe, name) for name in _COPIED},
+    )
+
+
+_COPIED = (
+    "embedding_dim", "temperature", "epsilon", "sinkhorn_iterations", "score_optimizer", "score_momentum",
+    "head_momentum", "head_constant_decay", "lr_period", "include_depthwise", "include_stem", "mask_also",
+)  # fmt: skip
+
+
+def _num_steps(options: AdaptOptions, steps_per_epoch: int, reasons: dict[str, str]) -> int:
+    if options.steps is not None:
+        return options.steps
+    if options.epochs is not None:
+        return options.epochs * steps_per_epoch
+    if options.recipe == "paper":
+        reasons["num_steps"] = "150 epochs, as in the paper"
+        return 150 * steps_per_epoch
+    reasons["num_steps"] = "seven epochs, at least 200 and at most 2,000 steps"
+    return min(max(7 * steps_per_epoch, 200), 2000)
+
+
+def _num_prototypes(options: AdaptOptions, num_images: int, reasons: dict[str, str]) -> int:
+    if options.prototypes is not None:
+        return options.prototypes
+    if options.recipe == "paper":
+        reasons["num_prototypes"] = "as in the paper"
+        return 500
+    reasons["num_prototypes"] = "one for 20 images, between 10 and 100: a batch has to fill them all"
+    return min(max(num_images // 20, 10), 100)
+
+
+def _queue(options: AdaptOptions, num_images: int, reasons: dict[str, str]) -> int:
+    wanted = options.queue
+    if wanted is None:
+        wanted = 512 if options.recipe == "paper" else 0
+        reasons["queue_length"] = "as in the paper" if wanted else "a batch is enough for this many prototypes"
+    return min(wanted, num_images) // options.batch_size * options.batch_size
+
+
+def _views(options: AdaptOptions, recipe: Recipe) -> ViewPlan:
+    views = recipe.views
+    if options.size is not None:
+        # local views keep their share of the global ones; 32 px is the stride of nearly every backbone
+        local = max(32, round(views.local_size * options.size / views.global_size / 32) * 32)
+        views = replace(views, global_size=options.size, local_size=local)
+    if options.local_views is not None:
+        views = replace(views, num_local=options.local_views)
+    return views
+
+
+def _first(wish: float | None, default: float) -> float:
+    return default if wish is None else wish
+
+
+def _require(holds: bool, option: str, value: object, expected: str) -> None:
+    if not holds:
+        raise UsageError(f"--{option} is {value}: expected {expected}")

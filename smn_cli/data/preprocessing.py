@@ -1,0 +1,58 @@
+"""The one deterministic way from an image file to a backbone's input, recorded in every adapter."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional
+
+_INTERPOLATIONS = {mode.value: mode for mode in InterpolationMode}
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Shorter side to `size`, centre crop of `size`, scale to [0, 1], subtract `mean`, divide by `std`.
+
+    Without the 8/7 border of the ImageNet habit: the paper resizes to the crop's own size.
+    """
+
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str = "bicubic"
+
+    def __post_init__(self) -> None:
+        if self.interpolation not in _INTERPOLATIONS:
+            raise ValueError(f"unknown interpolation {self.interpolation!r}: expected one of {sorted(_INTERPOLATIONS)}")
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """RGB image to a normalised float32 tensor (3, size, size)."""
+        resized = functional.resize(
+            image, [self.size], interpolation=_INTERPOLATIONS[self.interpolation], antialias=True
+        )
+        return self.normalize(functional.pil_to_tensor(functional.center_crop(resized, [self.size])))
+
+    def normalize(self, pixels: Tensor) -> Tensor:
+        """uint8 pixels (..., 3, H, W) to normalised float32."""
+        mean = torch.tensor(self.mean, device=pixels.device).view(3, 1, 1)
+        std = torch.tensor(self.std, device=pixels.device).view(3, 1, 1)
+        return (pixels.to(torch.float32) / 255 - mean) / std
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dictionary, as kept in `config.json` and in the adapter file."""
+        return {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Preprocessing":
+        """Inverse of `to_json`.
+
+        Raises:
+            KeyError, TypeError, ValueError: a field is missing or unfit.
+        """
+        mean, std = tuple(map(float, values["mean"])), tuple(map(float, values["std"]))
+        if len(mean) != 3 or len(std) != 3 or not all(s > 0 for s in std):
+            raise ValueError(f"expected three means and three positive deviations, found {mean} and {std}")
+        return cls(size=int(values["size"]), mean=mean, std=std, interpolation=str(values["interpolation"]))

@@ -1,0 +1,45 @@
+"""Random views of an image for a training step (multi-crop, arXiv 2006.09882, section 3.2)."""
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms.v2 import functional
+
+from smn_cli.config import ViewPlan
+
+
+class MultiCrop:
+    """Draws `num_global` large and `num_local` small views of one image, as uint8 tensors.
+
+    The order of the steps is SwAV's: random resized crop, flip, colour jitter, grey, blur. All randomness comes from
+    torch's global generator, which the caller seeds per sample.
+    """
+
+    def __init__(self, plan: ViewPlan) -> None:
+        self.plan = plan
+        self._global = _view(plan, plan.global_size, plan.global_area)
+        self._local = _view(plan, plan.local_size, plan.local_area)
+
+    def __call__(self, image: Image.Image) -> tuple[Tensor, Tensor]:
+        """RGB image to (num_global, 3, size, size) and (num_local, 3, local_size, local_size), uint8."""
+        pixels = functional.pil_to_tensor(image)
+        large = [self._global(pixels) for _ in range(self.plan.num_global)]
+        small = [self._local(pixels) for _ in range(self.plan.num_local)]
+        size = self.plan.local_size
+        return torch.stack(large), torch.stack(small) if small else torch.empty(0, 3, size, size, dtype=torch.uint8)
+
+
+def _view(plan: ViewPlan, size: int, area: tuple[float, float]) -> nn.Module:
+    brightness, contrast, saturation, hue = plan.jitter
+    jitter = v2.ColorJitter(brightness, contrast, saturation, hue)
+    # the kernel covers the widest blur at 224 px and shrinks with the view: three deviations on either side
+    kernel = max(3, min(13, size // 16 * 2 + 1))
+    blur = v2.GaussianBlur(kernel, plan.blur_sigma)
+    return v2.Compose([
+        v2.RandomResizedCrop(size, scale=area, interpolation=InterpolationMode.BILINEAR, antialias=True),
+        v2.RandomHorizontalFlip(plan.flip_probability),
+        v2.RandomApply([jitter], plan.jitter_probability),
+        v2.RandomGrayscale(plan.grey_probability),
+        v2.RandomApply([blur], plan.blur_probability),
+    ])  # fmt: skip

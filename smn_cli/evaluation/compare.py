@@ -1,0 +1,133 @@
+"""Base and adapted features on the same split: scores, gains with intervals, verdict."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from smn_cli.evaluation.intervals import Gain, Verdict, overall_verdict, paired_gain
+from smn_cli.evaluation.knn import PAPER_TEMPERATURE, knn_predict
+from smn_cli.evaluation.linear_probe import PAPER_C, linear_probe_predict
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Which scores are computed, and how.
+
+    Attributes:
+        knn, linear: whether to compute each.
+        ks: neighbours; the first is reported as top1, others as top1@k.
+        temperature: of the k-NN votes.
+        c: inverse penalty of the linear probe.
+    """
+
+    knn: bool = True
+    linear: bool = False
+    ks: tuple[int, ...] = (200, 20)
+    temperature: float = PAPER_TEMPERATURE
+    c: float = PAPER_C
+
+
+@dataclass(frozen=True)
+class LabeledFeatures:
+    """Features and labels of bank and queries: (N, F), (N,), (Q, F), (Q,)."""
+
+    bank: Tensor
+    bank_labels: Tensor
+    queries: Tensor
+    query_labels: Tensor
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one network.
+
+    Attributes:
+        groups: per kind ("knn", "linear") its numbers and settings, as in the contract's JSON.
+        correct: per metric ("knn.top1") which queries were right, (Q,) bool.
+    """
+
+    groups: dict[str, dict[str, float]]
+    correct: dict[str, Tensor] = field(repr=False)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Accuracy per metric name."""
+        return {name: float(right.double().mean()) for name, right in self.correct.items()}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Base and adapted scores and what lies between them; without an adapter only the base."""
+
+    base: Scores
+    adapted: Scores | None
+    gains: dict[str, Gain]
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """better, same or worse; None without an adapter."""
+        return overall_verdict(self.gains) if self.adapted is not None else None
+
+    def to_json(self) -> dict[str, Any]:
+        """The parts of the contract's JSON that are known here."""
+        content: dict[str, Any] = {"base": self.base.groups}
+        if self.adapted is not None:
+            content["adapted"] = self.adapted.groups
+            content["gain"] = {
+                name: {"value": gain.value, "low": gain.low, "high": gain.high} for name, gain in self.gains.items()
+            }
+            content["verdict"] = self.verdict
+        return content
+
+
+def score(features: LabeledFeatures, protocol: Protocol) -> Scores:
+    """Scores of one network's features under a protocol."""
+    groups: dict[str, dict[str, float]] = {}
+    correct: dict[str, Tensor] = {}
+    if protocol.knn:
+        _score_knn(features, protocol, groups, correct)
+    if protocol.linear:
+        predicted = linear_probe_predict(features.bank, features.bank_labels, features.queries, c=protocol.c)
+        correct["linear.top1"] = predicted == features.query_labels
+        groups["linear"] = {"top1": _mean(correct["linear.top1"]), "C": protocol.c}
+    return Scores(groups, correct)
+
+
+def compare(base: Scores, adapted: Scores | None) -> Comparison:
+    """Put two networks' scores on the same queries side by side."""
+    gains = {}
+    if adapted is not None:
+        gains = {name: paired_gain(base.correct[name], adapted.correct[name]) for name in base.correct}
+    return Comparison(base, adapted, gains)
+
+
+def _score_knn(
+    features: LabeledFeatures, protocol: Protocol, groups: dict[str, dict[str, float]], correct: dict[str, Tensor]
+) -> None:
+    ks = _usable(protocol.ks, len(features.bank))
+    num_classes = int(torch.cat([features.bank_labels, features.query_labels]).max()) + 1
+    predictions = knn_predict(
+        features.bank,
+        features.bank_labels,
+        features.queries,
+        ks=ks,
+        num_classes=num_classes,
+        temperature=protocol.temperature,
+    )
+    groups["knn"] = {"k": ks[0], "temperature": protocol.temperature}
+    for position, k in enumerate(ks):
+        name = "top1" if position == 0 else f"top1@{k}"
+        correct[f"knn.{name}"] = predictions[k] == features.query_labels
+        groups["knn"][name] = _mean(correct[f"knn.{name}"])
+
+
+def _usable(ks: Sequence[int], num_bank: int) -> list[int]:
+    """At most the bank's size, each once, in the given order."""
+    return list(dict.fromkeys(min(k, num_bank) for k in ks))
+
+
+def _mean(right: Tensor) -> float:
+    return float(right.double().mean())

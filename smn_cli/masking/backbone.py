@@ -1,0 +1,86 @@
+"""A frozen backbone seen through masks."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from smn_cli.masking.binarize import binarize, masked_weight
+
+
+class MaskedBackbone:
+    """A frozen network whose maskable weights are multiplied by masks of learned scores.
+
+    The network itself is never written to, except for the running statistics of its normalisation layers while
+    `adapting_statistics` is open. Call it with the weights of one `effective_weights()` per step, so that they are
+    formed once and shared by all view groups.
+
+    Args:
+        backbone: maps images (B, C, H, W) to features (B, F); put in eval mode with no parameter requiring gradients.
+        scores: per parameter name a float tensor of that parameter's shape.
+        threshold: scores strictly above it keep their weight.
+    """
+
+    def __init__(self, backbone: nn.Module, scores: dict[str, Tensor], threshold: float = 0.0) -> None:
+        self.backbone = backbone.eval().requires_grad_(False)
+        self.threshold = threshold
+        self._weights = {name: backbone.get_parameter(name) for name in scores}
+        self.scores = {name: nn.Parameter(tensor.detach().clone()) for name, tensor in scores.items()}
+
+    def effective_weights(self) -> dict[str, Tensor]:
+        """Masked, rescaled weights by name, differentiable in the scores.
+
+        Raises:
+            TrainingError: a tensor's mask is empty; the message names it.
+        """
+        return {
+            name: masked_weight(scores, self._weights[name], self.threshold, name=name)
+            for name, scores in self.scores.items()
+        }
+
+    def __call__(self, images: Tensor, weights: dict[str, Tensor]) -> Tensor:
+        """Features (B, F) of images under the given effective weights."""
+        features: Tensor = functional_call(self.backbone, weights, (images,))
+        return features
+
+    def masks(self) -> dict[str, Tensor]:
+        """Bool mask by parameter name, on the scores' device."""
+        return {name: binarize(scores.detach(), self.threshold) for name, scores in self.scores.items()}
+
+    @contextmanager
+    def adapting_statistics(self) -> Iterator[None]:
+        """Normalisation layers use and update batch statistics inside; everything else stays in eval mode."""
+        layers = normalisation_layers(self.backbone)
+        for layer in layers.values():
+            layer.train()
+        try:
+            yield
+        finally:
+            for layer in layers.values():
+                layer.eval()
+
+
+def normalisation_layers(backbone: nn.Module) -> dict[str, nn.Module]:
+    """Layers with running statistics, by name: batch normalisation and its kin."""
+    return {
+        name: module
+        for name, module in backbone.named_modules()
+        if isinstance(getattr(module, "running_mean", None), Tensor)
+    }
+
+
+def running_statistics(backbone: nn.Module) -> dict[str, Tensor]:
+    """Copies of all running means and variances, by state dict name; empty for a network without any."""
+    return {
+        f"{name}.{part}": getattr(layer, part).detach().clone()
+        for name, layer in normalisation_layers(backbone).items()
+        for part in ("running_mean", "running_var")
+    }
+
+
+def density(masks: dict[str, Tensor]) -> float:
+    """Fraction of the masked weights that are kept, over all tensors together; 1.0 if there are none."""
+    num_weights = sum(mask.numel() for mask in masks.values())
+    num_kept = sum(int(mask.sum()) for mask in masks.values())
+    return num_kept / num_weights if num_weights else 1.0

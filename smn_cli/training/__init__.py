@@ -1,0 +1,1 @@
+"""The SwAV loss, the optimisers and schedules, the loop and its checkpoints."""
