@@ -184,7 +184,7 @@ class AdaptPlan:
         Raises:
             KeyError, TypeError: fields are missing or surplus.
         """
-        views = {key: tuple(value) if isinstance(value, list) else value for key, value in values["views"].items()}
+        views: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values["views"].items()}
         plain = {**values, "views": ViewPlan(**views), "mask_also": tuple(values["mask_also"])}
         missing = {f.name for f in fields(cls)} - plain.keys()
         if missing:
@@ -211,7 +211,9 @@ def make_plan(options: AdaptOptions, num_images: int) -> AdaptPlan:
     waits = recipe.scores_wait_for_head
     head_steps = min(max(2 * steps_per_epoch, 60), 200, num_steps // 2) if waits else 0
     if waits:
-        reasons["head_steps"] = "two epochs, at least 60 and at most 200 steps: an untrained head teaches the mask noise"
+        reasons["head_steps"] = (
+            "two epochs, at least 60 and at most 200 steps: an untrained head teaches the mask noise"
+        )
     return AdaptPlan(
         recipe=options.recipe,
         views=_views(options, recipe),

@@ -126,7 +126,7 @@ def _metadata(data: bytes) -> str:
 
 def _tensors(data: bytes) -> dict[str, dict[str, Any]]:
     try:
-        tensors: dict[str, dict[str, Any]] = dict(safetensors.deserialize(data))
+        tensors: dict[str, dict[str, Any]] = dict(safetensors.deserialize(data))  # type: ignore[no-untyped-call]
     except safetensors.SafetensorError as error:
         raise AdapterFileError(f"it is not a valid safetensors file: {error}") from None
     for name in ("base_digests", "mask", "sha256"):

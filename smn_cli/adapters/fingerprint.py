@@ -5,6 +5,7 @@ any output, and older checkpoints lack them.
 """
 
 import hashlib
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -38,11 +39,11 @@ def tensor_digest(name: str, tensor: Tensor) -> bytes:
     shape = "x".join(map(str, plain.shape))
     hasher = hashlib.sha256(f"{name}\0{str(plain.dtype).removeprefix('torch.')}\0{shape}\0".encode())
     values = plain.reshape(-1).view(torch.uint8).numpy()
-    hasher.update(values if plain.element_size() == 1 or _IS_LITTLE else _swapped(values, plain.element_size()))
+    hasher.update(memoryview(values if _IS_LITTLE else _swapped(values, plain.element_size())))
     return hasher.digest()
 
 
-_IS_LITTLE = np.little_endian
+_IS_LITTLE = sys.byteorder == "little"
 
 
 def _swapped(values: np.ndarray, element_size: int) -> np.ndarray:

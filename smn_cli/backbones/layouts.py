@@ -1,8 +1,6 @@
 """Weights of other code bases under their own names, renamed to timm's."""
 
-
 from torch import Tensor
-
 
 
 def rename_to_timm(tensors: dict[str, Tensor], timm_names: list[str]) -> tuple[dict[str, Tensor], str | None]:

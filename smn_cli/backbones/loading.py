@@ -4,6 +4,7 @@ import logging
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -74,27 +75,34 @@ def wrap_backbone(model: nn.Module, *, arch: str | None = None) -> Backbone:
     if not isinstance(config, dict) or not hasattr(model, "reset_classifier"):
         raise BackboneError(f"{type(model).__name__} is not a timm model: build it with timm.create_model")
     full = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-    model.reset_classifier(0)
+    _drop_classifier(model)
     left = model.state_dict().keys()
     classifier = {name: tensor for name, tensor in full.items() if name not in left}
     return _describe(model, arch or str(config.get("architecture", "")), str(config.get("tag") or ""), classifier, ())
 
 
-def _describe(
-    model: nn.Module, arch: str, tag: str, classifier: dict[str, Tensor], notes: tuple[str, ...]
-) -> Backbone:
+def _describe(model: nn.Module, arch: str, tag: str, classifier: dict[str, Tensor], notes: tuple[str, ...]) -> Backbone:
     config = resolve_model_data_config(model)
     return Backbone(
         model=model.eval().requires_grad_(False),
         arch=arch,
         tag=tag,
-        num_features=int(getattr(model, "head_hidden_size", None) or model.num_features),
+        num_features=_num_features(model),
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
         interpolation=str(config["interpolation"]),
         classifier=classifier,
         notes=notes,
     )
+
+
+def _drop_classifier(model: Any) -> None:
+    model.reset_classifier(0)
+
+
+def _num_features(model: Any) -> int:
+    # a few networks (MobileNetV3, VGG) widen their features after pooling
+    return int(getattr(model, "head_hidden_size", None) or model.num_features)
 
 
 def _check_name(arch: str) -> None:
@@ -143,7 +151,9 @@ def _read_fitting(path: Path, backbone: Backbone, classifier_names: list[str]) -
         raise BackboneError(f"--weights {path} does not fit {backbone.arch}: it {what}; is it of another architecture?")
     surplus = [name for name in tensors if name not in own and name not in classifier_names]
     if surplus:
-        notes.append(f"left out {len(surplus)} tensors that {backbone.arch} does not have: {first_few(surplus, limit=3)}")
+        notes.append(
+            f"left out {len(surplus)} tensors that {backbone.arch} does not have: {first_few(surplus, limit=3)}"
+        )
     return tensors, notes
 
 
@@ -165,3 +175,10 @@ def check_sizes(backbone: Backbone, sizes: list[int]) -> None:
         except (AssertionError, RuntimeError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
             raise BackboneError(f"{backbone.arch} cannot take images of {size} px ({reason}): set --size") from None
+
+
+def load_with_timm(arch: str, checkpoint: Path, num_classes: int) -> nn.Module:
+    """What a user of plain timm gets from a checkpoint: the network in eval mode, then without its classifier."""
+    model: nn.Module = timm.create_model(arch, num_classes=num_classes, checkpoint_path=str(checkpoint))
+    _drop_classifier(model)
+    return model.eval()

@@ -37,7 +37,9 @@ def read_weight_file(path: Path) -> WeightFile:
     while not _is_state_dict(content):
         key = next((k for k in _NESTED_UNDER if isinstance(content, dict) and isinstance(content.get(k), dict)), None)
         if key is None:
-            raise FileError(f"{path} holds no state dict: expected tensors by name, plain or under {_NESTED_UNDER[2]!r}")
+            raise FileError(
+                f"{path} holds no state dict: expected tensors by name, plain or under {_NESTED_UNDER[2]!r}"
+            )
         content = content[key]
         notes.append(f"took the weights under {key!r}")
     tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}

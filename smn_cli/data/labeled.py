@@ -26,7 +26,12 @@ class LabeledSplit:
 
 
 def load_labeled_split(
-    folder: Path, *, test_fraction: float = 0.2, seed: int = 0, max_bank: int | None = None, max_query: int | None = None
+    folder: Path,
+    *,
+    test_fraction: float = 0.2,
+    seed: int = 0,
+    max_bank: int | None = None,
+    max_query: int | None = None,
 ) -> LabeledSplit:
     """Read the split that `folder` holds, or make a seeded, stratified one from class folders alone.
 

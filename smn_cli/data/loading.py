@@ -21,9 +21,9 @@ from smn_cli.errors import DataError
 
 
 class Draw(NamedTuple):
-    """One sample of one step: which image, and the seed of its views."""
+    """One sample of one step: the image's position, and the seed of its views."""
 
-    index: int
+    position: int
     seed: int
 
 
@@ -33,7 +33,7 @@ class _ViewDataset(Dataset[tuple[Tensor, Tensor]]):
         self.views = MultiCrop(plan)
 
     def __getitem__(self, draw: Draw) -> tuple[Tensor, Tensor]:
-        image = _read_again(self.paths[draw.index])
+        image = _read_again(self.paths[draw.position])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(draw.seed)
             return self.views(image)
@@ -80,7 +80,7 @@ class ViewLoader:
                 order = torch.randperm(len(self.paths), generator=generator)
                 seeds = torch.randint(2**63 - 1, (len(self.paths),), generator=generator)
             chosen = order[position * self.batch_size : (position + 1) * self.batch_size].tolist()
-            yield [Draw(index, int(seeds[index])) for index in chosen]
+            yield [Draw(image, int(seeds[image])) for image in chosen]
 
     def batches(self, first_step: int, last_step: int) -> Iterator[list[Tensor]]:
         """Per step a list of uint8 view batches (B, 3, size, size): global views first, then local ones.

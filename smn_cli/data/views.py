@@ -36,10 +36,11 @@ def _view(plan: ViewPlan, size: int, area: tuple[float, float]) -> nn.Module:
     # the kernel covers the widest blur at 224 px and shrinks with the view: three deviations on either side
     kernel = max(3, min(13, size // 16 * 2 + 1))
     blur = v2.GaussianBlur(kernel, plan.blur_sigma)
-    return v2.Compose([
+    steps: nn.Module = v2.Compose([
         v2.RandomResizedCrop(size, scale=area, interpolation=InterpolationMode.BILINEAR, antialias=True),
         v2.RandomHorizontalFlip(plan.flip_probability),
         v2.RandomApply([jitter], plan.jitter_probability),
         v2.RandomGrayscale(plan.grey_probability),
         v2.RandomApply([blur], plan.blur_probability),
     ])  # fmt: skip
+    return steps

@@ -42,7 +42,7 @@ def knn_predict(
     largest = min(max(ks), len(bank))
     rows = max(1, chunk_bytes // (4 * len(bank)))
     predictions: dict[int, list[Tensor]] = {k: [] for k in ks}
-    for chunk in queries.split(rows):
+    for chunk in torch.split(queries, rows):
         similarities = functional.normalize(chunk.float(), dim=1) @ bank.T
         nearest, indices = similarities.topk(largest, dim=1)
         labels = bank_labels[indices]

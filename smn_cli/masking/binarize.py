@@ -91,7 +91,7 @@ def masked_weight(scores: Tensor, weight: Tensor, threshold: float, *, name: str
         TrainingError: the mask would be empty.
     """
     try:
-        effective: Tensor = _StraightThrough.apply(scores, weight, threshold)  # type: ignore[no-untyped-call]
+        effective: Tensor = _StraightThrough.apply(scores, weight, threshold)
     except ValueError:
         raise TrainingError(
             f"every one of the {weight.numel()} weights of {name} would be cut: lower the score learning rate, "

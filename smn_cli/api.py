@@ -1,0 +1,286 @@
+"""The public Python API, which the commands are made of; re-exported by `smn_cli`."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from smn_cli.adapters.adapter import Adapter, load_adapter, make_adapter
+from smn_cli.adapters.fingerprint import fingerprint, select_base
+from smn_cli.atomic import write_atomically
+from smn_cli.backbones.loading import Backbone, check_sizes, load_backbone, load_with_timm, wrap_backbone
+from smn_cli.backbones.weight_files import read_weight_file
+from smn_cli.config import AdaptOptions
+from smn_cli.data.checking import check_images
+from smn_cli.data.finding import find_images
+from smn_cli.data.labeled import LabeledSplit
+from smn_cli.data.loading import image_batches
+from smn_cli.data.preprocessing import Preprocessing
+from smn_cli.errors import AdapterFileError, CheckpointError, MismatchError
+from smn_cli.evaluation.compare import Comparison, LabeledFeatures, Protocol, compare, score
+from smn_cli.evaluation.features import extract_features
+from smn_cli.training.run_folder import RunFolder
+from smn_cli.training.session import RunOptions, Session, check_run_base, read_masks
+from smn_cli.training.trainer import StepReport
+
+__all__ = ["Adapter", "adapt", "apply_adapter", "load_adapter", "save_adapter"]
+
+
+def adapt(
+    model: nn.Module,
+    images: str | Path | Sequence[str | Path],
+    *,
+    out: str | Path | None = None,
+    device: str = "cpu",
+    num_workers: int = 0,
+    on_step: Callable[[StepReport], None] | None = None,
+    **settings: Any,
+) -> Adapter:
+    """Learn a mask for a timm model from unlabeled images.
+
+    Args:
+        model: a pretrained timm model. Its classifier is taken off and it is frozen; no weight of it changes.
+        images: folders, files or lists of paths.
+        out: run folder to make, with metrics and checkpoints; a temporary one if not given.
+        device: where to train.
+        num_workers: image loading processes.
+        on_step: called after every step.
+        **settings: fields of `smn_cli.config.AdaptOptions`, such as recipe, steps, batch_size, size, seed.
+
+    Returns:
+        The adapter; put it on a model with `Adapter.apply`, write it with `save_adapter`.
+
+    Raises:
+        SmnError: one of its kinds says what is wrong with images, model or settings.
+    """
+    wishes = AdaptOptions(**settings)
+    backbone = wrap_backbone(model)
+    inputs = [images] if isinstance(images, str | Path) else list(images)
+    checked = check_images(find_images(inputs), max_bad=wishes.max_bad)
+    with TemporaryDirectory() as temporary:
+        session = Session.start(
+            Path(out) if out is not None else Path(temporary, "run"),
+            backbone,
+            checked,
+            wishes,
+            options=RunOptions(device, num_workers),
+        )
+        for report in session.steps():
+            if on_step is not None:
+                on_step(report)
+        return pack_run(session.folder, backbone)
+
+
+def apply_adapter(model: nn.Module, path: str | Path) -> nn.Module:
+    """Turn a pretrained timm model into the adapted network, in place; `load_adapter(path).remove(model)` undoes it.
+
+    Raises:
+        AdapterFileError: the file is damaged.
+        MismatchError: the model is not the base it was made for; the message names the first tensor that differs.
+    """
+    return load_adapter(path).apply(model)
+
+
+def save_adapter(adapter: Adapter, path: str | Path) -> None:
+    """Write an adapter to one file, atomically.
+
+    Raises:
+        OSError: the folder is missing or not writable.
+    """
+    adapter.save(path)
+
+
+def pack_run(folder: RunFolder, backbone: Backbone, *, codec: str = "auto") -> Adapter:
+    """The adapter of a run's last checkpoint.
+
+    Args:
+        folder: of the run.
+        backbone: the base it was started with.
+        codec: a codec's name, or "auto" for the smallest.
+
+    Raises:
+        CheckpointError, MismatchError: the run is damaged, or the base another one.
+    """
+    config = folder.read_config()
+    check_run_base(config, backbone)
+    learned = read_masks(folder)
+    empty = [name for name, mask in learned.masks.items() if not mask.any()]
+    if empty:
+        raise CheckpointError(f"{folder.path}: the mask of {empty[0]} is empty; lower --lr-scores and train again")
+    plan = {key: value for key, value in config["plan"].items() if key != "reasons"}
+    return make_adapter(
+        backbone.model.state_dict(),
+        learned.masks,
+        arch=backbone.arch,
+        tag=backbone.tag,
+        norm_stats=learned.norm_stats,
+        preprocessing=config["preprocessing"],
+        provenance={
+            "images": config["images"]["good"],
+            "plan": plan,
+            "step": learned.step,
+            "versions": config["versions"],
+        },
+        codec=codec,
+    )
+
+
+@dataclass(frozen=True)
+class RebuiltNetwork:
+    """An adapted network as a plain state dict, for a checkpoint file.
+
+    `num_classes` is that of the classifier that came with the weights and is in it unchanged; 0 if there is none.
+    """
+
+    state: dict[str, Tensor]
+    num_classes: int
+
+    def load_line(self, arch: str, path: Path) -> str:
+        """The Python expression that loads it with timm."""
+        extra = "" if self.num_classes == 1000 else f", num_classes={self.num_classes}"
+        return f"timm.create_model({arch!r}{extra}, checkpoint_path={str(path)!r})"
+
+
+def rebuild(adapter: Adapter, backbone: Backbone, *, with_classifier: bool = True) -> RebuiltNetwork:
+    """The adapted network over its base, checked against the recorded digests.
+
+    Raises:
+        MismatchError, AdapterFileError: as in `Adapter.rebuild`.
+    """
+    state = adapter.rebuild(backbone.model.state_dict())
+    classifier = backbone.classifier if with_classifier else {}
+    return RebuiltNetwork({**state, **classifier}, next((len(tensor) for tensor in classifier.values()), 0))
+
+
+def save_checkpoint(network: RebuiltNetwork, path: Path) -> None:
+    """Write a state dict as safetensors, atomically.
+
+    Raises:
+        OSError: the folder is missing or not writable.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state.items()}
+    write_atomically(path, save(tensors, metadata={"format": "pt"}))
+
+
+def check_rebuilt_outputs(live: nn.Module, arch: str, checkpoint: Path, num_classes: int, *, size: int = 64) -> bool:
+    """Whether plain timm, loading a checkpoint, computes the same bits as a live adapted network.
+
+    Args:
+        live: adapted backbone without classifier, on the CPU.
+        arch, checkpoint, num_classes: what timm is given.
+        size: of the random images that both see.
+    """
+    loaded = load_with_timm(arch, checkpoint, num_classes)
+    images = torch.rand(4, 3, size, size, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        return torch.equal(live.eval()(images), loaded(images))
+
+
+def check_checkpoint(adapter: Adapter, path: Path) -> None:
+    """Hold a checkpoint of `save_checkpoint` against the digest an adapter recorded.
+
+    Raises:
+        MismatchError: it is another network.
+        FileError, DataError: it cannot be read.
+    """
+    tensors = read_weight_file(path).tensors
+    found = fingerprint(select_base(tensors, adapter.base_fingerprint)).digest
+    if found != adapter.header.adapted_digest:
+        raise MismatchError(
+            f"--checkpoint {path} is not the adapted network: digest {found[:12]}... instead of "
+            f"{adapter.header.adapted_digest[:12]}...; rebuild it with smn apply"
+        )
+
+
+def labeled_features(
+    model: nn.Module,
+    split: LabeledSplit,
+    preprocessing: Preprocessing,
+    *,
+    num_workers: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> LabeledFeatures:
+    """Features of a labeled split under one network.
+
+    Args:
+        model: a backbone without classifier, on its device.
+        split: bank and queries.
+        preprocessing: of the images.
+        num_workers: image loading processes.
+        progress: called with the number of images done.
+
+    Raises:
+        DataError: an image cannot be read.
+    """
+    paths = [*split.bank_paths, *split.query_paths]
+    features = extract_features(model, image_batches(paths, preprocessing, num_workers=num_workers), progress=progress)
+    num_bank = len(split.bank_paths)
+    return LabeledFeatures(
+        bank=features[:num_bank],
+        bank_labels=torch.tensor(split.bank_labels),
+        queries=features[num_bank:],
+        query_labels=torch.tensor(split.query_labels),
+    )
+
+
+def evaluate_networks(
+    backbone: Backbone,
+    adapter: Adapter | None,
+    split: LabeledSplit,
+    preprocessing: Preprocessing,
+    protocol: Protocol,
+    *,
+    device: str = "cpu",
+    num_workers: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> Comparison:
+    """Score a base and, if there is an adapter, the adapted network on the same split.
+
+    Args:
+        backbone: the base; moved to the device and left as the base.
+        adapter: None scores the base alone.
+        split, preprocessing, protocol: images, how they are prepared, which scores.
+        device, num_workers: where and how to embed.
+        progress: called with the number of images embedded so far, over both networks.
+
+    Raises:
+        MismatchError, AdapterFileError: the adapter does not fit the base.
+        DataError: an image cannot be read.
+    """
+    check_sizes(backbone, [preprocessing.size])
+    model = backbone.model.to(torch.device(device)).to(memory_format=torch.channels_last)
+    base = score(labeled_features(model, split, preprocessing, num_workers=num_workers, progress=progress), protocol)
+    if adapter is None:
+        return compare(base, None)
+    num_done = len(split.bank_paths) + len(split.query_paths)
+    shifted = None if progress is None else lambda done: progress(num_done + done)
+    adapter.apply(model)
+    features = labeled_features(model, split, preprocessing, num_workers=num_workers, progress=shifted)
+    adapter.remove(model)
+    return compare(base, score(features, protocol))
+
+
+def preprocessing_for(adapter: Adapter) -> Preprocessing:
+    """How images were prepared when the adapter was made.
+
+    Raises:
+        AdapterFileError: the file does not say it in a usable way.
+    """
+    try:
+        return Preprocessing.from_json(adapter.header.preprocessing)
+    except (KeyError, TypeError, ValueError) as error:
+        raise AdapterFileError(f"the adapter's preprocessing is unusable: {error}") from None
+
+
+def backbone_for(adapter: Adapter, weights: str | Path | None) -> Backbone:
+    """The base an adapter asks for, from a file or from timm's hub.
+
+    Raises:
+        BackboneError: the weights cannot be had or do not fit.
+    """
+    return load_backbone(adapter.made_for if weights is None else adapter.header.arch, weights)

@@ -1,0 +1,93 @@
+"""The Typer app, and the single place where errors become one line and an exit code."""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+import smn_cli
+from smn_cli.commands.adapt import adapt
+from smn_cli.commands.apply import apply
+from smn_cli.commands.demo import demo
+from smn_cli.commands.eval import evaluate
+from smn_cli.commands.inspect import inspect
+from smn_cli.commands.pack import pack
+from smn_cli.commands.verify import verify
+from smn_cli.errors import SmnError
+
+# Typer vendors click since 0.26, so its usage error is reached through the class that both have
+_USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
+
+app = typer.Typer(
+    name="smn",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"smn {smn_cli.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _smn(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Adapt a pretrained image backbone to unlabeled images; ship a small, exact mask file.
+
+    Exit codes: 0 done, 1 unexpected fault, 2 wrong usage, 3 a gate failed, 4 adapter and base do not match,
+    5 bad or missing data, 6 unreadable or damaged file, 130 interrupted (state saved).
+    """
+
+
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "adapt": adapt,
+    "eval": evaluate,
+    "pack": pack,
+    "apply": apply,
+    "inspect": inspect,
+    "verify": verify,
+    "demo": demo,
+}
+for _name, _command in _COMMANDS.items():
+    app.command(_name)(_command)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run smn and exit with the code of the contract."""
+    words = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    try:
+        code = app(words, standalone_mode=False)
+        sys.stdout.flush()
+    except SmnError as error:
+        code = _fail(str(error), error.exit_code, words)
+    except _USAGE_ERROR as error:
+        code = _fail(f"{error.format_message()} See smn --help.", 2, words)
+    except (KeyboardInterrupt, typer.Abort):
+        code = _fail("interrupted; nothing more was written", 130, words)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except MemoryError:
+        code = _fail("out of memory: lower --batch-size or --size", 1, words)
+    except Exception as error:
+        code = _fail(f"unexpected fault, {type(error).__name__}: {error} (smn --debug shows where)", 1, words)
+    raise SystemExit(code or 0)
+
+
+def _fail(message: str, code: int, words: list[str]) -> int:
+    if "--debug" in words:
+        traceback.print_exc()
+    line = " ".join(message.split())
+    sys.stderr.write(f"smn: {line}\n")
+    return code

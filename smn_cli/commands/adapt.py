@@ -1,0 +1,190 @@
+"""smn adapt: learn a mask from unlabeled images."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from smn_cli.config import AdaptOptions
+from smn_cli.errors import UsageError
+from smn_cli.terminal.options import DeviceOption, JsonOption, WeightsOption, WorkersOption
+
+if TYPE_CHECKING:
+    from smn_cli.console import Output
+    from smn_cli.training.session import RunOptions, Session, StopSignal
+
+DEFAULTS = AdaptOptions()
+
+
+def adapt(
+    images: Annotated[
+        list[Path] | None, typer.Argument(metavar="IMAGES...", help="Folders, image files, text files of paths.")
+    ] = None,
+    arch: Annotated[str | None, typer.Option("--arch", help="Any timm model name.")] = None,
+    weights: WeightsOption = None,
+    out: Annotated[Path, typer.Option("--out", metavar="RUN", help="Run folder to make.")] = Path("run"),
+    recipe: Annotated[str, typer.Option("--recipe", help="default, or paper for its exact settings.")] = "default",
+    steps: Annotated[int | None, typer.Option("--steps", help="Length of the run; by default from the images.")] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", help="The same, in passes over the images.")] = None,
+    batch_size: Annotated[int, typer.Option("--batch-size", help="Images a step.")] = DEFAULTS.batch_size,
+    size: Annotated[int | None, typer.Option("--size", help="Side of the global views, in pixels.")] = None,
+    local_views: Annotated[int | None, typer.Option("--local-views", help="Small views an image.")] = None,
+    prototypes: Annotated[int | None, typer.Option("--prototypes", help="By default from the images.")] = None,
+    queue: Annotated[int | None, typer.Option("--queue", help="Embeddings kept for the codes.")] = None,
+    lr_scores: Annotated[float | None, typer.Option("--lr-scores", help="Learning rate of the scores.")] = None,
+    lr_head: Annotated[float | None, typer.Option("--lr-head", help="Learning rate of the head.")] = None,
+    norm_stats: Annotated[
+        str | None, typer.Option("--norm-stats", help="frozen, or adapt to re-estimate and carry them.")
+    ] = None,
+    max_bad: Annotated[float, typer.Option("--max-bad", help="Fraction of bad images put up with.")] = DEFAULTS.max_bad,
+    seed: Annotated[int, typer.Option("--seed", help="Two runs with one seed are equal.")] = DEFAULTS.seed,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in --out.")] = False,
+    save_every: Annotated[float, typer.Option("--save-every", min=0, help="Seconds between checkpoints.")] = 60.0,
+    device: DeviceOption = "auto",
+    workers: WorkersOption = None,
+    json: JsonOption = None,
+) -> None:
+    """Learn a mask over a frozen timm backbone from unlabeled images."""
+    wishes = AdaptOptions(
+        recipe=recipe,
+        steps=steps,
+        epochs=epochs,
+        batch_size=batch_size,
+        size=size,
+        local_views=local_views,
+        prototypes=prototypes,
+        queue=queue,
+        lr_scores=lr_scores,
+        lr_head=lr_head,
+        norm_stats=norm_stats,  # type: ignore[arg-type]  # AdaptOptions refuses other words by name
+        max_bad=max_bad,
+        seed=seed,
+    )
+    from smn_cli.console import Output
+    from smn_cli.terminal.options import resolve_device, resolve_workers
+    from smn_cli.training.session import RunOptions
+
+    output = Output(json)
+    options = RunOptions(resolve_device(device), resolve_workers(workers), save_every)
+    if resume:
+        session = _resume(output, out, weights, options)
+    else:
+        if arch is None or not images:
+            raise UsageError("smn adapt needs IMAGES and --arch, or --resume with the --out of a run")
+        session = _start(output, images, arch, weights, out, wishes, overwrite, options)
+    output.json(_train(output, session))
+
+
+def _start(
+    output: "Output",
+    images: list[Path],
+    arch: str,
+    weights: Path | None,
+    out: Path,
+    wishes: AdaptOptions,
+    overwrite: bool,
+    options: "RunOptions",
+) -> "Session":
+    from smn_cli.backbones.loading import load_backbone
+    from smn_cli.data.checking import check_images
+    from smn_cli.data.finding import find_images
+    from smn_cli.training.run_folder import RunFolder
+    from smn_cli.training.session import Session
+
+    RunFolder.check_free(out, overwrite=overwrite)
+    paths = find_images(images)
+    with output.progress("checking images", len(paths)) as tick:
+        checked = check_images(paths, max_bad=wishes.max_bad, progress=lambda done, _total: tick(done))
+    output.talk(f"{len(checked.good)} images, {len(checked.bad)} unusable" + _where_listed(out, len(checked.bad)))
+    output.talk(f"loading {arch}" + (f" from {weights}" if weights else " from timm's hub"))
+    backbone = load_backbone(arch, weights)
+    for note in backbone.notes:
+        output.talk(f"  {note}")
+    session = Session.start(
+        out, backbone, checked, wishes, weights=str(weights or ""), overwrite=overwrite, options=options
+    )
+    _explain(output, session)
+    return session
+
+
+def _resume(output: "Output", out: Path, weights: Path | None, options: "RunOptions") -> "Session":
+    from smn_cli.backbones.loading import load_backbone
+    from smn_cli.training.run_folder import RunFolder
+    from smn_cli.training.session import Session
+
+    config = RunFolder.open(out).read_config()
+    backbone = load_backbone(str(config["arch"]), weights or config["weights"] or None)
+    session = Session.resume(out, backbone, options=options)
+    output.talk(f"continuing {out} after step {session.trainer.step} of {session.plan.num_steps}")
+    return session
+
+
+def _explain(output: "Output", session: "Session") -> None:
+    plan = session.plan
+    scores = session.trainer.masked.scores
+    output.talk(
+        f"recipe {plan.recipe}: {plan.num_steps} steps of {plan.batch_size}, {plan.num_prototypes} prototypes, "
+        f"queue {plan.queue_length}, head first for {plan.head_steps} steps, {plan.views.global_size} px, "
+        f"{sum(s.numel() for s in scores.values()):,} weights of {len(scores)} tensors under the mask, "
+        f"normalisation statistics {'adapted and carried' if plan.norm_stats == 'adapt' else 'frozen'}"
+    )
+    for name, reason in plan.reasons.items():
+        output.talk(f"  {name} {getattr(plan, name)}: {reason}")
+
+
+def _train(output: "Output", session: "Session") -> dict[str, Any]:
+    import time
+
+    plan, started, first = session.plan, time.monotonic(), session.trainer.step
+    report = None
+    with _saving_on_signals() as stop, output.progress("adapting", plan.num_steps, first) as tick:
+        for report in session.steps(stop):
+            rate = (report.step - first) * plan.batch_size / (time.monotonic() - started)
+            tick(
+                report.step,
+                f"loss {report.loss:.3f} (ln K {report.log_k:.3f}) density {report.density:.4f} {rate:.0f} images/s",
+            )
+    if report is None:
+        output.result(f"{session.folder.path} has taken all of its {plan.num_steps} steps already")
+        return {"schema": "smn.adapt/1", "run": str(session.folder.path), "steps": plan.num_steps}
+    output.result(
+        f"{session.folder.path}: {report.step} steps, loss {report.loss:.3f} (ln K {report.log_k:.3f}), "
+        f"density {report.density:.4f}; next: smn pack {session.folder.path} --out adapter.safetensors"
+    )
+    return {
+        "schema": "smn.adapt/1",
+        "run": str(session.folder.path),
+        "steps": report.step,
+        "loss": report.loss,
+        "density": report.density,
+        "images": len(session.paths),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+
+
+@contextmanager
+def _saving_on_signals() -> "Iterator[StopSignal]":
+    """Ctrl-C and SIGTERM ask the run to save and stop; a second Ctrl-C does not wait."""
+    from smn_cli.training.session import StopSignal
+
+    stop = StopSignal()
+
+    def ask(number: int, _frame: object) -> None:
+        if stop.requested and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.requested = True
+
+    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _where_listed(out: Path, num_bad: int) -> str:
+    return f", listed in {out / 'bad_images.txt'}" if num_bad else ""

@@ -1,0 +1,56 @@
+"""smn apply: an adapted checkpoint from an adapter and its base."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from smn_cli.terminal.options import JsonOption, WeightsOption, check_out_file
+
+
+def apply(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Adapter file.")],
+    out: Annotated[Path, typer.Option("--out", metavar="CKPT", help="Checkpoint to write (.safetensors).")],
+    weights: WeightsOption = None,
+    drop_classifier: Annotated[
+        bool, typer.Option("--drop-classifier", help="Leave out the base's classifier (load with num_classes=0).")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+    json: JsonOption = None,
+) -> None:
+    """Rebuild the adapted checkpoint over its base, checked before and after, for timm to load."""
+    check_out_file(out, overwrite=overwrite)
+    from smn_cli.adapters.adapter import load_adapter
+    from smn_cli.api import backbone_for, rebuild, save_checkpoint
+    from smn_cli.console import Output, size
+
+    output = Output(json)
+    adapter = load_adapter(file)
+    backbone = backbone_for(adapter, weights)
+    for note in backbone.notes:
+        output.talk(note)
+    network = rebuild(adapter, backbone, with_classifier=not drop_classifier)
+    save_checkpoint(network, out)
+    loads_with = network.load_line(adapter.header.arch, out)
+    checkpoint_bytes, file_bytes = out.stat().st_size, file.stat().st_size
+    output.result(
+        f"{out}: the base is the recorded one, and so is the result ({adapter.header.adapted_digest[:12]}...)"
+    )
+    output.result(
+        f"{size(checkpoint_bytes)} from {size(file_bytes)}: {checkpoint_bytes / file_bytes:.0f}x saved for every "
+        "further adapter over this base"
+    )
+    output.result(f"load it with {loads_with}")
+    output.json(
+        {
+            "schema": "smn.apply/1",
+            "checkpoint": str(out),
+            "arch": adapter.header.arch,
+            "digest": adapter.header.adapted_digest,
+            "verified": True,
+            "num_classes": network.num_classes,
+            "checkpoint_bytes": checkpoint_bytes,
+            "adapter_bytes": file_bytes,
+            "load_with": loads_with,
+        }
+    )

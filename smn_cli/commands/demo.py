@@ -1,0 +1,141 @@
+"""smn demo: the whole road on real weights and real images, offline."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from smn_cli.terminal.options import JsonOption
+from smn_cli.terminal.tables import report_scores, report_sizes
+
+if TYPE_CHECKING:
+    from smn_cli.adapters.adapter import Adapter
+    from smn_cli.console import Output
+
+DEMO_STEPS = 160
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for everything the demo makes.")] = Path(
+        "smn-demo"
+    ),
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Training steps.")] = DEMO_STEPS,
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier demo made.")] = False,
+    json: JsonOption = None,
+) -> None:
+    """Adapt, pack, apply, prove and score on real weights and images, in minutes on a laptop CPU."""
+    from smn_cli.backbones.loading import load_backbone
+    from smn_cli.backbones.packaged import LITE0_ARCH, lite0_weights
+    from smn_cli.console import Output, duration
+    from smn_cli.data.digits import DESCRIPTION, write_digits
+
+    started = time.monotonic()
+    output = Output(json)
+    weights = lite0_weights()
+    images, run = out / "images", out / "run"
+    _check_free(out, overwrite)
+    output.talk(f"1. images: {DESCRIPTION}")
+    write_digits(images)
+    output.talk(f"2. adapt {LITE0_ARCH} (ImageNet weights) to {images / 'train'}; its labels are not looked at")
+    _adapt(output, images / "train", run, weights, steps, seed)
+    output.talk("3. pack")
+    adapter_path = out / "adapter.safetensors"
+    adapter = _pack(output, run, weights, adapter_path)
+    output.talk("4. apply, and prove that the rebuilt network is the adapted one")
+    checkpoint = out / "adapted.safetensors"
+    proof = _apply_and_prove(output, adapter_path, weights, checkpoint)
+    output.talk("5. score base and adapted on the test images")
+    comparison = _score(output, load_backbone(LITE0_ARCH, weights), adapter, images)
+    seconds = time.monotonic() - started
+    output.talk(f"done in {duration(seconds)}; everything is in {out}")
+    output.json(
+        {
+            "schema": "smn.demo/1",
+            "adapter": str(adapter_path),
+            "adapter_bytes": adapter_path.stat().st_size,
+            "checkpoint": str(checkpoint),
+            "density": adapter.header.density,
+            **proof,
+            **comparison.to_json(),
+            "seconds": round(seconds, 1),
+        }
+    )
+
+
+def _check_free(out: Path, overwrite: bool) -> None:
+    import shutil
+
+    from smn_cli.errors import UsageError
+
+    if out.exists() and any(out.iterdir()):
+        if not overwrite:
+            raise UsageError(f"--out {out} exists: --overwrite replaces an earlier demo")
+        if not (out / "images").is_dir():
+            raise UsageError(f"--out {out} exists and is not an earlier demo: choose another folder")
+        shutil.rmtree(out)
+    out.mkdir(parents=True, exist_ok=True)
+
+
+def _adapt(output: "Output", images: Path, run: Path, weights: Path, steps: int, seed: int) -> None:
+    from smn_cli.backbones.loading import load_backbone
+    from smn_cli.backbones.packaged import LITE0_ARCH
+    from smn_cli.config import AdaptOptions
+    from smn_cli.data.checking import check_images
+    from smn_cli.data.finding import find_images
+    from smn_cli.training.session import Session
+
+    checked = check_images(find_images([images]), max_bad=0)
+    wishes = AdaptOptions(steps=steps, seed=seed)
+    session = Session.start(run, load_backbone(LITE0_ARCH, weights), checked, wishes, weights=str(weights))
+    with output.progress("adapting", steps) as tick:
+        for report in session.steps():
+            tick(report.step, f"loss {report.loss:.3f} (ln K {report.log_k:.3f}) density {report.density:.4f}")
+
+
+def _pack(output: "Output", run: Path, weights: Path, path: Path) -> "Adapter":
+    from smn_cli.adapters.sizes import measure_sizes
+    from smn_cli.api import pack_run
+    from smn_cli.backbones.loading import load_backbone
+    from smn_cli.backbones.packaged import LITE0_ARCH
+    from smn_cli.training.run_folder import RunFolder
+
+    backbone = load_backbone(LITE0_ARCH, weights)
+    adapter = pack_run(RunFolder.open(run), backbone)
+    adapter.save(path)
+    report_sizes(output, path, measure_sizes(adapter, backbone.model.state_dict()))
+    return adapter
+
+
+def _apply_and_prove(output: "Output", adapter_path: Path, weights: Path, checkpoint: Path) -> dict[str, Any]:
+    """Rebuild from the files alone, load with plain timm, compare outputs with the live adapted network."""
+    from smn_cli.api import check_rebuilt_outputs, load_adapter, rebuild, save_checkpoint
+    from smn_cli.backbones.loading import load_backbone
+    from smn_cli.backbones.packaged import LITE0_ARCH
+
+    adapter = load_adapter(adapter_path)
+    network = rebuild(adapter, load_backbone(LITE0_ARCH, weights))
+    save_checkpoint(network, checkpoint)
+    live = adapter.apply(load_backbone(LITE0_ARCH, weights).model)
+    is_equal = check_rebuilt_outputs(live, LITE0_ARCH, checkpoint, network.num_classes)
+    output.result(
+        f"{checkpoint}: state dict as recorded ({adapter.header.adapted_digest[:12]}...), outputs of plain timm "
+        f"{'equal the live network bit for bit' if is_equal else 'DIFFER from the live network'}"
+    )
+    return {"digest": adapter.header.adapted_digest, "outputs_equal": is_equal}
+
+
+def _score(output: "Output", backbone: Any, adapter: "Adapter", images: Path) -> Any:
+    from smn_cli.api import evaluate_networks, preprocessing_for
+    from smn_cli.data.labeled import load_labeled_split
+    from smn_cli.evaluation.compare import Protocol
+
+    split = load_labeled_split(images)
+    num_images = 2 * (len(split.bank_paths) + len(split.query_paths))
+    with output.progress("embedding", num_images) as tick:
+        comparison = evaluate_networks(
+            backbone, adapter, split, preprocessing_for(adapter), Protocol(linear=True), progress=tick
+        )
+    report_scores(output, comparison, [])
+    return comparison

@@ -1,0 +1,130 @@
+"""smn eval: base and adapted features on labeled folders, with gates for CI."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from smn_cli.errors import GateError, UsageError
+from smn_cli.terminal.options import DeviceOption, JsonOption, WeightsOption, WorkersOption
+from smn_cli.terminal.tables import report_scores
+
+if TYPE_CHECKING:
+    from smn_cli.adapters.adapter import Adapter
+    from smn_cli.backbones.loading import Backbone
+    from smn_cli.data.labeled import LabeledSplit
+
+
+def evaluate(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="train/ and test/ (or val/), or class folders alone.")],
+    adapter: Annotated[Path | None, typer.Option("--adapter", metavar="FILE", help="Adapter file.")] = None,
+    run: Annotated[Path | None, typer.Option("--run", metavar="RUN", help="Run folder instead of a file.")] = None,
+    arch: Annotated[str | None, typer.Option("--arch", help="timm model, to score a base alone.")] = None,
+    weights: WeightsOption = None,
+    knn: Annotated[bool, typer.Option("--knn", help="Nearest neighbours (the default).")] = False,
+    linear: Annotated[bool, typer.Option("--linear", help="Linear probe.")] = False,
+    k: Annotated[
+        list[int] | None, typer.Option("--k", min=1, help="Neighbours; the first is top1. May repeat.")
+    ] = None,
+    size: Annotated[int | None, typer.Option("--size", min=16, help="Image side; by default the adapter's.")] = None,
+    max_train: Annotated[int | None, typer.Option("--max-train", min=2, help="Most training images used.")] = None,
+    max_test: Annotated[int | None, typer.Option("--max-test", min=1, help="Most test images used.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of a split made here, and of the limits.")] = 0,
+    fail_under: Annotated[
+        list[str] | None, typer.Option("--fail-under", metavar="METRIC=X", help="Exit 3 below it. May repeat.")
+    ] = None,
+    min_gain: Annotated[
+        list[str] | None, typer.Option("--min-gain", metavar="METRIC=X", help="The same, of the gain over the base.")
+    ] = None,
+    device: DeviceOption = "auto",
+    workers: WorkersOption = None,
+    json: JsonOption = None,
+) -> None:
+    """Score base and adapted features on labeled folders, and say better, same or worse."""
+    from smn_cli.evaluation.gates import check_gates, parse_gate
+
+    gates = [parse_gate(text, on_gain=False) for text in fail_under or []]
+    gates += [parse_gate(text, on_gain=True) for text in min_gain or []]
+    if adapter is not None and run is not None:
+        raise UsageError("--adapter and --run both name the masks: give one of them")
+    if adapter is None and run is None and arch is None:
+        raise UsageError("smn eval needs --adapter FILE, --run RUN or, for a base alone, --arch NAME")
+    from smn_cli.api import evaluate_networks
+    from smn_cli.console import Output
+    from smn_cli.data.labeled import load_labeled_split
+    from smn_cli.evaluation.compare import Protocol
+    from smn_cli.terminal.options import resolve_device, resolve_workers
+
+    output = Output(json)
+    chosen_device = resolve_device(device)
+    split = load_labeled_split(data, seed=seed, max_bank=max_train, max_query=max_test)
+    masks, backbone, preprocessing = _networks(adapter, run, arch, weights, size)
+    output.talk(
+        f"{len(split.bank_paths)} training and {len(split.query_paths)} test images, {len(split.classes)} classes "
+        f"({split.origin}), {preprocessing.size} px"
+    )
+    protocol = Protocol(knn=knn or not linear, linear=linear, ks=tuple(k or (200, 20)))
+    num_images = (len(split.bank_paths) + len(split.query_paths)) * (1 if masks is None else 2)
+    with output.progress("embedding", num_images) as tick:
+        comparison = evaluate_networks(
+            backbone, masks, split, preprocessing, protocol,
+            device=chosen_device, num_workers=resolve_workers(workers), progress=tick,
+        )  # fmt: skip
+    judged = comparison.adapted or comparison.base
+    results = check_gates(gates, judged.metrics, {name: gain.value for name, gain in comparison.gains.items()})
+    report_scores(output, comparison, results)
+    passed = all(result.passed for result in results)
+    output.json(
+        {
+            "schema": "smn.eval/1",
+            "data": _describe(data, split),
+            "arch": backbone.arch,
+            "preprocessing": preprocessing.to_json(),
+            **comparison.to_json(),
+            "gates": [result.to_json() for result in results],
+            "passed": passed,
+        }
+    )
+    if not passed:
+        failed = [result for result in results if not result.passed]
+        found = "not computed" if failed[0].value is None else f"is {failed[0].value:.4f}"
+        raise GateError(f"{len(failed)} of {len(results)} gates failed, first {failed[0].gate}: it {found}")
+
+
+def _networks(
+    file: Path | None, run: Path | None, arch: str | None, weights: Path | None, size: int | None
+) -> "tuple[Adapter | None, Backbone, Any]":
+    """Adapter if any, base, and how images are prepared: as for training unless a size is given."""
+    from dataclasses import replace
+
+    from smn_cli.adapters.adapter import load_adapter
+    from smn_cli.api import backbone_for, pack_run, preprocessing_for
+    from smn_cli.backbones.loading import load_backbone
+    from smn_cli.training.run_folder import RunFolder
+    from smn_cli.training.session import preprocessing_of
+
+    if file is not None:
+        adapter = load_adapter(file)
+        backbone = backbone_for(adapter, weights)
+    elif run is not None:
+        folder = RunFolder.open(run)
+        config = folder.read_config()
+        backbone = load_backbone(str(config["arch"]), weights or config["weights"] or None)
+        adapter = pack_run(folder, backbone, codec="bits")
+    else:
+        backbone = load_backbone(str(arch), weights)
+        return None, backbone, preprocessing_of(backbone, size or 224)
+    if arch is not None and arch.partition(".")[0] != backbone.arch:
+        raise UsageError(f"--arch {arch} is not the adapter's {backbone.arch}: leave it out")
+    preprocessing = preprocessing_for(adapter)
+    return adapter, backbone, replace(preprocessing, size=size) if size else preprocessing
+
+
+def _describe(data: Path, split: "LabeledSplit") -> dict[str, Any]:
+    return {
+        "path": str(data),
+        "train": len(split.bank_paths),
+        "test": len(split.query_paths),
+        "classes": split.classes,
+        "split": split.origin,
+    }

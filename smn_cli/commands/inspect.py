@@ -1,0 +1,74 @@
+"""smn inspect: what is in an adapter file. Needs no base."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from smn_cli.terminal.options import JsonOption
+
+BAR_WIDTH = 30
+
+
+def inspect(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Adapter file.")], json: JsonOption = None
+) -> None:
+    """Show what an adapter holds: base, density by layer, bytes by part, provenance."""
+    from smn_cli.adapters.adapter import load_adapter
+    from smn_cli.console import Output
+
+    output = Output(json)
+    adapter = load_adapter(file)
+    header = adapter.header
+    file_bytes = file.stat().st_size
+    parts = {
+        "mask": adapter.payload_bytes,
+        "norm_stats": adapter.norm_stats_bytes,
+        "metadata": file_bytes - adapter.payload_bytes - adapter.norm_stats_bytes,
+    }
+    output.result(f"{file}: adapter for {adapter.made_for}, base {header.base_digest[:12]}...")
+    by_part = ", ".join(f"{name} {count:,}" for name, count in parts.items())
+    output.result(
+        f"{header.num_weights:,} weights in {len(header.masks)} tensors, density {header.density:.4f}, "
+        f"codec {header.codec}, {file_bytes:,} bytes ({by_part})"
+    )
+    most_cut = max(1 - entry.density for entry in header.masks) or 1.0
+    rows = [
+        (entry.name, f"{entry.num_weights:,}", f"{entry.density:.4f}", _bar((1 - entry.density) / most_cut))
+        for entry in header.masks
+    ]
+    output.table("density by tensor, the bar is the share that is cut", ("tensor", "weights", "density", "cut"), rows)
+    if header.norm_stats:
+        output.result(f"carries {len(header.norm_stats)} normalisation statistics")
+    output.result("made from " + ", ".join(f"{key} {_short(value)}" for key, value in header.provenance.items()))
+    output.json(
+        {
+            "schema": "smn.inspect/1",
+            "file": str(file),
+            "arch": header.arch,
+            "tag": header.tag,
+            "base_digest": header.base_digest,
+            "adapted_digest": header.adapted_digest,
+            "codec": header.codec,
+            "density": header.density,
+            "weights": header.num_weights,
+            "masks": [
+                {"name": e.name, "shape": list(e.shape), "kept": e.num_kept, "density": e.density} for e in header.masks
+            ],
+            "norm_stats": [name for name, _ in header.norm_stats],
+            "bytes": {"file": file_bytes, **parts},
+            "preprocessing": header.preprocessing,
+            "provenance": header.provenance,
+        }
+    )
+
+
+def _bar(share: float) -> str:
+    return ("█" * round(share * BAR_WIDTH)).ljust(BAR_WIDTH)
+
+
+def _short(value: object) -> str:
+    if isinstance(value, dict):
+        chosen = ("recipe", "num_steps", "batch_size", "seed", "smn", "torch", "timm")
+        return "(" + ", ".join(f"{key} {value[key]}" for key in chosen if key in value) + ")"
+    return str(value)

@@ -1,0 +1,41 @@
+"""smn pack: a run's masks in one small file."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from smn_cli.terminal.options import JsonOption, WeightsOption, check_out_file
+from smn_cli.terminal.tables import report_sizes
+
+
+def pack(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of smn adapt.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Adapter file to write.")] = Path(
+        "adapter.safetensors"
+    ),
+    codec: Annotated[str, typer.Option("--codec", help="bits, lzma, or auto for the smallest.")] = "auto",
+    weights: WeightsOption = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+    json: JsonOption = None,
+) -> None:
+    """Pack a run's masks into one adapter file and show what it weighs."""
+    from smn_cli.adapters.sizes import measure_sizes
+    from smn_cli.api import pack_run
+    from smn_cli.backbones.loading import load_backbone
+    from smn_cli.console import Output
+    from smn_cli.training.run_folder import RunFolder
+
+    output = Output(json)
+    check_out_file(out, overwrite=overwrite)
+    folder = RunFolder.open(run)
+    config = folder.read_config()
+    backbone = load_backbone(str(config["arch"]), weights or config["weights"] or None)
+    adapter = pack_run(folder, backbone, codec=codec)
+    adapter.save(out)
+    step, num_steps = adapter.header.provenance["step"], config["plan"]["num_steps"]
+    if step < num_steps:
+        output.talk(f"{run} stands at step {step} of {num_steps}: its masks so far are packed")
+    report = measure_sizes(adapter, backbone.model.state_dict())
+    report_sizes(output, out, report)
+    output.json({"schema": "smn.pack/1", "file": str(out), **report.to_json()})

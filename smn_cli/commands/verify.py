@@ -1,0 +1,42 @@
+"""smn verify: proof that an adapter and a base belong together."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from smn_cli.terminal.options import JsonOption, WeightsOption
+
+
+def verify(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Adapter file.")],
+    weights: WeightsOption = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option("--checkpoint", metavar="CKPT", help="Also check a checkpoint of smn apply.")
+    ] = None,
+    json: JsonOption = None,
+) -> None:
+    """Prove that file and base belong together and rebuild to the recorded digest."""
+    from smn_cli.adapters.adapter import load_adapter
+    from smn_cli.api import backbone_for, check_checkpoint, rebuild
+    from smn_cli.console import Output
+
+    output = Output(json)
+    adapter = load_adapter(file)
+    output.result(f"{file}: complete and unaltered")
+    rebuild(adapter, backbone_for(adapter, weights))
+    output.result(f"base: the one it was made for ({adapter.made_for}, {adapter.header.base_digest[:12]}...)")
+    output.result(f"rebuilt network: the recorded one ({adapter.header.adapted_digest[:12]}...)")
+    if checkpoint is not None:
+        check_checkpoint(adapter, checkpoint)
+        output.result(f"{checkpoint}: equal to the rebuilt network")
+    output.json(
+        {
+            "schema": "smn.verify/1",
+            "file": str(file),
+            "base_digest": adapter.header.base_digest,
+            "adapted_digest": adapter.header.adapted_digest,
+            "checkpoint": str(checkpoint) if checkpoint else None,
+            "verified": True,
+        }
+    )

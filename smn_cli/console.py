@@ -1,0 +1,122 @@
+"""What people see: talk and progress on stderr, results on stdout, JSON on request. The only user of rich."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from smn_cli.atomic import write_atomically
+from smn_cli.errors import UsageError
+
+PLAIN_LINE_EVERY_S = 10.0
+
+
+class Ticker(Protocol):
+    """Called with how much is done and a few words on how it goes."""
+
+    def __call__(self, done: int, words: str = "") -> None: ...
+
+
+class Output:
+    """Where a command's words and results go.
+
+    Args:
+        json_target: None, a file's path, or "-" for stdout, which then holds nothing but the JSON.
+    """
+
+    def __init__(self, json_target: str | None = None) -> None:
+        self.json_target = json_target
+        self._talk = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._results = self._talk if json_target == "-" else Console(highlight=False, soft_wrap=True)
+        if json_target not in (None, "-") and not Path(str(json_target)).absolute().parent.is_dir():
+            raise UsageError(f"--json {json_target}: its folder does not exist")
+
+    def talk(self, line: str) -> None:
+        """A line for whoever watches."""
+        self._talk.print(line, markup=False)
+
+    def result(self, line: str) -> None:
+        """A line of the result."""
+        self._results.print(line, markup=False)
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """A result as a table; the first column is text, the others are numbers."""
+        table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+        for position, column in enumerate(columns):
+            table.add_column(column, justify="right" if position else "left", no_wrap=True)
+        for row in rows:
+            table.add_row(*row)
+        self._results.print(table)
+
+    def json(self, content: dict[str, Any]) -> None:
+        """Write the JSON if it was asked for."""
+        text = json.dumps(content, indent=2)
+        if self.json_target == "-":
+            sys.stdout.write(text + "\n")
+        elif self.json_target is not None:
+            write_atomically(Path(self.json_target), (text + "\n").encode())
+
+    @contextmanager
+    def progress(self, what: str, total: int, done: int = 0) -> Iterator[Ticker]:
+        """A bar on a terminal, now and then a plain line elsewhere."""
+        if self._talk.is_terminal:
+            with self._bar(what, total, done) as tick:
+                yield tick
+        else:
+            yield _plain_ticker(self, what, total, done)
+
+    @contextmanager
+    def _bar(self, what: str, total: int, done: int) -> Iterator[Ticker]:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[words]}"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self._talk) as bar:
+            task = bar.add_task(what, total=total, completed=done, words="")
+
+            def tick(done: int, words: str = "") -> None:
+                bar.update(task, completed=done, words=words)
+
+            yield tick
+
+
+def _plain_ticker(output: Output, what: str, total: int, done: int) -> Ticker:
+    started = last = time.monotonic()
+
+    def tick(now_done: int, words: str = "") -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < PLAIN_LINE_EVERY_S and now_done < total:
+            return
+        last = now
+        left_s = (now - started) / max(now_done - done, 1) * (total - now_done)
+        output.talk(f"{what} {now_done}/{total} {words} {duration(left_s)} left".replace("  ", " "))
+
+    return tick
+
+
+def size(num_bytes: float) -> str:
+    """Bytes for people, in powers of 1000."""
+    for unit in ("B", "kB", "MB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.2f} GB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,1 @@
+"""What the commands share: options worded once, tables printed alike."""

@@ -1,0 +1,59 @@
+"""Options that several commands share, so that each is worded once."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from smn_cli.errors import UsageError
+
+JsonOption = Annotated[
+    str | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON; '-' is stdout.")
+]
+WeightsOption = Annotated[
+    Path | None,
+    typer.Option("--weights", metavar="FILE", help="Pretrained weights (.safetensors, .pth) instead of timm's hub."),
+]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
+WorkersOption = Annotated[
+    int | None, typer.Option("--workers", min=0, help="Image loading processes; by default from the CPU count.")
+]
+
+
+def resolve_device(name: str) -> str:
+    """The device a name means here.
+
+    Raises:
+        UsageError: there is no such device.
+    """
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError(f"--device {name} cannot be used here ({reason}): try --device cpu") from None
+    return name
+
+
+def resolve_workers(workers: int | None) -> int:
+    """Loader processes: as asked, or half of the CPUs less the one that trains (none on two CPUs), at most 16."""
+    import os
+
+    return workers if workers is not None else min(16, max(0, (os.cpu_count() or 1) // 2 - 1))
+
+
+def check_out_file(path: Path, *, overwrite: bool) -> None:
+    """Refuse an output file that cannot or should not be written, before the work is done.
+
+    Raises:
+        UsageError: its folder is missing, or it exists and may not be replaced.
+    """
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"--out {path}: the folder {path.absolute().parent} does not exist")
+    if path.is_dir():
+        raise UsageError(f"--out {path} is a folder: expected a file name")
+    if path.exists() and not overwrite:
+        raise UsageError(f"--out {path} exists: --overwrite replaces it")

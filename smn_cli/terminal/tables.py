@@ -1,0 +1,59 @@
+"""The tables of sizes and of scores that several commands print."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from smn_cli.adapters.sizes import SizeReport
+    from smn_cli.console import Output
+    from smn_cli.evaluation.compare import Comparison
+    from smn_cli.evaluation.gates import GateResult
+
+
+def report_sizes(output: "Output", path: Path, sizes: "SizeReport") -> None:
+    """Print bytes by part and the ratios of the whole file."""
+    lzma_name = "backbone after lzma" + (" (from a sample)" if sizes.lzma_is_estimate else "")
+    rows = [
+        ("backbone, float32", sizes.fp32_bytes),
+        (lzma_name, sizes.lzma_bytes),
+        ("mask at 1 bit a weight", sizes.bits_bytes),
+        (f"mask, codec {sizes.codec}", sizes.mask_bytes),
+        ("normalisation statistics", sizes.norm_stats_bytes),
+        ("header, digests, checksum", sizes.metadata_bytes),
+        ("whole file", sizes.file_bytes),
+    ]
+    output.table(
+        f"{path}, density {sizes.density:.4f}",
+        ("part", "bytes", "float32 / part"),
+        [(name, f"{count:,}", f"{sizes.fp32_bytes / count:,.1f}x" if count else "-") for name, count in rows],
+    )
+    output.result(
+        f"{path} is {sizes.ratio:.0f}x smaller than the float32 backbone, "
+        f"{sizes.lzma_ratio:.0f}x smaller than the backbone after lzma"
+    )
+
+
+def report_scores(output: "Output", comparison: "Comparison", gates: "list[GateResult]") -> None:
+    """Print every metric for base and adapted, the gain with its interval, the gates and the verdict."""
+    base, adapted = comparison.base.metrics, comparison.adapted.metrics if comparison.adapted else {}
+    rows = []
+    for name, value in base.items():
+        row = [name, f"{value:.4f}"]
+        if adapted:
+            gain = comparison.gains[name]
+            row += [f"{adapted[name]:.4f}", f"{gain.value:+.4f}", f"{gain.low:+.4f} .. {gain.high:+.4f}", gain.verdict]
+        rows.append(row)
+    columns = ["metric", "base"] + (["adapted", "gain", "95 % interval", ""] if adapted else [])
+    output.table("top-1 accuracy", columns, rows)
+    for gate in gates:
+        found = "not computed" if gate.value is None else f"{gate.value:.4f}"
+        output.result(f"gate {gate.gate}: {found}, {'passed' if gate.passed else 'FAILED'}")
+    if comparison.verdict is not None:
+        output.result(f"verdict: the adapted network is {_VERDICT_WORDS[comparison.verdict]}")
+
+
+_VERDICT_WORDS = {
+    "better": "better than its base",
+    "same": "not distinguishable from its base",
+    "worse": "worse than its base: do not ship it",
+}

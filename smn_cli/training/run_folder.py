@@ -1,0 +1,147 @@
+"""A run on disk: settings, images, metrics and the state to resume from. Every file is complete or not there."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from smn_cli.atomic import atomic_path, write_atomically
+from smn_cli.errors import CheckpointError, UsageError
+
+SCHEMA = "smn.run/1"
+CONFIG, IMAGES, BAD_IMAGES, METRICS = "config.json", "images.txt", "bad_images.txt", "metrics.jsonl"
+STATE = Path("checkpoint") / "state.pt"
+
+
+class RunFolder:
+    """Paths and files of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @staticmethod
+    def check_free(path: Path, *, overwrite: bool) -> None:
+        """Refuse a path where something is that may not be replaced; to be asked before any work is done.
+
+        Raises:
+            UsageError: a run is there and `overwrite` is false, or something else is.
+        """
+        is_empty_folder = path.is_dir() and not any(path.iterdir())
+        if not path.exists() or is_empty_folder:
+            return
+        if not (path / CONFIG).is_file():
+            raise UsageError(f"--out {path} exists and is not a run folder of smn: choose another --out")
+        if not overwrite:
+            raise UsageError(f"--out {path} exists: --resume continues it, --overwrite replaces it")
+
+    @classmethod
+    def create(cls, path: Path, *, overwrite: bool) -> "RunFolder":
+        """Make an empty run folder.
+
+        Raises:
+            UsageError: see `check_free`; or the folder cannot be made.
+        """
+        cls.check_free(path, overwrite=overwrite)
+        try:
+            if path.exists():
+                shutil.rmtree(path)
+            (path / STATE.parent).mkdir(parents=True)
+        except OSError as error:
+            raise UsageError(f"--out {path} cannot be made: {error.strerror}") from None
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> "RunFolder":
+        """An existing run.
+
+        Raises:
+            CheckpointError: there is no run at that path.
+        """
+        if not (path / CONFIG).is_file():
+            raise CheckpointError(f"{path} is not a run folder: expected {CONFIG} in it, as smn adapt writes it")
+        return cls(path)
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        """Write config.json."""
+        text = json.dumps({"schema": SCHEMA, **config}, indent=2, sort_keys=True)
+        write_atomically(self.path / CONFIG, (text + "\n").encode())
+
+    def read_config(self) -> dict[str, Any]:
+        """Read config.json.
+
+        Raises:
+            CheckpointError: it is damaged or of another version.
+        """
+        path = self.path / CONFIG
+        try:
+            config = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{path} cannot be read: {error}") from None
+        if not isinstance(config, dict) or config.get("schema") != SCHEMA:
+            raise CheckpointError(f"{path} has another schema than {SCHEMA}: it is of another version of smn")
+        return config
+
+    def write_images(self, good: list[Path], bad_lines: list[str]) -> None:
+        """Write the images of the run in their order, and the bad ones with reasons."""
+        write_atomically(self.path / IMAGES, _lines([str(path) for path in good]))
+        if bad_lines:
+            write_atomically(self.path / BAD_IMAGES, _lines(bad_lines))
+
+    def read_images(self) -> list[Path]:
+        """The images of the run, in its order.
+
+        Raises:
+            CheckpointError: the list is missing.
+        """
+        try:
+            text = (self.path / IMAGES).read_text(encoding="utf-8", errors="surrogateescape")
+        except OSError as error:
+            raise CheckpointError(f"{self.path / IMAGES} cannot be read: {error.strerror}") from None
+        return [Path(line) for line in text.splitlines()]
+
+    def append_metrics(self, record: dict[str, Any]) -> None:
+        """Add one line to metrics.jsonl."""
+        with (self.path / METRICS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def keep_metrics_until(self, step: int) -> None:
+        """Drop the lines of steps that a killed run took after its last checkpoint."""
+        path = self.path / METRICS
+        kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step] if path.exists() else []
+        write_atomically(path, _lines(kept))
+
+    def save_state(self, state: dict[str, Any]) -> None:
+        """Write the training state."""
+        with atomic_path(self.path / STATE) as temporary:
+            torch.save(state, temporary)
+
+    def load_state(self) -> dict[str, Any]:
+        """Read the training state.
+
+        Raises:
+            CheckpointError: it is missing or damaged.
+        """
+        path = self.path / STATE
+        if not path.is_file():
+            raise CheckpointError(f"{path} is missing: the run stopped before its first checkpoint; start it again")
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # the unpickler raises anything on damaged bytes
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise CheckpointError(f"{path} is damaged: {reason}") from None
+        if not isinstance(state, dict) or not isinstance(state.get("scores"), dict):
+            raise CheckpointError(f"{path} is damaged: it holds no scores")
+        return state
+
+
+def _lines(lines: list[str]) -> bytes:
+    return "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")  # a line that a kill cut short

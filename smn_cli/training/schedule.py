@@ -1,0 +1,27 @@
+"""Learning rate over the steps of a run."""
+
+import math
+
+
+def cosine_factor(position: float, length: float) -> float:
+    """1 at position 0, falling to 0 at `length` along half a cosine; 0 beyond."""
+    if length <= 0 or position >= length:
+        return 0.0
+    return 0.5 * (1 + math.cos(math.pi * max(position, 0) / length))
+
+
+def lr_factor(step: int, *, first_step: int, num_steps: int, steps_per_epoch: int, period: str) -> float:
+    """Factor on the learning rate at a step.
+
+    Args:
+        step: counted from 0.
+        first_step: where the cosine starts; the factor is 0 before it.
+        num_steps: where it reaches 0.
+        steps_per_epoch: used by the epoch period.
+        period: "step", or "epoch" to hold the factor for whole epochs, as the paper's runs do.
+    """
+    if step < first_step:
+        return 0.0
+    if period == "epoch":
+        return cosine_factor(step // steps_per_epoch, math.ceil(num_steps / steps_per_epoch))
+    return cosine_factor(step - first_step, num_steps - first_step)
