@@ -90,17 +90,17 @@ class Output:
             yield tick
 
 
-def _plain_ticker(output: Output, what: str, total: int, done: int) -> Ticker:
+def _plain_ticker(output: Output, what: str, total: int, done_before: int) -> Ticker:
     started = last = time.monotonic()
 
-    def tick(now_done: int, words: str = "") -> None:
+    def tick(done: int, words: str = "") -> None:
         nonlocal last
         now = time.monotonic()
-        if now - last < PLAIN_LINE_EVERY_S and now_done < total:
+        if now - last < PLAIN_LINE_EVERY_S and done < total:
             return
         last = now
-        left_s = (now - started) / max(now_done - done, 1) * (total - now_done)
-        output.talk(f"{what} {now_done}/{total} {words} {duration(left_s)} left".replace("  ", " "))
+        left_s = (now - started) / max(done - done_before, 1) * (total - done)
+        output.talk(f"{what} {done}/{total} {words} {duration(left_s)} left".replace("  ", " "))
 
     return tick
 

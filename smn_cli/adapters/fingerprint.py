@@ -39,7 +39,7 @@ def tensor_digest(name: str, tensor: Tensor) -> bytes:
     shape = "x".join(map(str, plain.shape))
     hasher = hashlib.sha256(f"{name}\0{str(plain.dtype).removeprefix('torch.')}\0{shape}\0".encode())
     values = plain.reshape(-1).view(torch.uint8).numpy()
-    hasher.update(memoryview(values if _IS_LITTLE else _swapped(values, plain.element_size())))
+    hasher.update((values if _IS_LITTLE else _swapped(values, plain.element_size())).data)
     return hasher.digest()
 
 

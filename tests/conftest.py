@@ -1,0 +1,113 @@
+"""What all tests share: tiny timm networks with seeded weights, generated images, the command line in process."""
+
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+CONVNET, VIT, RESNET = "test_efficientnet", "test_vit", "test_resnet"
+
+
+@pytest.fixture(autouse=True)
+def _deterministic(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads, a seed, and no way out to the network."""
+    torch.set_num_threads(2)
+    torch.manual_seed(0)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError("tests have no network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+def random_weights(arch: str, seed: int = 0) -> dict[str, torch.Tensor]:
+    """A full timm state dict of random weights whose normalisation statistics are not trivial."""
+    import timm
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        state: dict[str, torch.Tensor] = timm.create_model(arch, pretrained=False).state_dict()
+        for name, tensor in state.items():
+            if name.endswith("running_mean"):
+                tensor.uniform_(-0.1, 0.1)
+            elif name.endswith("running_var"):
+                tensor.uniform_(0.5, 1.5)
+    return state
+
+
+@pytest.fixture(scope="session")
+def weights_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A function from a timm name to a safetensors file of seeded random weights, made once."""
+    folder = tmp_path_factory.mktemp("weights")
+
+    def make(arch: str) -> Path:
+        path = folder / f"{arch}.safetensors"
+        if not path.exists():
+            save_file(random_weights(arch), path)
+        return path
+
+    return make
+
+
+def write_images(folder: Path, num_images: int, *, size: int = 40, seed: int = 0, colour: int | None = None) -> None:
+    """Noise with a coloured square, as PNG; `colour` (0, 1, 2) makes the square red, green or blue."""
+    folder.mkdir(parents=True, exist_ok=True)
+    generator = np.random.default_rng(seed)
+    for number in range(num_images):
+        pixels = generator.integers(0, 120, (size, size, 3), dtype=np.uint8)
+        top, left = generator.integers(0, size // 2, 2)
+        channel = int(generator.integers(0, 3)) if colour is None else colour
+        pixels[top : top + size // 2, left : left + size // 2, channel] = 255
+        Image.fromarray(pixels).save(folder / f"{number:03d}.png")
+
+
+@pytest.fixture
+def image_folder(tmp_path: Path) -> Path:
+    """Twenty-four unlabeled images."""
+    folder = tmp_path / "images"
+    write_images(folder, 24)
+    return folder
+
+
+@pytest.fixture
+def labeled_folder(tmp_path: Path) -> Path:
+    """`train/` (3 x 12 images) and `test/` (3 x 6), told apart by colour."""
+    folder = tmp_path / "labeled"
+    for label, name in enumerate(("red", "green", "blue")):
+        write_images(folder / "train" / name, 12, seed=label, colour=label)
+        write_images(folder / "test" / name, 6, seed=10 + label, colour=label)
+    return folder
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command did: exit code, stdout, stderr."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run_cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Run `smn` with the given words in this process."""
+    from smn_cli.cli import main
+
+    def run(*words: object) -> Outcome:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exit_info:
+            main([str(word) for word in words])
+        captured = capsys.readouterr()
+        return Outcome(int(exit_info.value.code or 0), captured.out, captured.err)
+
+    return run
