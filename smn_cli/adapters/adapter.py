@@ -95,7 +95,8 @@ class Adapter:
             MismatchError: this is not the base it was made for.
             AdapterFileError: the result is not what was recorded when the adapter was made.
         """
-        check_base(base, self.base_fingerprint, made_for=self.made_for)
+        names = [entry.name for entry in self.header.masks] + [name for name, _ in self.header.norm_stats]
+        check_base(base, self.base_fingerprint, made_for=self.made_for, names=names)
         state = dict(base)
         for name, mask in self.masks(base).items():
             state[name] = effective_weight(base[name].detach(), mask.to(base[name].device))
@@ -194,12 +195,14 @@ def make_adapter(
 
     Raises:
         UsageError: unknown codec.
-        ValueError: a mask is empty.
+        ValueError: a mask is empty, or a statistic is not a finite number.
     """
     names = sorted(masks)
     bits = np.concatenate([masks[name].detach().cpu().numpy().reshape(-1) for name in names])
     chosen, payload = encode_smallest(bits, codec)
     statistics = {name: tensor.detach().cpu().float() for name, tensor in sorted((norm_stats or {}).items())}
+    if not all(bool(tensor.isfinite().all()) for tensor in statistics.values()):
+        raise ValueError("normalisation statistics are not all finite numbers")
     adapted = dict(base)
     for name in names:
         adapted[name] = effective_weight(base[name].detach(), masks[name].to(base[name].device))

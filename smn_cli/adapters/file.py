@@ -13,13 +13,14 @@ import safetensors
 from safetensors.numpy import save
 
 from smn_cli.adapters.codecs import CODECS
-from smn_cli.adapters.fingerprint import ROW_BYTES
+from smn_cli.adapters.fingerprint import ROW_BYTES, Fingerprint
 from smn_cli.adapters.schema import Header, parse_header
-from smn_cli.errors import AdapterFileError
+from smn_cli.errors import AdapterFileError, first_few
 
 METADATA_KEY = "smn"
 _DIGEST_BYTES = 32
 _MAX_FILE_BYTES = 1 << 32
+_MAX_CONTAINER_BYTES = 1 << 24
 _TENSORS = {"base_digests": "U8", "mask": "U8", "norm_stats": "F32", "sha256": "U8"}
 
 
@@ -93,8 +94,8 @@ def _parse(data: bytes) -> AdapterContent:
         raise AdapterFileError(f"{len(data)} bytes are too few for an adapter; it is empty or truncated")
     if hashlib.sha256(data[:-_DIGEST_BYTES]).digest() != data[-_DIGEST_BYTES:]:
         raise AdapterFileError("it is not an adapter, or was truncated or altered (its checksum does not match)")
-    header = parse_header(_metadata(data))
     tensors = _tensors(data)
+    header = parse_header(_metadata(data))
     rows = tensors["base_digests"]
     if rows["shape"] != [len(rows["data"]) // ROW_BYTES, ROW_BYTES] or not rows["data"]:
         raise AdapterFileError(f"base_digests has shape {rows['shape']}: expected rows of {ROW_BYTES}")
@@ -106,14 +107,24 @@ def _parse(data: bytes) -> AdapterContent:
     if header.codec not in CODECS:
         raise AdapterFileError(f"codec {header.codec!r:.40} is unknown to this smn: update smn-cli")
     base_rows = np.frombuffer(rows["data"], dtype=np.uint8).reshape(-1, ROW_BYTES)
+    _check_names(header, base_rows)
     return AdapterContent(header, base_rows, bytes(tensors["mask"]["data"]), norm_stats.astype(np.float32))
+
+
+def _check_names(header: Header, base_rows: np.ndarray) -> None:
+    """What an adapter changes must be part of the base, or no digest would cover it."""
+    masked, carried = [entry.name for entry in header.masks], [name for name, _ in header.norm_stats]
+    if set(masked) & set(carried):
+        raise AdapterFileError("the header lists a tensor under both masks and norm_stats")
+    base = Fingerprint(header.base_digest, base_rows)
+    strangers = [name for name in (*masked, *carried) if not base.has(name)]
+    if strangers:
+        raise AdapterFileError(f"the header changes tensors that its base does not have: {first_few(strangers)}")
 
 
 def _metadata(data: bytes) -> str:
     """The one metadata entry; safetensors' own reader gives it for files only, not for bytes."""
     length = int.from_bytes(data[:8], "little")
-    if not 2 <= length <= len(data) - 8 - _DIGEST_BYTES:
-        raise AdapterFileError("its safetensors header has no possible length")
     try:
         container = json.loads(data[8 : 8 + length])
         text = container["__metadata__"][METADATA_KEY]
@@ -125,6 +136,9 @@ def _metadata(data: bytes) -> str:
 
 
 def _tensors(data: bytes) -> dict[str, dict[str, Any]]:
+    length = int.from_bytes(data[:8], "little")
+    if not 2 <= length <= min(len(data) - 8 - _DIGEST_BYTES, _MAX_CONTAINER_BYTES):
+        raise AdapterFileError("its safetensors header has no possible length")
     try:
         tensors: dict[str, dict[str, Any]] = dict(safetensors.deserialize(data))  # type: ignore[no-untyped-call]
     except safetensors.SafetensorError as error:
@@ -135,6 +149,9 @@ def _tensors(data: bytes) -> dict[str, dict[str, Any]]:
     for name, kind in _TENSORS.items():
         if name in tensors and tensors[name]["dtype"] != kind:
             raise AdapterFileError(f"the tensor {name!r} is of type {tensors[name]['dtype']}: expected {kind}")
+    for name in ("mask", "norm_stats"):
+        if name in tensors and len(tensors[name]["shape"]) != 1:
+            raise AdapterFileError(f"the tensor {name!r} has {len(tensors[name]['shape'])} dimensions: expected one")
     if tensors["sha256"]["shape"] != [_DIGEST_BYTES] or bytes(tensors["sha256"]["data"]) != data[-_DIGEST_BYTES:]:
         raise AdapterFileError("its checksum is not at its end")
     return tensors

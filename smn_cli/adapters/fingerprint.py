@@ -6,14 +6,15 @@ any output, and older checkpoints lack them.
 
 import hashlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from smn_cli.errors import MismatchError
+from smn_cli.errors import MismatchError, first_few
 
 IGNORED_SUFFIX = "num_batches_tracked"
 ROW_BYTES = 8
@@ -31,6 +32,14 @@ class Fingerprint:
 
     digest: str
     rows: np.ndarray
+
+    def has(self, name: str) -> bool:
+        """Whether a tensor of that name is part of it."""
+        return not name.endswith(IGNORED_SUFFIX) and _name_digest(name) in self._names
+
+    @cached_property
+    def _names(self) -> frozenset[bytes]:
+        return frozenset(row[:4].tobytes() for row in self.rows)
 
 
 def tensor_digest(name: str, tensor: Tensor) -> bytes:
@@ -61,17 +70,17 @@ def fingerprint(state: Mapping[str, Tensor]) -> Fingerprint:
 
 def select_base(state: Mapping[str, Tensor], expected: Fingerprint) -> dict[str, Tensor]:
     """The tensors of `state` that the expected base has too, by name: a classifier on top is left aside."""
-    known = {row[:4].tobytes() for row in expected.rows}
-    return {name: tensor for name, tensor in state.items() if _name_digest(name) in known}
+    return {name: tensor for name, tensor in state.items() if expected.has(name)}
 
 
-def check_base(state: Mapping[str, Tensor], expected: Fingerprint, *, made_for: str) -> None:
+def check_base(state: Mapping[str, Tensor], expected: Fingerprint, *, made_for: str, names: Iterable[str] = ()) -> None:
     """Refuse a base that is not, bit for bit, the one an adapter was made for.
 
     Args:
         state: the network's state dict; tensors that the expected base does not have are left aside.
         expected: what the adapter recorded.
         made_for: the recorded base in words, for the message.
+        names: those of its tensors that are known by name, to tell which one is missing.
 
     Raises:
         MismatchError: names the first tensor that differs, and a likely cause.
@@ -85,9 +94,12 @@ def check_base(state: Mapping[str, Tensor], expected: Fingerprint, *, made_for: 
     differing = [name for name, row in rows.items() if known[row[:4]] != row[4:]]
     num_missing = len(expected.rows) - len(found.rows)
     if num_missing or not differing:
+        missing = sorted(name for name in names if name not in base)
+        first_missing = f" ({first_few(missing)})" if missing else ""
+        first_differing = f", and {differing[0]} differs" if differing else ""
         raise MismatchError(
             f"the adapter was made for {made_for} with {len(expected.rows)} tensors, this base lacks {num_missing} of "
-            "them: it is another architecture or another version of it"
+            f"them{first_missing}{first_differing}: it is another architecture or another version of it"
         )
     first = base[differing[0]]
     raise MismatchError(

@@ -14,6 +14,11 @@ VERSION = 1
 _HEX64 = re.compile(r"[0-9a-f]{64}\Z")
 _MAX_TENSORS = 100_000
 _MAX_WEIGHTS = 1 << 40
+_MAX_NAME = 512
+_MAX_DIGITS = 20
+_MAX_DEPTH = 32
+STATISTICS = ("running_mean", "running_var")
+"""How the names of tensors end that may be carried as statistics."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,13 @@ def parse_header(text: str) -> Header:
         AdapterFileError: not JSON, a key twice, or a field missing or of the wrong kind; the message names it.
     """
     try:
-        content = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+        content = json.loads(
+            text,
+            object_pairs_hook=_no_duplicates,
+            parse_constant=_no_constant,
+            parse_float=_finite,
+            parse_int=_short_integer,
+        )
     except (ValueError, RecursionError) as error:
         raise AdapterFileError(f"the header is not valid JSON: {error}") from None
     fields = _typed(content, "header", dict)
@@ -104,15 +115,15 @@ def parse_header(text: str) -> Header:
     if version != VERSION:
         raise AdapterFileError(f"format version {version}: this smn reads version {VERSION}; update smn-cli")
     return Header(
-        arch=_get(fields, "arch", str),
-        tag=_get(fields, "tag", str),
+        arch=_name(_get(fields, "arch", str), "arch"),
+        tag=_name(_get(fields, "tag", str), "tag", may_be_empty=True),
         base_digest=_digest(fields, "base"),
         adapted_digest=_digest(fields, "adapted"),
         codec=_get(fields, "codec", str),
         masks=_masks(_get(fields, "masks", list)),
         norm_stats=_norm_stats(_get(fields, "norm_stats", list)),
-        preprocessing=_get(fields, "preprocessing", dict),
-        provenance=_get(fields, "provenance", dict),
+        preprocessing=_plain(fields, "preprocessing"),
+        provenance=_plain(fields, "provenance"),
     )
 
 
@@ -132,7 +143,7 @@ def _entry(value: Any, where: str) -> MaskEntry:
     parts = _typed(value, where, list)
     if len(parts) != 3:
         raise AdapterFileError(f"{where} has {len(parts)} parts: expected name, shape and number kept")
-    name, shape, num_kept = _typed(parts[0], where, str), _typed(parts[1], where, list), _typed(parts[2], where, int)
+    name, shape, num_kept = _name(parts[0], where), _typed(parts[1], where, list), _typed(parts[2], where, int)
     if len(shape) > 8 or not all(type(side) is int and 0 < side <= _MAX_WEIGHTS for side in shape):
         raise AdapterFileError(f"{where} has no usable shape")
     entry = MaskEntry(name, tuple(shape), num_kept)
@@ -146,9 +157,11 @@ def _norm_stats(values: list[Any]) -> tuple[tuple[str, int], ...]:
     for position, value in enumerate(values[: _MAX_TENSORS + 1]):
         where = f"norm_stats[{position}]"
         pair = _typed(value, where, list)
-        if len(pair) != 2 or not isinstance(pair[0], str) or type(pair[1]) is not int or not 0 < pair[1] < 1 << 32:
+        if len(pair) != 2 or type(pair[1]) is not int or not 0 < pair[1] < 1 << 32:
             raise AdapterFileError(f"{where} is not a name and a length")
-        pairs.append((pair[0], pair[1]))
+        pairs.append((_name(pair[0], where), pair[1]))
+        if not pairs[-1][0].endswith(STATISTICS):
+            raise AdapterFileError(f"{where} is {pair[0]}: expected a name that ends in {' or '.join(STATISTICS)}")
     if len({name for name, _ in pairs}) != len(pairs) or len(pairs) > _MAX_TENSORS:
         raise AdapterFileError("the header lists statistics twice, or too many")
     return tuple(pairs)
@@ -167,6 +180,25 @@ def _get(fields: dict[str, Any], key: str, kind: type) -> Any:
     return _typed(fields[key], key, kind)
 
 
+def _name(value: Any, where: str, *, may_be_empty: bool = False) -> str:
+    name: str = _typed(value, where, str)
+    # messages and tables show it: no control characters, no line breaks, no halves of surrogate pairs
+    if len(name) > _MAX_NAME or not name.isprintable() or not (name or may_be_empty):
+        raise AdapterFileError(f"{where} holds no usable name: {name[:40]!a}")
+    return name
+
+
+def _plain(fields: dict[str, Any], key: str) -> dict[str, Any]:
+    content: dict[str, Any] = _get(fields, key, dict)
+    level: list[Any] = [content]
+    for _ in range(_MAX_DEPTH):
+        containers = [item.values() if isinstance(item, dict) else item for item in level if type(item) in (dict, list)]
+        level = [child for container in containers for child in container]
+        if not level:
+            return content
+    raise AdapterFileError(f"{key} in the header is nested more than {_MAX_DEPTH} deep")
+
+
 def _typed(value: Any, where: str, kind: type) -> Any:
     if type(value) is not kind:  # bool is an int to isinstance
         raise AdapterFileError(f"{where} in the header is of type {type(value).__name__}: expected {kind.__name__}")
@@ -182,3 +214,16 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> Callable[[], None]:
     raise ValueError(f"{name} is not a JSON number")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError("a number is too large")
+    return number
+
+
+def _short_integer(text: str) -> int:
+    if len(text) > _MAX_DIGITS:  # Python 3.10's first releases take minutes for a million digits
+        raise ValueError(f"an integer has {len(text)} digits")
+    return int(text)
