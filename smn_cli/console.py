@@ -35,8 +35,12 @@ class Output:
         self.json_target = json_target
         self._talk = Console(stderr=True, highlight=False, soft_wrap=True)
         self._results = self._talk if json_target == "-" else Console(highlight=False, soft_wrap=True)
-        if json_target not in (None, "-") and not Path(str(json_target)).absolute().parent.is_dir():
-            raise UsageError(f"--json {json_target}: its folder does not exist")
+        if json_target not in (None, "-"):
+            path = Path(str(json_target)).absolute()
+            if not path.parent.is_dir():
+                raise UsageError(f"--json {json_target}: its folder does not exist")
+            if path.is_dir():
+                raise UsageError(f"--json {json_target} is a folder: expected a file name or '-'")
 
     def talk(self, line: str) -> None:
         """A line for whoever watches."""

@@ -3,6 +3,7 @@
 import logging
 import warnings
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ class Backbone:
         arch: timm name, without a tag.
         tag: timm's name of the pretrained weights; empty if they came from a file.
         num_features: width of the features.
+        native_size: side of the images it was trained on, in pixels.
         mean, std, interpolation: how timm prepares this network's images.
         classifier: the classifier's tensors that came with the weights, by timm name; may be empty.
         notes: in words, what was done to make the weights fit.
@@ -34,6 +36,7 @@ class Backbone:
     arch: str
     tag: str
     num_features: int
+    native_size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     interpolation: str
@@ -88,6 +91,7 @@ def _describe(model: nn.Module, arch: str, tag: str, classifier: dict[str, Tenso
         arch=arch,
         tag=tag,
         num_features=_num_features(model),
+        native_size=int(config["input_size"][-1]),
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
         interpolation=str(config["interpolation"]),
@@ -109,7 +113,7 @@ def _check_name(arch: str) -> None:
     name = arch.partition(".")[0]
     if timm.is_model(name):
         return
-    near = timm.list_models(f"*{name}*")[:3]
+    near = timm.list_models(f"*{name}*")[:3] or get_close_matches(name, timm.list_models(), 3)
     hint = f"did you mean {', '.join(near)}?" if near else "see timm.list_models()"
     raise BackboneError(f"--arch {arch} is not a timm model: {hint}")
 

@@ -1,5 +1,6 @@
 """State dicts from files: safetensors, or PyTorch archives opened without running any pickled code."""
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 from smn_cli.errors import DataError, FileError
 
 _NESTED_UNDER = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict", "teacher", "backbone")
+_MAX_NESTING = 4  # a hostile file may hold itself
 _PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "encoder.", "net.")
 
 
@@ -34,15 +36,13 @@ def read_weight_file(path: Path) -> WeightFile:
         raise DataError(f"--weights {path} does not exist: expected a .safetensors, .pth or .pth.tar file")
     notes: list[str] = []
     content = _load(path)
-    while not _is_state_dict(content):
-        key = next((k for k in _NESTED_UNDER if isinstance(content, dict) and isinstance(content.get(k), dict)), None)
-        if key is None:
-            raise FileError(
-                f"{path} holds no state dict: expected tensors by name, plain or under {_NESTED_UNDER[2]!r}"
-            )
+    # beside the nested weights there may be tensors of the training, such as the best accuracy
+    while (key := _nested_key(content)) is not None and len(notes) < _MAX_NESTING:
         content = content[key]
         notes.append(f"took the weights under {key!r}")
-    tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
+    tensors = _named_tensors(content)
+    if not tensors:
+        raise FileError(f"{path} holds no state dict: expected tensors by name, plain or under {_NESTED_UNDER[2]!r}")
     while prefix := next((p for p in _PREFIXES if all(name.startswith(p) for name in tensors)), None):
         tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
         notes.append(f"stripped the prefix {prefix!r}")
@@ -52,22 +52,40 @@ def read_weight_file(path: Path) -> WeightFile:
 def _load(path: Path) -> Any:
     with path.open("rb") as file:
         start = file.read(10)
+    if not start:
+        raise FileError(f"{path} is empty: expected weights")
     if path.suffix == ".safetensors" or start[8:10] == b'{"':
         try:
             return load_file(path)
         except (SafetensorError, OSError, ValueError) as error:
             raise FileError(f"{path} is not a readable safetensors file: {_line(error)}") from None
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on TorchScript archives, which are refused
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler raises anything on hostile bytes; all of it means the same to the user
-        reason = "it holds Python objects besides tensors" if "weights_only" in str(error) else _line(error)
+        reason = _why_not_loaded(error)
         raise FileError(
             f"{path} cannot be opened as weights ({reason}): save its state dict as .safetensors or with torch.save"
         ) from None
 
 
-def _is_state_dict(content: Any) -> bool:
-    return isinstance(content, dict) and bool(content) and any(isinstance(value, Tensor) for value in content.values())
+def _nested_key(content: Any) -> str | None:
+    if not isinstance(content, dict):
+        return None
+    return next((key for key in _NESTED_UNDER if isinstance(content.get(key), dict) and content[key]), None)
+
+
+def _named_tensors(content: Any) -> dict[str, Tensor]:
+    items = content.items() if isinstance(content, dict) else ()
+    return {name: value for name, value in items if isinstance(name, str) and isinstance(value, Tensor)}
+
+
+def _why_not_loaded(error: Exception) -> str:
+    if "weights_only" in str(error):
+        return "it holds Python objects besides tensors"
+    # torch's own errors start with what is wrong; the unpickler's are bare opcodes
+    return _line(error).partition(". ")[0] if isinstance(error, RuntimeError) else "it is no PyTorch file"
 
 
 def _line(error: Exception) -> str:

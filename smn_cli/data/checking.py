@@ -45,9 +45,8 @@ def check_images(
             progress(number, len(paths))
     if len(images.bad) > max_bad * len(paths) or not images.good:
         examples = first_few([f"{path} ({reason})" for path, reason in images.bad.items()], limit=3)
-        raise DataError(
-            f"{len(images.bad)} of {len(paths)} images are unusable, more than --max-bad {max_bad:g} allows: {examples}"
-        )
+        what = f"more than --max-bad {max_bad:g} allows" if images.good else "none is left"
+        raise DataError(f"{len(images.bad)} of {len(paths)} images are unusable, {what}: {examples}")
     return images
 
 

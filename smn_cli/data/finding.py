@@ -11,23 +11,24 @@ LIST_SUFFIXES = frozenset({".txt", ".lst"})
 
 
 def find_images(inputs: Sequence[str | Path]) -> list[Path]:
-    """All image files that `inputs` name, each once, in an order that does not depend on the file system.
+    """All image files that `inputs` name, each once, sorted: neither the file system nor the inputs' order matters.
 
     Args:
         inputs: folders (searched to any depth; hidden entries and links to folders are left out), image files, or
             text files with one path a line, relative to the list's own folder; blank and '#' lines are skipped.
 
     Raises:
-        DataError: an input does not exist, is neither kind, or there is no image in any of them.
+        DataError: an input does not exist, is neither kind, a folder cannot be read, or there is no image in any of
+            them.
     """
-    found: dict[Path, None] = {}
+    found: dict[str, Path] = {}
     for item in inputs:
         for path in _expand(Path(item)):
-            found[path] = None
+            found.setdefault(os.path.abspath(path), path)  # noqa: PTH100  # resolve() would cost a look at every part
     if not found:
         kinds = ", ".join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))
         raise DataError(f"no images in {_names(inputs)}: expected files ending in {kinds}")
-    return list(found)
+    return [found[name] for name in sorted(found)]
 
 
 def find_class_folders(folder: Path) -> dict[str, list[Path]]:
@@ -60,16 +61,20 @@ def _expand(path: Path) -> Iterable[Path]:
 
 
 def _walk(folder: Path) -> Iterable[Path]:
-    for root, folders, files in os.walk(folder):
+    for root, folders, files in os.walk(folder, onerror=_refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES:
                 yield Path(root, name)
 
 
+def _refuse(error: OSError) -> None:
+    raise DataError(f"{error.filename} cannot be searched for images: {error.strerror}")
+
+
 def _read_list(path: Path) -> Iterable[Path]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as a UTF-8 list of paths: {error}") from None
     for number, line in enumerate(lines, 1):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from smn_cli.data.finding import find_class_folders
-from smn_cli.errors import DataError, first_few
+from smn_cli.errors import DataError, UsageError, first_few
 
 _TEST_NAMES = ("test", "val", "valid", "validation")
 
@@ -42,18 +42,24 @@ def load_labeled_split(
         max_bank, max_query: most images used, drawn evenly over the classes.
 
     Raises:
-        DataError: no such split, fewer than two classes, or a class among the queries that the bank does not have.
+        DataError: no such split, one half of it without the other, fewer than two classes, or a class among the
+            queries that the bank does not have.
+        UsageError: `max_bank` would leave a class without an image.
     """
     train_folder = folder / "train"
     test_folder = next((folder / name for name in _TEST_NAMES if (folder / name).is_dir()), None)
     if train_folder.is_dir() and test_folder is None:
         raise DataError(f"{folder} has train/ but neither test/ nor val/: add one, or give the class folders alone")
-    if train_folder.is_dir() and test_folder is not None:
+    if test_folder is not None and not train_folder.is_dir():
+        raise DataError(f"{test_folder} has no train/ beside it: add one, or give the class folders alone")
+    if test_folder is not None:
         bank, query = find_class_folders(train_folder), find_class_folders(test_folder)
         origin = f"train/ and {test_folder.name}/"
     else:
         bank, query = _stratified(find_class_folders(folder), test_fraction, seed)
         origin = f"stratified split, {test_fraction:g} for testing, seed {seed}"
+    if max_bank is not None and max_bank < len(bank):
+        raise UsageError(f"--max-train {max_bank} is fewer than the {len(bank)} classes of {folder}: raise it")
     return _labeled(_limit(bank, max_bank, seed), _limit(query, max_query, seed + 1), origin, folder)
 
 

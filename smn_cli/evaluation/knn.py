@@ -46,7 +46,8 @@ def knn_predict(
         similarities = functional.normalize(chunk.float(), dim=1) @ bank.T
         nearest, indices = similarities.topk(largest, dim=1)
         labels = bank_labels[indices]
-        weights = (nearest / temperature).exp()
+        # relative to the nearest: the same votes but for a factor, and nothing overflows at a low temperature
+        weights = ((nearest - nearest[:, :1]) / temperature).exp()
         for k in ks:
             votes = torch.zeros(len(chunk), num_classes, dtype=weights.dtype, device=weights.device)
             votes.scatter_add_(1, labels[:, :k], weights[:, :k])
