@@ -33,7 +33,8 @@ def read_image(path: str | Path) -> Image.Image:
         # Pillow warns of oddities (metadata, palettes) that do not concern the pixels, and of bombs, refused below
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path, formats=FORMATS) as image:
+            # given a path, Pillow maps plain TIFFs into memory and garbles those that EXIF turns on their side
+            with Path(path).open("rb") as file, Image.open(file, formats=FORMATS) as image:
                 width, height = image.size
                 if width * height > MAX_PIXELS:
                     raise BadImageError(f"{width} x {height} pixels: more than {MAX_PIXELS // 10**6} million")
