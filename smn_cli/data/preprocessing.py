@@ -1,6 +1,7 @@
 """The one deterministic way from an image file to a backbone's input, recorded in every adapter."""
 
 from dataclasses import asdict, dataclass
+from math import isfinite
 from typing import Any
 
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
+MAX_SIZE = 8192
+"""Largest side that a file may ask for: larger inputs fit no network, but can exhaust memory."""
 _INTERPOLATIONS = {mode.value: mode for mode in InterpolationMode}
 
 
@@ -53,6 +56,9 @@ class Preprocessing:
             KeyError, TypeError, ValueError: a field is missing or unfit.
         """
         mean, std = tuple(map(float, values["mean"])), tuple(map(float, values["std"]))
-        if len(mean) != 3 or len(std) != 3 or not all(s > 0 for s in std):
+        if len(mean) != 3 or len(std) != 3 or not all(map(isfinite, mean + std)) or min(std) <= 0:
             raise ValueError(f"expected three means and three positive deviations, found {mean} and {std}")
-        return cls(size=int(values["size"]), mean=mean, std=std, interpolation=str(values["interpolation"]))
+        size = int(values["size"])
+        if not 1 <= size <= MAX_SIZE:
+            raise ValueError(f"expected a size of 1 to {MAX_SIZE} pixels, found {size}")
+        return cls(size=size, mean=mean, std=std, interpolation=str(values["interpolation"]))
