@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -13,12 +12,10 @@ from smn_cli.adapters.codecs import CODECS, encode_smallest
 from smn_cli.adapters.file import AdapterContent, parse_adapter, read_adapter
 from smn_cli.adapters.fingerprint import Fingerprint, check_base, fingerprint, select_base
 from smn_cli.adapters.schema import Header, MaskEntry
+from smn_cli.adapters.swap import swap_back, swap_in
 from smn_cli.atomic import write_atomically
 from smn_cli.errors import AdapterFileError, MismatchError
 from smn_cli.masking.binarize import effective_weight
-
-_originals: "WeakKeyDictionary[nn.Module, dict[str, Tensor]]" = WeakKeyDictionary()
-"""Tensors that adapters replaced, per network, so that any adapter can be taken off or exchanged exactly."""
 
 
 class Adapter:
@@ -120,15 +117,12 @@ class Adapter:
         base = model.state_dict()
         rebuilt = self.rebuild(base)
         changed = [entry.name for entry in self.header.masks] + [name for name, _ in self.header.norm_stats]
-        _originals[model] = {name: base[name].detach().clone() for name in changed}
-        _write(model, {name: rebuilt[name] for name in changed})
+        swap_in(model, {name: rebuilt[name] for name in changed})
         return model
 
     def remove(self, model: nn.Module) -> nn.Module:
         """Bring a network back to its base, bit for bit; nothing happens if no adapter is on it."""
-        originals = _originals.pop(model, None)
-        if originals is not None:
-            _write(model, originals)
+        swap_back(model)
         return model
 
     def save(self, path: str | Path) -> None:
@@ -149,13 +143,6 @@ class Adapter:
             statistics[name] = values.view(base[name].shape).to(base[name])
             start += length
         return statistics
-
-
-@torch.no_grad()
-def _write(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    state = model.state_dict(keep_vars=True)
-    for name, tensor in tensors.items():
-        state[name].copy_(tensor)
 
 
 def load_adapter(path: str | Path) -> Adapter:

@@ -14,7 +14,7 @@ from safetensors.numpy import save
 
 from smn_cli.adapters.codecs import CODECS
 from smn_cli.adapters.fingerprint import ROW_BYTES, Fingerprint
-from smn_cli.adapters.schema import Header, parse_header
+from smn_cli.adapters.schema import Header, no_duplicates, parse_header
 from smn_cli.errors import AdapterFileError, first_few
 
 METADATA_KEY = "smn"
@@ -126,7 +126,7 @@ def _metadata(data: bytes) -> str:
     """The one metadata entry; safetensors' own reader gives it for files only, not for bytes."""
     length = int.from_bytes(data[:8], "little")
     try:
-        container = json.loads(data[8 : 8 + length])
+        container = json.loads(data[8 : 8 + length], object_pairs_hook=no_duplicates)
         text = container["__metadata__"][METADATA_KEY]
     except (ValueError, RecursionError, KeyError, TypeError):
         text = None

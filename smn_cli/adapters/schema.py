@@ -101,7 +101,7 @@ def parse_header(text: str) -> Header:
     try:
         content = json.loads(
             text,
-            object_pairs_hook=_no_duplicates,
+            object_pairs_hook=no_duplicates,
             parse_constant=_no_constant,
             parse_float=_finite,
             parse_int=_short_integer,
@@ -205,7 +205,8 @@ def _typed(value: Any, where: str, kind: type) -> Any:
     return value
 
 
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Hook for `json.loads` that refuses a key that stands twice, which readers would take differently."""
     content = dict(pairs)
     if len(content) != len(pairs):
         raise ValueError("a key stands twice")

@@ -1,0 +1,61 @@
+"""Other tensors in place of a network's own, and the way back, bit for bit."""
+
+from collections.abc import Mapping
+from typing import Protocol
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+_originals: "WeakKeyDictionary[nn.Module, dict[str, Tensor]]" = WeakKeyDictionary()
+
+
+class Change(Protocol):
+    """Something that turns a base into an adapted network, and back."""
+
+    def apply(self, model: nn.Module) -> nn.Module: ...
+
+    def remove(self, model: nn.Module) -> nn.Module: ...
+
+
+def swap_in(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors over a network's own of the same names; what was swapped in before is taken back first."""
+    swap_back(model)
+    own = model.state_dict(keep_vars=True)
+    _originals[model] = {name: own[name].detach().clone() for name in tensors}
+    _write(model, tensors)
+
+
+def swap_back(model: nn.Module) -> None:
+    """Undo `swap_in`; nothing happens if nothing was swapped in."""
+    originals = _originals.pop(model, None)
+    if originals is not None:
+        _write(model, originals)
+
+
+class TunedWeights:
+    """The full fine-tuning baseline's weights, put on and taken off like an adapter.
+
+    Args:
+        tensors: weights and, if adapted, statistics by state dict name.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self._tensors = dict(tensors)
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """Put the weights in, in place."""
+        swap_in(model, self._tensors)
+        return model
+
+    def remove(self, model: nn.Module) -> nn.Module:
+        """Bring the network back to its base."""
+        swap_back(model)
+        return model
+
+
+@torch.no_grad()
+def _write(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    own = model.state_dict(keep_vars=True)
+    for name, tensor in tensors.items():
+        own[name].copy_(tensor)

@@ -1,0 +1,147 @@
+"""Masks to bytes and back: every length, hand-written bytes, exact refusal of anything else."""
+
+import lzma
+import math
+import tracemalloc
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from smn_cli.adapters.codecs import CODECS, encode_smallest, get_codec, pack_bits, unpack_bits
+from smn_cli.errors import AdapterFileError, UsageError
+
+HAND_WRITTEN = [
+    ("1", "01"),
+    ("01101", "16"),
+    ("11111111", "ff"),
+    ("100000001", "0101"),
+    ("0011010111000010", "ac43"),
+]
+
+
+def bits_of(text: str) -> np.ndarray:
+    return np.array([char == "1" for char in text])
+
+
+@pytest.mark.parametrize(("text", "expected"), HAND_WRITTEN)
+def test_the_first_bit_is_the_lowest_of_the_first_byte(text: str, expected: str) -> None:
+    assert pack_bits(bits_of(text)).hex() == expected
+    assert unpack_bits(bytes.fromhex(expected), len(text)).tolist() == bits_of(text).tolist()
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_every_length_up_to_65_round_trips(name: str) -> None:
+    codec = get_codec(name)
+    generator = np.random.default_rng(1)
+    for num_bits in range(1, 66):
+        for bits in (generator.random(num_bits) < 0.7, np.ones(num_bits, bool), np.zeros(num_bits, bool)):
+            decoded = codec.decode(codec.encode(bits), num_bits)
+            assert decoded.dtype == np.bool_
+            assert decoded.tolist() == bits.tolist()
+
+
+def test_no_bits_are_no_bytes() -> None:
+    assert pack_bits(np.zeros(0, bool)) == b""
+    assert unpack_bits(b"", 0).size == 0
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.booleans(), min_size=1, max_size=3000), st.sampled_from(sorted(CODECS)))
+def test_any_bits_round_trip(values: list[bool], name: str) -> None:
+    codec = get_codec(name)
+    assert codec.decode(codec.encode(np.array(values)), len(values)).tolist() == values
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.booleans(), min_size=1, max_size=300))
+def test_packed_bits_are_the_binary_number_they_spell(values: list[bool]) -> None:
+    packed = pack_bits(np.array(values))
+    assert len(packed) == math.ceil(len(values) / 8)
+    # as one little-endian integer: bit i has weight 2^i, and the pad bits add nothing
+    assert int.from_bytes(packed, "little") == sum(1 << position for position, value in enumerate(values) if value)
+
+
+def test_non_contiguous_bits_pack_like_their_copy() -> None:
+    bits = np.random.default_rng(2).random((9, 7)) < 0.5
+    assert pack_bits(bits.T.reshape(-1)[::2]) == pack_bits(bits.T.reshape(-1)[::2].copy())
+
+
+@pytest.mark.parametrize("num_bits", range(1, 18))
+def test_bits_beyond_the_end_are_refused(num_bits: int) -> None:
+    payload = bytearray(pack_bits(np.ones(num_bits, bool)))
+    for position in range(num_bits, 8 * len(payload)):
+        wrong = bytearray(payload)
+        wrong[position // 8] |= 1 << position % 8
+        with pytest.raises(AdapterFileError, match="beyond its end"):
+            unpack_bits(bytes(wrong), num_bits)
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_a_payload_for_another_length_is_refused(name: str) -> None:
+    codec = get_codec(name)
+    payload = codec.encode(np.ones(64, bool))
+    for num_bits in (1, 56, 63, 65, 72, 1 << 20):
+        with pytest.raises(AdapterFileError, match="mask"):
+            codec.decode(payload, num_bits)
+    with pytest.raises(AdapterFileError, match="mask"):
+        codec.decode(payload + b"\0", 64)
+    with pytest.raises(AdapterFileError, match="mask"):
+        codec.decode(payload[:-1], 64)
+    with pytest.raises(AdapterFileError, match="mask"):
+        codec.decode(b"", 64)
+
+
+def test_a_mask_of_mostly_ones_takes_less_than_a_bit_a_weight_with_lzma() -> None:
+    bits = np.random.default_rng(3).random(200_000) < 0.96
+    entropy = -0.96 * math.log2(0.96) - 0.04 * math.log2(0.04)
+    size = len(get_codec("lzma").encode(bits)) * 8 / bits.size
+    assert entropy < size < 0.35
+
+
+def test_auto_takes_the_smallest_and_on_a_tie_the_plainer() -> None:
+    few = np.ones(8, bool)
+    many = np.ones(100_000, bool)
+    assert encode_smallest(few)[0].name == "bits"
+    codec, payload = encode_smallest(many)
+    assert codec.name == "lzma"
+    assert len(payload) == min(len(each.encode(many)) for each in CODECS.values())
+    assert encode_smallest(many, "bits")[0].name == "bits"
+
+
+def test_an_unknown_codec_is_a_usage_error_that_lists_the_known() -> None:
+    with pytest.raises(UsageError, match=r"brotli is unknown: expected auto or one of bits, lzma"):
+        encode_smallest(np.ones(8, bool), "brotli")
+
+
+def test_xz_data_of_other_kinds_is_refused() -> None:
+    packed = pack_bits(np.ones(800, bool))
+    decode = get_codec("lzma").decode
+    for wrong in (packed, lzma.compress(packed, format=lzma.FORMAT_ALONE), lzma.compress(packed) * 2, b"\xfd7zXZ\0"):
+        with pytest.raises(AdapterFileError, match="mask"):
+            decode(wrong, 800)
+
+
+def test_an_xz_bomb_is_refused_without_being_inflated() -> None:
+    bomb = lzma.compress(bytes(300_000_000), preset=0)
+    tracemalloc.start()
+    try:
+        with pytest.raises(AdapterFileError, match="does not end after the 100 bytes"):
+            get_codec("lzma").decode(bomb, 800)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 20_000_000
+
+
+def test_an_xz_stream_that_wants_a_huge_dictionary_is_refused() -> None:
+    filters = [{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 24}]
+    stream = bytearray(lzma.compress(pack_bits(np.ones(800, bool)), check=lzma.CHECK_NONE, filters=filters))
+    place = stream.index(bytes.fromhex("210118"))  # LZMA2, one property byte: 2^24 bytes
+    stream[place + 2] = 40  # 4 GiB
+    header_end = 12 + (stream[12] + 1) * 4 - 4
+    stream[header_end : header_end + 4] = zlib.crc32(bytes(stream[12:header_end])).to_bytes(4, "little")
+    with pytest.raises(AdapterFileError, match=r"not valid xz data.*[Mm]emory"):
+        get_codec("lzma").decode(bytes(stream), 800)
