@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from smn_cli.adapters.adapter import Adapter, load_adapter, make_adapter
 from smn_cli.adapters.fingerprint import fingerprint, select_base
+from smn_cli.adapters.swap import Change, TunedWeights
 from smn_cli.atomic import write_atomically
 from smn_cli.backbones.loading import Backbone, check_sizes, load_backbone, load_with_timm, wrap_backbone
 from smn_cli.backbones.weight_files import read_weight_file
@@ -21,11 +22,12 @@ from smn_cli.data.finding import find_images
 from smn_cli.data.labeled import LabeledSplit
 from smn_cli.data.loading import image_batches
 from smn_cli.data.preprocessing import Preprocessing
-from smn_cli.errors import AdapterFileError, CheckpointError, MismatchError
+from smn_cli.errors import AdapterFileError, CheckpointError, MismatchError, UsageError
 from smn_cli.evaluation.compare import Comparison, LabeledFeatures, Protocol, compare, score
-from smn_cli.evaluation.features import extract_features
+from smn_cli.evaluation.features import extract_features, on_device
+from smn_cli.training.record import check_run_base, read_learned
 from smn_cli.training.run_folder import RunFolder
-from smn_cli.training.session import RunOptions, Session, check_run_base, read_masks
+from smn_cli.training.session import RunOptions, Session
 from smn_cli.training.trainer import StepReport
 
 __all__ = ["Adapter", "adapt", "apply_adapter", "load_adapter", "save_adapter"]
@@ -108,7 +110,9 @@ def pack_run(folder: RunFolder, backbone: Backbone, *, codec: str = "auto") -> A
     """
     config = folder.read_config()
     check_run_base(config, backbone)
-    learned = read_masks(folder)
+    learned = read_learned(folder)
+    if config["plan"]["train"] == "full":
+        raise UsageError(f"{folder.path} trained the weights themselves (--train full): there is no mask to pack")
     empty = [name for name, mask in learned.masks.items() if not mask.any()]
     if empty:
         raise CheckpointError(f"{folder.path}: the mask of {empty[0]} is empty; lower --lr-scores and train again")
@@ -124,10 +128,26 @@ def pack_run(folder: RunFolder, backbone: Backbone, *, codec: str = "auto") -> A
             "images": config["images"]["good"],
             "plan": plan,
             "step": learned.step,
+            "finished": learned.is_finished,
+            "alarms": list(learned.alarms),
             "versions": config["versions"],
         },
         codec=codec,
     )
+
+
+def change_of_run(folder: RunFolder, backbone: Backbone) -> Change:
+    """What a run made of its base: an adapter, or for the full fine-tuning baseline weights.
+
+    Raises:
+        CheckpointError, MismatchError: the run is damaged, or the base another one.
+    """
+    config = folder.read_config()
+    if config["plan"]["train"] != "full":
+        return pack_run(folder, backbone, codec="bits")
+    check_run_base(config, backbone)
+    learned = read_learned(folder)
+    return TunedWeights({**learned.weights, **learned.norm_stats})
 
 
 @dataclass(frozen=True)
@@ -218,7 +238,9 @@ def labeled_features(
         DataError: an image cannot be read.
     """
     paths = [*split.bank_paths, *split.query_paths]
-    features = extract_features(model, image_batches(paths, preprocessing, num_workers=num_workers), progress=progress)
+    network = on_device(model.eval(), next(model.parameters()).device)
+    batches = image_batches(paths, preprocessing, num_workers=num_workers)
+    features = extract_features(network, batches, progress=progress)
     num_bank = len(split.bank_paths)
     return LabeledFeatures(
         bank=features[:num_bank],
@@ -230,7 +252,7 @@ def labeled_features(
 
 def evaluate_networks(
     backbone: Backbone,
-    adapter: Adapter | None,
+    change: Change | None,
     split: LabeledSplit,
     preprocessing: Preprocessing,
     protocol: Protocol,
@@ -243,7 +265,7 @@ def evaluate_networks(
 
     Args:
         backbone: the base; moved to the device and left as the base.
-        adapter: None scores the base alone.
+        change: an adapter, or another way to change the base; None scores the base alone.
         split, preprocessing, protocol: images, how they are prepared, which scores.
         device, num_workers: where and how to embed.
         progress: called with the number of images embedded so far, over both networks.
@@ -255,13 +277,13 @@ def evaluate_networks(
     check_sizes(backbone, [preprocessing.size])
     model = backbone.model.to(torch.device(device)).to(memory_format=torch.channels_last)
     base = score(labeled_features(model, split, preprocessing, num_workers=num_workers, progress=progress), protocol)
-    if adapter is None:
+    if change is None:
         return compare(base, None)
     num_done = len(split.bank_paths) + len(split.query_paths)
     shifted = None if progress is None else lambda done: progress(num_done + done)
-    adapter.apply(model)
+    change.apply(model)
     features = labeled_features(model, split, preprocessing, num_workers=num_workers, progress=shifted)
-    adapter.remove(model)
+    change.remove(model)
     return compare(base, score(features, protocol))
 
 

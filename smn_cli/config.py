@@ -10,6 +10,9 @@ from typing import Any, Literal
 from smn_cli.errors import DataError, UsageError
 
 NormStats = Literal["frozen", "adapt"]
+Train = Literal["mask", "norm", "full", "head"]
+Keep = Literal["best", "last"]
+TRAIN_CHOICES = ("mask", "norm", "full", "head")
 
 
 @dataclass(frozen=True)
@@ -17,7 +20,7 @@ class ViewPlan:
     """Random views an image gives in every step.
 
     Sizes in pixels, areas as fractions of the image. `jitter` is (brightness, contrast, saturation, hue) in
-    torchvision's meaning.
+    torchvision's meaning. Views are cut from the whole image, or from its central square, as evaluation sees it.
     """
 
     num_global: int
@@ -32,6 +35,11 @@ class ViewPlan:
     blur_probability: float
     blur_sigma: tuple[float, float] = (0.1, 2.0)
     flip_probability: float = 0.5
+    aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    from_centre_square: bool = False
+
+
+_LEAST = {"steps": 1, "epochs": 1, "size": 16, "teacher_size": 16, "prototypes": 2, "queue": 0}
 
 
 @dataclass(frozen=True)
@@ -39,10 +47,12 @@ class AdaptOptions:
     """What `smn adapt` was asked for; None leaves the choice to the recipe and the data."""
 
     recipe: str = "default"
+    train: Train = "mask"
     steps: int | None = None
     epochs: int | None = None
     batch_size: int = 64
     size: int | None = None
+    teacher_size: int | None = None
     prototypes: int | None = None
     queue: int | None = None
     local_views: int | None = None
@@ -51,18 +61,21 @@ class AdaptOptions:
     norm_stats: NormStats | None = None
     score_start: float | None = None
     threshold: float = 0.0
+    keep: Keep | None = None
     seed: int = 0
     max_bad: float = 0.01
 
     def __post_init__(self) -> None:
         _require(self.recipe in RECIPES, "recipe", self.recipe, f"one of {', '.join(RECIPES)}")
         _require(self.norm_stats in (None, "frozen", "adapt"), "norm-stats", self.norm_stats, "frozen or adapt")
+        _require(self.train in TRAIN_CHOICES, "train", self.train, f"one of {', '.join(TRAIN_CHOICES)}")
+        _require(self.keep in (None, "best", "last"), "keep", self.keep, "best or last")
         _require(self.batch_size >= 2, "batch-size", self.batch_size, "2 or more")
         _require(0 <= self.max_bad <= 1, "max-bad", self.max_bad, "a fraction between 0 and 1")
         _require(0 <= self.seed < 2**63, "seed", self.seed, "0 or more")
-        for name, least in (("steps", 1), ("epochs", 1), ("size", 16), ("prototypes", 2), ("queue", 0)):
+        for name, least in _LEAST.items():
             value = getattr(self, name)
-            _require(value is None or value >= least, name, value, f"{least} or more")
+            _require(value is None or value >= least, name.replace("_", "-"), value, f"{least} or more")
         _require(self.local_views is None or self.local_views >= 0, "local-views", self.local_views, "0 or more")
         for name in ("lr_scores", "lr_head"):
             value = getattr(self, name)
@@ -75,64 +88,86 @@ class AdaptOptions:
 class Recipe:
     """The part of a plan that does not depend on the data."""
 
+    objective: Literal["taught", "swapped"]
     views: ViewPlan
-    size: int
     score_init: Literal["constant", "magnitude"]
-    score_start: float
     include_depthwise: bool
     include_stem: bool
-    mask_also: tuple[str, ...]
     score_optimizer: Literal["sgd", "adam"]
-    score_momentum: float
     lr_scores: float
-    lr_head: float
-    head_constant_decay: float
-    lr_period: Literal["step", "epoch"]
-    scores_wait_for_head: bool
-    norm_stats: NormStats
-    embedding_dim: int = 128
+    keep: Keep
+    mask_also: tuple[str, ...] = ()
+    score_start: float = 1.0
+    score_momentum: float = 0.9
+    lr_tuned: float = 1e-4
+    lr_head: float = 0.0
+    head_constant_decay: float = 0.0
     head_momentum: float = 0.9
+    warmup_steps: int = 0
+    lr_period: Literal["step", "epoch"] = "step"
+    scores_wait_for_head: bool = False
+    norm_stats: NormStats = "frozen"
+    embedding_dim: int = 128
     temperature: float = 0.1
     epsilon: float = 0.05
     sinkhorn_iterations: int = 3
 
 
 RECIPES: dict[str, Recipe] = {
-    # scores from the magnitude keep the network whole within a few hundred steps; mild views keep the colour
+    # codes from the frozen network on larger views; scores from the magnitude keep the network whole (docs/log.md)
     "default": Recipe(
-        views=ViewPlan(2, 64, (0.4, 1.0), 0, 32, (0.1, 0.4), (0.32, 0.32, 0.32, 0.0), 0.8, 0.08, 0.0),
-        size=64,
+        objective="taught",
+        views=ViewPlan(
+            1,
+            64,
+            (0.6, 1.0),
+            0,
+            32,
+            (0.1, 0.4),
+            (0.0, 0.0, 0.0, 0.0),
+            0.0,
+            0.0,
+            0.0,
+            aspect=(1 / 1.15, 1.15),
+            from_centre_square=True,
+        ),
         score_init="magnitude",
-        score_start=1.0,
         include_depthwise=False,
         include_stem=False,
-        mask_also=(),
         score_optimizer="adam",
-        score_momentum=0.9,
+        lr_scores=0.03,
+        keep="best",
+        warmup_steps=10,
+        sinkhorn_iterations=10,
+    ),
+    # SwAV between two mild views, with scores that keep the network whole; the default before the teacher
+    "swav": Recipe(
+        objective="swapped",
+        views=ViewPlan(2, 64, (0.4, 1.0), 0, 32, (0.1, 0.4), (0.32, 0.32, 0.32, 0.0), 0.8, 0.08, 0.0),
+        score_init="magnitude",
+        include_depthwise=False,
+        include_stem=False,
+        score_optimizer="adam",
         lr_scores=0.01,
+        keep="best",
         lr_head=1.0,
-        head_constant_decay=0.0,
-        lr_period="step",
         scores_wait_for_head=True,
-        norm_stats="frozen",
     ),
     # arXiv 2409.07577, section 4.1 and the settings of its self-supervised ResNet-50 runs; its code also masks the
     # affine parameters of the shortcut normalisations, 7,680 values that its count of 23,462,592 includes
     "paper": Recipe(
+        objective="swapped",
         views=ViewPlan(2, 224, (0.14, 1.0), 6, 96, (0.05, 0.14), (0.8, 0.8, 0.8, 0.2), 0.8, 0.2, 0.5),
-        size=224,
         score_init="constant",
-        score_start=1.0,
         include_depthwise=True,
         include_stem=True,
-        mask_also=("*.downsample.1.weight", "*.downsample.1.bias"),
         score_optimizer="sgd",
-        score_momentum=0.9,
         lr_scores=50.0,
+        keep="last",
+        mask_also=("*.downsample.1.weight", "*.downsample.1.bias"),
         lr_head=0.15,
         head_constant_decay=1e-6,
         lr_period="epoch",
-        scores_wait_for_head=False,
         norm_stats="adapt",
     ),
 }
@@ -143,10 +178,17 @@ class AdaptPlan:
     """Everything that determines a run, besides the backbone and the images."""
 
     recipe: str
+    train: Train
+    objective: str
+    keep: Keep
     views: ViewPlan
+    teacher_size: int
     batch_size: int
     num_steps: int
     steps_per_epoch: int
+    num_holdout: int
+    eval_every: int
+    warmup_steps: int
     head_steps: int
     num_prototypes: int
     prototype_freeze_steps: int
@@ -192,8 +234,13 @@ class AdaptPlan:
         return cls(**plain)
 
 
-def make_plan(options: AdaptOptions, num_images: int) -> AdaptPlan:
+def make_plan(options: AdaptOptions, num_images: int, *, native_size: int = 224) -> AdaptPlan:
     """Resolve options into a plan for `num_images` images.
+
+    Args:
+        options: what was asked for.
+        num_images: usable images.
+        native_size: side of the images that the backbone was trained on, in pixels.
 
     Raises:
         DataError: fewer images than one batch.
@@ -205,42 +252,59 @@ def make_plan(options: AdaptOptions, num_images: int) -> AdaptPlan:
             "add images or lower --batch-size"
         )
     reasons: dict[str, str] = {}
-    steps_per_epoch = num_images // options.batch_size
+    num_holdout = _num_holdout(options, recipe, num_images, reasons)
+    num_training = num_images - num_holdout
+    steps_per_epoch = num_training // options.batch_size
     num_steps = _num_steps(options, steps_per_epoch, reasons)
-    length = _queue(options, num_images, reasons)
-    waits = recipe.scores_wait_for_head
-    head_steps = min(max(2 * steps_per_epoch, 60), 200, num_steps // 2) if waits else 0
-    if waits:
-        reasons["head_steps"] = (
-            "two epochs, at least 60 and at most 200 steps: an untrained head teaches the mask noise"
-        )
+    head_steps = 0
+    if recipe.scores_wait_for_head:
+        head_steps = min(max(2 * steps_per_epoch, 60), 200, num_steps // 2)
+        reasons["head_steps"] = "two epochs, at least 60, at most 200 steps: an untrained head teaches the mask noise"
+    views = _views(options, recipe)
+    default_lr = recipe.lr_tuned if options.train == "full" else recipe.lr_scores
     return AdaptPlan(
         recipe=options.recipe,
-        views=_views(options, recipe),
+        train=options.train,
+        keep=options.keep or recipe.keep,
+        views=views,
+        teacher_size=_teacher_size(options, views.global_size, native_size, reasons),
         batch_size=options.batch_size,
         num_steps=num_steps,
         steps_per_epoch=steps_per_epoch,
+        num_holdout=num_holdout,
+        eval_every=max(1, -(-num_steps // NUM_EVALUATIONS)),
         head_steps=head_steps,
-        num_prototypes=_num_prototypes(options, num_images, reasons),
+        num_prototypes=_num_prototypes(options, recipe, num_training, reasons),
         prototype_freeze_steps=5005 if options.recipe == "paper" else 0,
-        queue_length=length,
+        queue_length=_queue(options, num_training, reasons),
         queue_start_step=num_steps // 5 // steps_per_epoch * steps_per_epoch,
-        score_init=recipe.score_init,
         score_start=_first(options.score_start, recipe.score_start),
         threshold=options.threshold,
-        lr_scores=_first(options.lr_scores, recipe.lr_scores),
+        score_optimizer="adam" if options.train == "full" else recipe.score_optimizer,
+        lr_scores=_first(options.lr_scores, default_lr),
         lr_head=_first(options.lr_head, recipe.lr_head),
-        norm_stats=options.norm_stats or recipe.norm_stats,
+        norm_stats="adapt" if options.train == "norm" else options.norm_stats or recipe.norm_stats,
         seed=options.seed,
         reasons=reasons,
         **{name: getattr(recipe, name) for name in _COPIED},
     )
 
 
+NUM_EVALUATIONS = 5
+"""Looks at the held-out images in a run; each costs about as much as three training steps a thousand images."""
+
 _COPIED = (
-    "embedding_dim", "temperature", "epsilon", "sinkhorn_iterations", "score_optimizer", "score_momentum",
-    "head_momentum", "head_constant_decay", "lr_period", "include_depthwise", "include_stem", "mask_also",
+    "objective", "embedding_dim", "temperature", "epsilon", "sinkhorn_iterations", "score_init", "score_momentum",
+    "head_momentum", "head_constant_decay", "warmup_steps", "lr_period", "include_depthwise", "include_stem",
+    "mask_also",
 )  # fmt: skip
+
+
+def _num_holdout(options: AdaptOptions, recipe: Recipe, num_images: int, reasons: dict[str, str]) -> int:
+    if recipe.keep == "last":
+        return 0
+    reasons["num_holdout"] = "a tenth of the images, at most 500: never trained on, they decide what is kept"
+    return min(num_images // 10, 500, num_images - options.batch_size)
 
 
 def _num_steps(options: AdaptOptions, steps_per_epoch: int, reasons: dict[str, str]) -> int:
@@ -251,16 +315,19 @@ def _num_steps(options: AdaptOptions, steps_per_epoch: int, reasons: dict[str, s
     if options.recipe == "paper":
         reasons["num_steps"] = "150 epochs, as in the paper"
         return 150 * steps_per_epoch
-    reasons["num_steps"] = "seven epochs, at least 200 and at most 2,000 steps"
-    return min(max(7 * steps_per_epoch, 200), 2000)
+    reasons["num_steps"] = "five epochs, at least 200 and at most 1,500 steps"
+    return min(max(5 * steps_per_epoch, 200), 1500)
 
 
-def _num_prototypes(options: AdaptOptions, num_images: int, reasons: dict[str, str]) -> int:
+def _num_prototypes(options: AdaptOptions, recipe: Recipe, num_images: int, reasons: dict[str, str]) -> int:
     if options.prototypes is not None:
-        return options.prototypes
+        return min(options.prototypes, num_images)
     if options.recipe == "paper":
         reasons["num_prototypes"] = "as in the paper"
         return 500
+    if recipe.objective == "taught":
+        reasons["num_prototypes"] = "one for 15 images, between 10 and 1,000: codes are made over all images at once"
+        return min(max(num_images // 15, 10), 1000, num_images)
     reasons["num_prototypes"] = "one for 20 images, between 10 and 100: a batch has to fill them all"
     return min(max(num_images // 20, 10), 100)
 
@@ -269,8 +336,15 @@ def _queue(options: AdaptOptions, num_images: int, reasons: dict[str, str]) -> i
     wanted = options.queue
     if wanted is None:
         wanted = 512 if options.recipe == "paper" else 0
-        reasons["queue_length"] = "as in the paper" if wanted else "a batch is enough for this many prototypes"
+        reasons["queue_length"] = "as in the paper" if wanted else "not needed for this many prototypes"
     return min(wanted, num_images) // options.batch_size * options.batch_size
+
+
+def _teacher_size(options: AdaptOptions, size: int, native_size: int, reasons: dict[str, str]) -> int:
+    if options.teacher_size is not None:
+        return options.teacher_size
+    reasons["teacher_size"] = "twice the working size, but not above the size that the backbone was trained at"
+    return max(size, min(2 * size, native_size))
 
 
 def _views(options: AdaptOptions, recipe: Recipe) -> ViewPlan:

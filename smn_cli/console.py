@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -75,6 +75,18 @@ class Output:
                 yield tick
         else:
             yield _plain_ticker(self, what, total, done)
+
+    def counter(self, what: str) -> Callable[[int, int], None]:
+        """A line now and then for work whose length is not known beforehand; called with (done, total)."""
+        last = time.monotonic()
+
+        def count(done: int, total: int) -> None:
+            nonlocal last
+            if time.monotonic() - last >= PLAIN_LINE_EVERY_S or done == total:
+                last = time.monotonic()
+                self.talk(f"{what} {done}/{total}")
+
+        return count
 
     @contextmanager
     def _bar(self, what: str, total: int, done: int) -> Iterator[Ticker]:

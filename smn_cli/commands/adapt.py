@@ -1,8 +1,10 @@
 """smn adapt: learn a mask from unlabeled images."""
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,10 +13,13 @@ import typer
 from smn_cli.config import AdaptOptions
 from smn_cli.errors import UsageError
 from smn_cli.terminal.options import DeviceOption, JsonOption, WeightsOption, WorkersOption
+from smn_cli.terminal.tables import report_judgement
 
 if TYPE_CHECKING:
     from smn_cli.console import Output
+    from smn_cli.data.labeled import LabeledSplit
     from smn_cli.training.session import RunOptions, Session, StopSignal
+    from smn_cli.training.trainer import StepReport
 
 DEFAULTS = AdaptOptions()
 
@@ -26,11 +31,23 @@ def adapt(
     arch: Annotated[str | None, typer.Option("--arch", help="Any timm model name.")] = None,
     weights: WeightsOption = None,
     out: Annotated[Path, typer.Option("--out", metavar="RUN", help="Run folder to make.")] = Path("run"),
-    recipe: Annotated[str, typer.Option("--recipe", help="default, or paper for its exact settings.")] = "default",
+    recipe: Annotated[
+        str, typer.Option("--recipe", help="default; swav without a teacher; paper for its exact settings.")
+    ] = "default",
+    train: Annotated[
+        str, typer.Option("--train", help="mask; or a baseline: norm (statistics only), full, head (nothing).")
+    ] = "mask",
+    val: Annotated[
+        Path | None, typer.Option("--val", metavar="DIR", help="Labeled folders that decide what is kept.")
+    ] = None,
+    keep: Annotated[str | None, typer.Option("--keep", help="best (or the base, if nothing beat it), or last.")] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="Length of the run; by default from the images.")] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", help="The same, in passes over the images.")] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Images a step.")] = DEFAULTS.batch_size,
     size: Annotated[int | None, typer.Option("--size", help="Side of the global views, in pixels.")] = None,
+    teacher_size: Annotated[
+        int | None, typer.Option("--teacher-size", help="Side of the views that the frozen network sees.")
+    ] = None,
     local_views: Annotated[int | None, typer.Option("--local-views", help="Small views an image.")] = None,
     prototypes: Annotated[int | None, typer.Option("--prototypes", help="By default from the images.")] = None,
     queue: Annotated[int | None, typer.Option("--queue", help="Embeddings kept for the codes.")] = None,
@@ -51,6 +68,9 @@ def adapt(
     """Learn a mask over a frozen timm backbone from unlabeled images."""
     wishes = AdaptOptions(
         recipe=recipe,
+        train=train,  # type: ignore[arg-type]  # AdaptOptions refuses other words by name
+        keep=keep,  # type: ignore[arg-type]
+        teacher_size=teacher_size,
         steps=steps,
         epochs=epochs,
         batch_size=batch_size,
@@ -65,17 +85,25 @@ def adapt(
         seed=seed,
     )
     from smn_cli.console import Output
+    from smn_cli.data.labeled import load_labeled_split
     from smn_cli.terminal.options import resolve_device, resolve_workers
     from smn_cli.training.session import RunOptions
 
     output = Output(json)
-    options = RunOptions(resolve_device(device), resolve_workers(workers), save_every)
+    labeled = load_labeled_split(val) if val is not None else None
+    options = RunOptions(
+        resolve_device(device),
+        resolve_workers(workers),
+        save_every,
+        on_look=output.counter("the frozen network looks at the images"),
+        on_judgement=partial(report_judgement, output),
+    )
     if resume:
-        session = _resume(output, out, weights, options)
+        session = _resume(output, out, weights, options, labeled)
+    elif arch is None or not images:
+        raise UsageError("smn adapt needs IMAGES and --arch, or --resume with the --out of a run")
     else:
-        if arch is None or not images:
-            raise UsageError("smn adapt needs IMAGES and --arch, or --resume with the --out of a run")
-        session = _start(output, images, arch, weights, out, wishes, overwrite, options)
+        session = _start(output, images, arch, weights, out, wishes, overwrite, options, labeled)
     output.json(_train(output, session))
 
 
@@ -88,6 +116,7 @@ def _start(
     wishes: AdaptOptions,
     overwrite: bool,
     options: "RunOptions",
+    val: "LabeledSplit | None",
 ) -> "Session":
     from smn_cli.backbones.loading import load_backbone
     from smn_cli.data.checking import check_images
@@ -105,31 +134,33 @@ def _start(
     for note in backbone.notes:
         output.talk(f"  {note}")
     session = Session.start(
-        out, backbone, checked, wishes, weights=str(weights or ""), overwrite=overwrite, options=options
+        out, backbone, checked, wishes, weights=str(weights or ""), overwrite=overwrite, options=options, val=val
     )
     _explain(output, session)
     return session
 
 
-def _resume(output: "Output", out: Path, weights: Path | None, options: "RunOptions") -> "Session":
+def _resume(
+    output: "Output", out: Path, weights: Path | None, options: "RunOptions", val: "LabeledSplit | None"
+) -> "Session":
     from smn_cli.backbones.loading import load_backbone
     from smn_cli.training.run_folder import RunFolder
     from smn_cli.training.session import Session
 
     config = RunFolder.open(out).read_config()
     backbone = load_backbone(str(config["arch"]), weights or config["weights"] or None)
-    session = Session.resume(out, backbone, options=options)
+    session = Session.resume(out, backbone, options=options, val=val)
     output.talk(f"continuing {out} after step {session.trainer.step} of {session.plan.num_steps}")
     return session
 
 
 def _explain(output: "Output", session: "Session") -> None:
     plan = session.plan
-    scores = session.trainer.masked.scores
+    trained = session.trainer.source.trained
+    what = {"mask": "under the mask", "full": "trained themselves", "norm": "left alone", "head": "left alone"}
     output.talk(
-        f"recipe {plan.recipe}: {plan.num_steps} steps of {plan.batch_size}, {plan.num_prototypes} prototypes, "
-        f"queue {plan.queue_length}, head first for {plan.head_steps} steps, {plan.views.global_size} px, "
-        f"{sum(s.numel() for s in scores.values()):,} weights of {len(scores)} tensors under the mask, "
+        f"recipe {plan.recipe}: {plan.num_steps} steps of {plan.batch_size}, views of {plan.views.global_size} px, "
+        f"{sum(t.numel() for t in trained.values()):,} weights of {len(trained)} tensors {what[plan.train]}, "
         f"normalisation statistics {'adapted and carried' if plan.norm_stats == 'adapt' else 'frozen'}"
     )
     for name, reason in plan.reasons.items():
@@ -137,8 +168,6 @@ def _explain(output: "Output", session: "Session") -> None:
 
 
 def _train(output: "Output", session: "Session") -> dict[str, Any]:
-    import time
-
     plan, started, first = session.plan, time.monotonic(), session.trainer.step
     report = None
     with _saving_on_signals() as stop, output.progress("adapting", plan.num_steps, first) as tick:
@@ -148,21 +177,36 @@ def _train(output: "Output", session: "Session") -> dict[str, Any]:
                 report.step,
                 f"loss {report.loss:.3f} (ln K {report.log_k:.3f}) density {report.density:.4f} {rate:.0f} images/s",
             )
-    if report is None:
-        output.result(f"{session.folder.path} has taken all of its {plan.num_steps} steps already")
-        return {"schema": "smn.adapt/1", "run": str(session.folder.path), "steps": plan.num_steps}
-    output.result(
-        f"{session.folder.path}: {report.step} steps, loss {report.loss:.3f} (ln K {report.log_k:.3f}), "
-        f"density {report.density:.4f}; next: smn pack {session.folder.path} --out adapter.safetensors"
-    )
+    return _conclude(output, session, report, time.monotonic() - started)
+
+
+def _conclude(output: "Output", session: "Session", report: "StepReport | None", seconds: float) -> dict[str, Any]:
+    from smn_cli.masking.backbone import density
+    from smn_cli.training.record import read_learned
+
+    run, keeper = session.folder.path, session.keeper
+    learned = read_learned(session.folder)
+    for alarm in keeper.alarms:
+        output.talk(f"alarm: {alarm}")
+    is_identity = session.plan.keep == "best" and learned.step == 0
+    if is_identity:
+        output.result(f"{run}: nothing beat the base, so the base itself is kept (the identity mask)")
+    else:
+        kept = f"kept step {learned.step} of {session.trainer.step}"
+        gain = f", above the base by {keeper.best_gain:.4f} to its judge" if keeper.best_step else ""
+        output.result(f"{run}: {kept}{gain}; next: smn pack {run} --out adapter.safetensors")
     return {
         "schema": "smn.adapt/1",
-        "run": str(session.folder.path),
-        "steps": report.step,
-        "loss": report.loss,
-        "density": report.density,
-        "images": len(session.paths),
-        "seconds": round(time.monotonic() - started, 1),
+        "run": str(run),
+        "steps": session.trainer.step,
+        "kept_step": learned.step,
+        "identity": is_identity,
+        "judge_gain": keeper.best_gain,
+        "alarms": keeper.alarms,
+        "loss": report.loss if report else None,
+        "density": density(learned.masks),
+        "images": len(session.split.training),
+        "seconds": round(seconds, 1),
     }
 
 

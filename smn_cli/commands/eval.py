@@ -10,9 +10,10 @@ from smn_cli.terminal.options import DeviceOption, JsonOption, WeightsOption, Wo
 from smn_cli.terminal.tables import report_scores
 
 if TYPE_CHECKING:
-    from smn_cli.adapters.adapter import Adapter
+    from smn_cli.adapters.swap import Change
     from smn_cli.backbones.loading import Backbone
     from smn_cli.data.labeled import LabeledSplit
+    from smn_cli.data.preprocessing import Preprocessing
 
 
 def evaluate(
@@ -58,16 +59,16 @@ def evaluate(
     output = Output(json)
     chosen_device = resolve_device(device)
     split = load_labeled_split(data, seed=seed, max_bank=max_train, max_query=max_test)
-    masks, backbone, preprocessing = _networks(adapter, run, arch, weights, size)
+    change, backbone, preprocessing = _networks(adapter, run, arch, weights, size)
     output.talk(
         f"{len(split.bank_paths)} training and {len(split.query_paths)} test images, {len(split.classes)} classes "
         f"({split.origin}), {preprocessing.size} px"
     )
     protocol = Protocol(knn=knn or not linear, linear=linear, ks=tuple(k or (200, 20)))
-    num_images = (len(split.bank_paths) + len(split.query_paths)) * (1 if masks is None else 2)
+    num_images = (len(split.bank_paths) + len(split.query_paths)) * (1 if change is None else 2)
     with output.progress("embedding", num_images) as tick:
         comparison = evaluate_networks(
-            backbone, masks, split, preprocessing, protocol,
+            backbone, change, split, preprocessing, protocol,
             device=chosen_device, num_workers=resolve_workers(workers), progress=tick,
         )  # fmt: skip
     judged = comparison.adapted or comparison.base
@@ -93,31 +94,32 @@ def evaluate(
 
 def _networks(
     file: Path | None, run: Path | None, arch: str | None, weights: Path | None, size: int | None
-) -> "tuple[Adapter | None, Backbone, Any]":
-    """Adapter if any, base, and how images are prepared: as for training unless a size is given."""
+) -> "tuple[Change | None, Backbone, Preprocessing]":
+    """What changes the base, if anything, the base, and how images are prepared."""
     from dataclasses import replace
 
     from smn_cli.adapters.adapter import load_adapter
-    from smn_cli.api import backbone_for, pack_run, preprocessing_for
+    from smn_cli.api import backbone_for, change_of_run, preprocessing_for
     from smn_cli.backbones.loading import load_backbone
+    from smn_cli.data.preprocessing import Preprocessing
     from smn_cli.training.run_folder import RunFolder
     from smn_cli.training.session import preprocessing_of
 
+    change: Change
     if file is not None:
         adapter = load_adapter(file)
-        backbone = backbone_for(adapter, weights)
+        backbone, change, preprocessing = backbone_for(adapter, weights), adapter, preprocessing_for(adapter)
     elif run is not None:
         folder = RunFolder.open(run)
         config = folder.read_config()
         backbone = load_backbone(str(config["arch"]), weights or config["weights"] or None)
-        adapter = pack_run(folder, backbone, codec="bits")
+        change, preprocessing = change_of_run(folder, backbone), Preprocessing.from_json(config["preprocessing"])
     else:
         backbone = load_backbone(str(arch), weights)
-        return None, backbone, preprocessing_of(backbone, size or 224)
+        return None, backbone, preprocessing_of(backbone, size or backbone.native_size)
     if arch is not None and arch.partition(".")[0] != backbone.arch:
         raise UsageError(f"--arch {arch} is not the adapter's {backbone.arch}: leave it out")
-    preprocessing = preprocessing_for(adapter)
-    return adapter, backbone, replace(preprocessing, size=size) if size else preprocessing
+    return change, backbone, replace(preprocessing, size=size) if size else preprocessing
 
 
 def _describe(data: Path, split: "LabeledSplit") -> dict[str, Any]:

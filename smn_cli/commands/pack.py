@@ -33,9 +33,10 @@ def pack(
     backbone = load_backbone(str(config["arch"]), weights or config["weights"] or None)
     adapter = pack_run(folder, backbone, codec=codec)
     adapter.save(out)
-    step, num_steps = adapter.header.provenance["step"], config["plan"]["num_steps"]
-    if step < num_steps:
-        output.talk(f"{run} stands at step {step} of {num_steps}: its masks so far are packed")
+    if not adapter.header.provenance["finished"]:
+        output.talk(f"{run} is not finished: what it keeps so far is packed")
+    if adapter.header.density == 1 and not adapter.header.norm_stats:
+        output.talk("this is the identity mask: the adapted network is the base")
     report = measure_sizes(adapter, backbone.model.state_dict())
     report_sizes(output, out, report)
     output.json({"schema": "smn.pack/1", "file": str(out), **report.to_json()})

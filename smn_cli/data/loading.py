@@ -3,6 +3,7 @@
 A sample's views depend on (seed, epoch, image) alone: not on the number of workers, nor on where a resumed run starts.
 """
 
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,16 +28,25 @@ class Draw(NamedTuple):
     seed: int
 
 
-class _ViewDataset(Dataset[tuple[Tensor, Tensor]]):
+class ViewBatch(NamedTuple):
+    """One step's images: their positions in the loader's paths (B,), and uint8 views (B, 3, size, size) of each,
+    global ones first."""
+
+    positions: Tensor
+    views: list[Tensor]
+
+
+class _ViewDataset(Dataset[tuple[int, Tensor, Tensor]]):
     def __init__(self, paths: Sequence[Path], plan: ViewPlan) -> None:
         self.paths = list(paths)
         self.views = MultiCrop(plan)
 
-    def __getitem__(self, draw: Draw) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, draw: Draw) -> tuple[int, Tensor, Tensor]:
         image = _read_again(self.paths[draw.position])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(draw.seed)
-            return self.views(image)
+            large, small = self.views(image)
+        return draw.position, large, small
 
 
 class _ImageDataset(Dataset[Tensor]):
@@ -82,13 +92,13 @@ class ViewLoader:
             chosen = order[position * self.batch_size : (position + 1) * self.batch_size].tolist()
             yield [Draw(image, int(seeds[image])) for image in chosen]
 
-    def batches(self, first_step: int, last_step: int) -> Iterator[list[Tensor]]:
-        """Per step a list of uint8 view batches (B, 3, size, size): global views first, then local ones.
+    def batches(self, first_step: int, last_step: int) -> Iterator[ViewBatch]:
+        """One batch a step.
 
         Raises:
             DataError: an image that was readable at the start no longer is.
         """
-        loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
+        loader: DataLoader[tuple[int, Tensor, Tensor]] = DataLoader(
             _ViewDataset(self.paths, self.plan),
             batch_sampler=_Lazily(lambda: self.draws(first_step, last_step)),
             num_workers=self.num_workers,
@@ -96,8 +106,8 @@ class ViewLoader:
             prefetch_factor=2 if self.num_workers else None,
         )
         try:
-            for large, small in loader:
-                yield [*large.unbind(1), *small.unbind(1)]
+            for positions, large, small in loader:
+                yield ViewBatch(positions, [*large.unbind(1), *small.unbind(1)])
         except DataError as error:
             raise _from_worker(error) from None
 
@@ -151,3 +161,4 @@ def _mix(seed: int, epoch: int) -> int:
 
 def _one_thread(_worker: int) -> None:
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to handle

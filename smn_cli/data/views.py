@@ -24,6 +24,8 @@ class MultiCrop:
     def __call__(self, image: Image.Image) -> tuple[Tensor, Tensor]:
         """RGB image to (num_global, 3, size, size) and (num_local, 3, local_size, local_size), uint8."""
         pixels = functional.pil_to_tensor(image)
+        if self.plan.from_centre_square:
+            pixels = functional.center_crop(pixels, [min(image.size)])
         large = [self._global(pixels) for _ in range(self.plan.num_global)]
         small = [self._local(pixels) for _ in range(self.plan.num_local)]
         size = self.plan.local_size
@@ -32,15 +34,16 @@ class MultiCrop:
 
 def _view(plan: ViewPlan, size: int, area: tuple[float, float]) -> nn.Module:
     brightness, contrast, saturation, hue = plan.jitter
-    jitter = v2.ColorJitter(brightness, contrast, saturation, hue)
-    # the kernel covers the widest blur at 224 px and shrinks with the view: three deviations on either side
-    kernel = max(3, min(13, size // 16 * 2 + 1))
-    blur = v2.GaussianBlur(kernel, plan.blur_sigma)
-    steps: nn.Module = v2.Compose([
-        v2.RandomResizedCrop(size, scale=area, interpolation=InterpolationMode.BILINEAR, antialias=True),
-        v2.RandomHorizontalFlip(plan.flip_probability),
-        v2.RandomApply([jitter], plan.jitter_probability),
-        v2.RandomGrayscale(plan.grey_probability),
-        v2.RandomApply([blur], plan.blur_probability),
-    ])  # fmt: skip
-    return steps
+    crop = v2.RandomResizedCrop(
+        size, scale=area, ratio=plan.aspect, interpolation=InterpolationMode.BILINEAR, antialias=True
+    )
+    steps: list[nn.Module] = [crop, v2.RandomHorizontalFlip(plan.flip_probability)]
+    if plan.jitter_probability:
+        steps.append(v2.RandomApply([v2.ColorJitter(brightness, contrast, saturation, hue)], plan.jitter_probability))
+    if plan.grey_probability:
+        steps.append(v2.RandomGrayscale(plan.grey_probability))
+    if plan.blur_probability:
+        # SwAV's deviation of at most 2 px needs 13 taps; small views take fewer
+        kernel = max(3, min(13, size // 16 * 2 + 1))
+        steps.append(v2.RandomApply([v2.GaussianBlur(kernel, plan.blur_sigma)], plan.blur_probability))
+    return nn.Sequential(*steps)

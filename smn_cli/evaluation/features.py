@@ -3,33 +3,37 @@
 from collections.abc import Callable, Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
 @torch.inference_mode()
 def extract_features(
-    model: nn.Module, batches: Iterable[Tensor], *, progress: Callable[[int], None] | None = None
+    network: Callable[[Tensor], Tensor],
+    batches: Iterable[Tensor],
+    *,
+    progress: Callable[[int], None] | None = None,
 ) -> Tensor:
-    """Run a network in eval mode over batches of prepared images.
+    """Run a network over batches of prepared images.
 
     Args:
-        model: images (B, 3, H, W) to features (B, F).
-        batches: float32 images; moved to the network's device.
+        network: images (B, 3, H, W) to features (B, F), in eval mode; moves them to its device itself, see
+            `on_device`.
+        batches: float32 images.
         progress: called with the number of images done so far.
 
     Returns:
         (N, F) float32 on the CPU, in the order of the images.
     """
-    device = next(model.parameters()).device
-    was_training = model.training
-    model.eval()
     parts: list[Tensor] = []
     num_done = 0
     for batch in batches:
-        images = batch.to(device, memory_format=torch.channels_last)
-        parts.append(model(images).float().cpu())
+        parts.append(network(batch).float().cpu())
         num_done += len(batch)
         if progress is not None:
             progress(num_done)
-    model.train(was_training)
     return torch.cat(parts)
+
+
+def on_device(network: Callable[[Tensor], Tensor], device: torch.device) -> Callable[[Tensor], Tensor]:
+    """The same network for images that still lie elsewhere; channels last, which convolutions like best."""
+    return lambda images: network(images.to(device, memory_format=torch.channels_last))

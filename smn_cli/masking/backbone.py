@@ -1,7 +1,8 @@
-"""A frozen backbone seen through masks."""
+"""A frozen backbone with effective weights put in place of some of its own."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -9,15 +10,31 @@ from torch.func import functional_call
 from smn_cli.masking.binarize import binarize, masked_weight
 
 
-class MaskedBackbone:
-    """A frozen network whose maskable weights are multiplied by masks of learned scores.
+class WeightSource(Protocol):
+    """What training changes, and the weights that follow from it.
 
-    The network itself is never written to, except for the running statistics of its normalisation layers while
-    `adapting_statistics` is open. Call it with the weights of one `effective_weights()` per step, so that they are
-    formed once and shared by all view groups.
+    Attributes:
+        backbone: the frozen network; never written to, but for running statistics inside `adapting_statistics`.
+        trained: the optimiser's parameters, by the name of the weight each belongs to.
+    """
+
+    backbone: nn.Module
+    trained: dict[str, nn.Parameter]
+
+    def effective_weights(self) -> dict[str, Tensor]:
+        """Weights to compute with, by name, differentiable in `trained`; form them once a step."""
+        ...
+
+    def masks(self) -> dict[str, Tensor]:
+        """Bool mask by parameter name; empty if there are none."""
+        ...
+
+
+class MaskedBackbone:
+    """The method: maskable weights times masks of learned scores.
 
     Args:
-        backbone: maps images (B, C, H, W) to features (B, F); put in eval mode with no parameter requiring gradients.
+        backbone: maps images (B, C, H, W) to features (B, F); put in eval mode, gradients off.
         scores: per parameter name a float tensor of that parameter's shape.
         threshold: scores strictly above it keep their weight.
     """
@@ -26,39 +43,62 @@ class MaskedBackbone:
         self.backbone = backbone.eval().requires_grad_(False)
         self.threshold = threshold
         self._weights = {name: backbone.get_parameter(name) for name in scores}
-        self.scores = {name: nn.Parameter(tensor.detach().clone()) for name, tensor in scores.items()}
+        self.trained = {name: nn.Parameter(tensor.detach().clone()) for name, tensor in scores.items()}
 
     def effective_weights(self) -> dict[str, Tensor]:
-        """Masked, rescaled weights by name, differentiable in the scores.
+        """Masked, rescaled weights.
 
         Raises:
             TrainingError: a tensor's mask is empty; the message names it.
         """
         return {
             name: masked_weight(scores, self._weights[name], self.threshold, name=name)
-            for name, scores in self.scores.items()
+            for name, scores in self.trained.items()
         }
-
-    def __call__(self, images: Tensor, weights: dict[str, Tensor]) -> Tensor:
-        """Features (B, F) of images under the given effective weights."""
-        features: Tensor = functional_call(self.backbone, weights, (images,))
-        return features
 
     def masks(self) -> dict[str, Tensor]:
         """Bool mask by parameter name, on the scores' device."""
-        return {name: binarize(scores.detach(), self.threshold) for name, scores in self.scores.items()}
+        return {name: binarize(scores.detach(), self.threshold) for name, scores in self.trained.items()}
 
-    @contextmanager
-    def adapting_statistics(self) -> Iterator[None]:
-        """Normalisation layers use and update batch statistics inside; everything else stays in eval mode."""
-        layers = normalisation_layers(self.backbone)
+
+class TunedBackbone:
+    """The baseline: copies of the same weights, trained themselves; there is no mask to ship.
+
+    Args:
+        backbone: see `MaskedBackbone`.
+        names: the parameters to train.
+    """
+
+    def __init__(self, backbone: nn.Module, names: list[str]) -> None:
+        self.backbone = backbone.eval().requires_grad_(False)
+        self.trained = {name: nn.Parameter(backbone.get_parameter(name).detach().clone()) for name in names}
+
+    def effective_weights(self) -> dict[str, Tensor]:
+        """The trained copies."""
+        return dict(self.trained)
+
+    def masks(self) -> dict[str, Tensor]:
+        """None."""
+        return {}
+
+
+def run_backbone(backbone: nn.Module, images: Tensor, weights: dict[str, Tensor]) -> Tensor:
+    """Features (B, F) of images under the given effective weights."""
+    features: Tensor = functional_call(backbone, weights, (images,))
+    return features
+
+
+@contextmanager
+def adapting_statistics(backbone: nn.Module, *, enabled: bool = True) -> Iterator[None]:
+    """Normalisation layers use and update batch statistics inside; everything else stays in eval mode."""
+    layers = normalisation_layers(backbone) if enabled else {}
+    for layer in layers.values():
+        layer.train()
+    try:
+        yield
+    finally:
         for layer in layers.values():
-            layer.train()
-        try:
-            yield
-        finally:
-            for layer in layers.values():
-                layer.eval()
+            layer.eval()
 
 
 def normalisation_layers(backbone: nn.Module) -> dict[str, nn.Module]:

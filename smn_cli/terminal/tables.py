@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from smn_cli.console import Output
     from smn_cli.evaluation.compare import Comparison
     from smn_cli.evaluation.gates import GateResult
+    from smn_cli.training.panel import Judgement
 
 
 def report_sizes(output: "Output", path: Path, sizes: "SizeReport") -> None:
@@ -50,6 +51,13 @@ def report_scores(output: "Output", comparison: "Comparison", gates: "list[GateR
         output.result(f"gate {gate.gate}: {found}, {'passed' if gate.passed else 'FAILED'}")
     if comparison.verdict is not None:
         output.result(f"verdict: the adapted network is {_VERDICT_WORDS[comparison.verdict]}")
+
+
+def report_judgement(output: "Output", step: int, judgement: "Judgement") -> None:
+    """Say in one line what the judge of a run found."""
+    gain = judgement.difference
+    measures = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in judgement.measures.items())
+    output.talk(f"step {step}: {gain.value:+.4f} against the base ({gain.low:+.4f} .. {gain.high:+.4f}); {measures}")
 
 
 _VERDICT_WORDS = {

@@ -131,8 +131,8 @@ class RunFolder:
         except Exception as error:  # the unpickler raises anything on damaged bytes
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise CheckpointError(f"{path} is damaged: {reason}") from None
-        if not isinstance(state, dict) or not isinstance(state.get("scores"), dict):
-            raise CheckpointError(f"{path} is damaged: it holds no scores")
+        if not isinstance(state, dict) or not isinstance(state.get("trainer"), dict):
+            raise CheckpointError(f"{path} is damaged: it holds no training state")
         return state
 
 

@@ -10,18 +10,24 @@ def cosine_factor(position: float, length: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * max(position, 0) / length))
 
 
-def lr_factor(step: int, *, first_step: int, num_steps: int, steps_per_epoch: int, period: str) -> float:
+def lr_factor(
+    step: int, *, first_step: int, num_steps: int, steps_per_epoch: int, period: str, warmup_steps: int = 0
+) -> float:
     """Factor on the learning rate at a step.
 
     Args:
         step: counted from 0.
-        first_step: where the cosine starts; the factor is 0 before it.
-        num_steps: where it reaches 0.
+        first_step: where warm-up, or else the cosine, starts; the factor is 0 before it.
+        num_steps: where the cosine reaches 0.
         steps_per_epoch: used by the epoch period.
         period: "step", or "epoch" to hold the factor for whole epochs, as the paper's runs do.
+        warmup_steps: steps over which the factor rises in equal parts to 1.
     """
     if step < first_step:
         return 0.0
     if period == "epoch":
         return cosine_factor(step // steps_per_epoch, math.ceil(num_steps / steps_per_epoch))
-    return cosine_factor(step - first_step, num_steps - first_step)
+    done = step - first_step
+    if done < warmup_steps:
+        return (done + 1) / (warmup_steps + 1)
+    return cosine_factor(done - warmup_steps, num_steps - first_step - warmup_steps)

@@ -1,30 +1,36 @@
-"""A run from its first step to its last, on disk as it goes: started, interrupted, resumed."""
+"""A run from its first step to its last, on disk as it goes: started, judged, interrupted, resumed."""
 
-import os
-import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-import torchvision
 from torch import Tensor
 
-import smn_cli
 from smn_cli.adapters.fingerprint import fingerprint
 from smn_cli.backbones.loading import Backbone, check_sizes
 from smn_cli.config import AdaptOptions, AdaptPlan, make_plan
 from smn_cli.data.checking import ImageSet
+from smn_cli.data.labeled import LabeledSplit
 from smn_cli.data.loading import ViewLoader
 from smn_cli.data.preprocessing import Preprocessing
-from smn_cli.errors import CheckpointError, Interrupted, MismatchError
-from smn_cli.masking.binarize import binarize
+from smn_cli.errors import CheckpointError, Interrupted, TrainingError
+from smn_cli.evaluation.features import on_device
+from smn_cli.masking.backbone import run_backbone
+from smn_cli.training.keeping import Keeper
+from smn_cli.training.panel import Judgement, LabeledJudge, UnlabeledJudge, learnability_alarms
+from smn_cli.training.preparing import (
+    ImageSplit,
+    Progress,
+    look_at_images,
+    make_objective,
+    make_unlabeled_judge,
+    split_images,
+)
+from smn_cli.training.record import check_run_base, describe_run, plan_of
 from smn_cli.training.run_folder import RunFolder
-from smn_cli.training.trainer import StepReport, Trainer
+from smn_cli.training.trainer import StepReport, Trainer, make_source
 
 
 @dataclass
@@ -36,27 +42,46 @@ class StopSignal:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a run goes about its work; none of it changes the result on a given machine."""
+    """How a run goes about its work; none of it changes the result on a given machine.
+
+    Attributes:
+        device, num_workers: where to train, and how many processes load images.
+        save_every_s: seconds between checkpoints.
+        on_look: called with (images embedded, images in all) before the first step.
+        on_judgement: called with (step, judgement) after every evaluation.
+    """
 
     device: str = "cpu"
     num_workers: int = 0
     save_every_s: float = 60.0
+    on_look: Progress | None = None
+    on_judgement: Callable[[int, Judgement], None] | None = None
 
 
 class Session:
-    """A trainer, its images and its folder. Get one from `start` or `resume`."""
+    """A trainer, its images, its judge and its folder. Get one from `start` or `resume`."""
 
     def __init__(
-        self, folder: RunFolder, backbone: Backbone, plan: AdaptPlan, paths: list[Path], options: RunOptions
+        self,
+        folder: RunFolder,
+        backbone: Backbone,
+        plan: AdaptPlan,
+        split: ImageSplit,
+        options: RunOptions,
+        val: LabeledSplit | None = None,
     ) -> None:
         self.folder = folder
         self.backbone = backbone
         self.plan = plan
-        self.paths = paths
+        self.split = split
         self.options = options
         self.preprocessing = preprocessing_of(backbone, plan.views.global_size)
-        backbone.model.to(torch.device(options.device)).to(memory_format=torch.channels_last)
-        self.trainer = Trainer(backbone.model, backbone.num_features, plan, self.preprocessing.normalize)
+        source, objective = make_source(backbone.model, plan), make_objective(folder, backbone, plan)
+        self.trainer = Trainer(source, objective, plan, self.preprocessing.normalize)
+        self.keeper = Keeper()
+        self.panel: UnlabeledJudge = make_unlabeled_judge(folder, backbone, split, self.preprocessing)
+        network = on_device(backbone.model, self.trainer.device)
+        self.labeled = LabeledJudge(val, self.preprocessing, network) if val is not None else None
 
     @classmethod
     def start(
@@ -69,8 +94,9 @@ class Session:
         weights: str = "",
         overwrite: bool = False,
         options: RunOptions | None = None,
+        val: LabeledSplit | None = None,
     ) -> "Session":
-        """Plan a run and make its folder.
+        """Plan a run, make its folder and let the frozen network look at the images.
 
         Args:
             folder_path: becomes the run folder.
@@ -80,24 +106,42 @@ class Session:
             weights: the weights file, remembered for later commands; empty for hub weights.
             overwrite: whether an existing run there may be replaced.
             options: device, workers, how often to save.
+            val: labeled images that judge instead of the held-out ones.
 
         Raises:
             UsageError, DataError, BackboneError: the folder, the images or the sizes do not do.
         """
         options = options or RunOptions()
-        plan = make_plan(wishes, len(images.good))
-        sizes = {plan.views.global_size} | ({plan.views.local_size} if plan.views.num_local else set())
-        check_sizes(backbone, sorted(sizes))
+        plan = make_plan(wishes, len(images.good), native_size=backbone.native_size)
+        local = {plan.views.local_size} if plan.views.num_local else set()
+        place(backbone, options.device)
+        check_sizes(backbone, sorted({plan.views.global_size, plan.teacher_size} | local))
         base_digest = fingerprint(backbone.model.state_dict()).digest
         folder = RunFolder.create(folder_path, overwrite=overwrite)
-        session = cls(folder, backbone, plan, images.good, options)
         folder.write_images(images.good, images.bad_lines())
-        folder.write_config(_config(session, images, weights, base_digest))
-        folder.save_state(session.trainer.state())
+        working = preprocessing_of(backbone, plan.views.global_size)
+        config = describe_run(backbone, plan, images, weights=weights, base_digest=base_digest, device=options.device)
+        folder.write_config({**config, "preprocessing": working.to_json()})
+        split = split_images(images.good, plan)
+        look_at_images(
+            folder, backbone, plan, split, working, num_workers=options.num_workers, progress=options.on_look
+        )
+        session = cls(folder, backbone, plan, split, options, val)
+        if plan.keep == "best":
+            network = on_device(backbone.model, session.trainer.device)
+            session.keeper.alarms = learnability_alarms(network, [*split.held_out, *split.bank][:500], working)
+        session._save()
         return session
 
     @classmethod
-    def resume(cls, folder_path: Path, backbone: Backbone, *, options: RunOptions | None = None) -> "Session":
+    def resume(
+        cls,
+        folder_path: Path,
+        backbone: Backbone,
+        *,
+        options: RunOptions | None = None,
+        val: LabeledSplit | None = None,
+    ) -> "Session":
         """Continue a run at its last checkpoint.
 
         Raises:
@@ -109,115 +153,85 @@ class Session:
         config = folder.read_config()
         plan = plan_of(config, folder)
         check_run_base(config, backbone)
+        state = folder.load_state()
         torch.set_num_threads(int(config["threads"]))  # another number sums in another order
-        session = cls(folder, backbone, plan, folder.read_images(), options)
+        place(backbone, options.device)
+        session = cls(folder, backbone, plan, split_images(folder.read_images(), plan), options, val)
         try:
-            session.trainer.load_state(folder.load_state())
-        except (KeyError, ValueError, RuntimeError) as error:
+            session.trainer.load_state(state["trainer"])
+            session.keeper = Keeper.from_state(state["keeper"])
+        except (KeyError, ValueError, RuntimeError, TypeError) as error:
             raise CheckpointError(f"{folder.path} does not fit its own settings: {error}") from None
         folder.keep_metrics_until(session.trainer.step)
         return session
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether there is nothing left to do: all steps taken, or stopped by an alarm."""
+        return self.trainer.step >= self.plan.num_steps or (self.plan.keep == "best" and self.keeper.has_collapsed)
+
     def steps(self, stop: StopSignal | None = None) -> Iterator[StepReport]:
-        """Take the remaining steps; log each, save every `save_every_s` seconds and at the end.
+        """Take the remaining steps; log each, judge now and then, save every `save_every_s` seconds and at the end.
 
         Raises:
             Interrupted: `stop` was requested; the state is saved.
-            TrainingError: training cannot go on; the last checkpoint stays.
+            TrainingError: training cannot go on and the last state was to be kept; the last checkpoint stays.
         """
         plan, trainer = self.plan, self.trainer
-        loader = ViewLoader(self.paths, plan.views, plan.batch_size, plan.seed, self.options.num_workers)
+        loader = ViewLoader(self.split.training, plan.views, plan.batch_size, plan.seed, self.options.num_workers)
         last_save = time.monotonic()
-        for report in trainer.run(loader.batches(trainer.step, plan.num_steps)):
-            self.folder.append_metrics(report.to_json())
-            wants_stop = stop is not None and stop.requested and report.step < plan.num_steps
-            if wants_stop or report.step == plan.num_steps or time.monotonic() - last_save >= self.options.save_every_s:
-                self.folder.save_state(trainer.state())
-                last_save = time.monotonic()
-            yield report
-            if wants_stop:
-                raise Interrupted(
-                    f"stopped after step {report.step} of {plan.num_steps}; the state is saved: "
-                    f"continue with smn adapt --resume --out {self.folder.path}"
-                )
+        if self.is_finished:
+            return
+        try:
+            for report in trainer.run(loader.batches(trainer.step, plan.num_steps)):
+                self.folder.append_metrics(report.to_json())
+                if report.step % plan.eval_every == 0 or report.step == plan.num_steps:
+                    self._judge(report.step)
+                wants_stop = stop is not None and stop.requested and not self.is_finished
+                is_due = time.monotonic() - last_save >= self.options.save_every_s
+                if wants_stop or self.is_finished or is_due:
+                    self._save()
+                    last_save = time.monotonic()
+                yield report
+                if wants_stop:
+                    raise Interrupted(
+                        f"stopped after step {report.step} of {plan.num_steps}; the state is saved: "
+                        f"continue with smn adapt --resume --out {self.folder.path}"
+                    )
+                if self.is_finished:
+                    return
+        except TrainingError as error:
+            if plan.keep == "last":
+                raise
+            self.keeper.alarms.append(str(error))
+            self._save()
+
+    def network(self) -> Callable[[Tensor], Tensor]:
+        """The adapted network as it is now, in eval mode."""
+        weights = {name: tensor.detach() for name, tensor in self.trainer.source.effective_weights().items()}
+        return on_device(lambda images: run_backbone(self.backbone.model, images, weights), self.trainer.device)
+
+    def _judge(self, step: int) -> None:
+        network = self.network()
+        judgement = self.panel.judge(network)
+        if self.labeled is not None:
+            labeled = self.labeled.judge(network)
+            judgement = Judgement(labeled.difference, {**judgement.measures, **labeled.measures}, judgement.alarms)
+        tensors = self.trainer.source.masks() or dict(self.trainer.source.trained)
+        self.keeper.consider(step, judgement, tensors, self.trainer.norm_stats())
+        self.folder.append_metrics({"step": step, "evaluation": judgement.to_json()})
+        if self.options.on_judgement is not None:
+            self.options.on_judgement(step, judgement)
+
+    def _save(self) -> None:
+        self.folder.save_state({"trainer": self.trainer.state(), "keeper": self.keeper.state()})
 
 
-@dataclass(frozen=True)
-class FinishedMasks:
-    """What a run has learned so far: bool masks and, if adapted, statistics; `step` of `num_steps` taken."""
-
-    masks: dict[str, Tensor]
-    norm_stats: dict[str, Tensor]
-    step: int
-    num_steps: int
-
-
-def read_masks(folder: RunFolder) -> FinishedMasks:
-    """Masks of a run's last checkpoint, without building its trainer.
-
-    Raises:
-        CheckpointError: the folder is damaged.
-    """
-    plan = plan_of(folder.read_config(), folder)
-    state = folder.load_state()
-    masks = {name: binarize(scores, plan.threshold) for name, scores in state["scores"].items()}
-    return FinishedMasks(masks, dict(state["norm_stats"]), int(state["step"]), plan.num_steps)
-
-
-def plan_of(config: dict[str, Any], folder: RunFolder) -> AdaptPlan:
-    """The plan in a run's config.
-
-    Raises:
-        CheckpointError: it is incomplete.
-    """
-    try:
-        return AdaptPlan.from_json(config["plan"])
-    except (KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"the plan in {folder.path} is incomplete or of another version: {error}") from None
-
-
-def check_run_base(config: dict[str, Any], backbone: Backbone) -> None:
-    """Refuse a backbone other than the one a run was started with.
-
-    Raises:
-        MismatchError: the digests differ.
-    """
-    found = fingerprint(backbone.model.state_dict()).digest
-    if found != config.get("base_digest"):
-        raise MismatchError(
-            f"this base is not the one the run was started with ({found[:12]}... instead of "
-            f"{str(config.get('base_digest'))[:12]}...): give the same --weights"
-        )
+def place(backbone: Backbone, device: str) -> None:
+    """Put a backbone on a device, channels last."""
+    backbone.model.to(torch.device(device)).to(memory_format=torch.channels_last)
 
 
 def preprocessing_of(backbone: Backbone, size: int) -> Preprocessing:
     """How images reach this backbone at a given size."""
     return Preprocessing(size, backbone.mean, backbone.std, backbone.interpolation)
-
-
-def _config(session: Session, images: ImageSet, weights: str, base_digest: str) -> dict[str, Any]:
-    return {
-        "arch": session.backbone.arch,
-        "tag": session.backbone.tag,
-        "weights": str(Path(weights).resolve()) if weights else "",
-        "base_digest": base_digest,
-        "plan": session.plan.to_json(),
-        "preprocessing": session.preprocessing.to_json(),
-        "images": {"good": len(images.good), "bad": len(images.bad)},
-        "device": session.options.device,
-        "threads": torch.get_num_threads(),
-        "versions": versions(),
-        "platform": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
-    }
-
-
-def versions() -> dict[str, str]:
-    """Versions that a result depends on."""
-    return {
-        "smn": smn_cli.__version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "timm": version("timm"),
-        "numpy": np.__version__,
-    }

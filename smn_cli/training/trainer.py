@@ -1,31 +1,40 @@
-"""One step of self-masking after another: views to codes to score updates."""
+"""One step of adaptation after another: views to features to a loss to an update of the scores."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from smn_cli.config import AdaptPlan
+from smn_cli.data.loading import ViewBatch
 from smn_cli.errors import DataError, TrainingError
-from smn_cli.masking.backbone import MaskedBackbone, density, running_statistics
+from smn_cli.masking.backbone import (
+    MaskedBackbone,
+    TunedBackbone,
+    WeightSource,
+    adapting_statistics,
+    density,
+    run_backbone,
+    running_statistics,
+)
 from smn_cli.masking.maskable import maskable_names
 from smn_cli.masking.scores import constant_scores, magnitude_scores
 from smn_cli.training.schedule import lr_factor
-from smn_cli.training.swav import ProjectionHead, Queue, codes_of_views, swapped_loss
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """What a step did; `step` counts from 1, `log_k` is the loss of a head that knows nothing."""
+    """What a step did; `step` counts from 1, `log_k` is the loss of a prediction that knows nothing."""
 
     step: int
     num_steps: int
     loss: float
     log_k: float
     density: float
+    num_flips: int
     lr_scores: float
     lr_head: float
 
@@ -34,81 +43,82 @@ class StepReport:
         return asdict(self)
 
 
+class Objective(Protocol):
+    """What a step minimises; see `SwappedObjective` and `TaughtObjective`."""
+
+    def before_step(self, lr: float) -> None: ...
+
+    def loss(self, step: int, positions: Tensor, features: list[Tensor]) -> Tensor: ...
+
+    def after_backward(self, step: int) -> None: ...
+
+    def state(self) -> dict[str, Any]: ...
+
+    def load_state(self, state: dict[str, Any]) -> None: ...
+
+
 class Trainer:
-    """Scores, head, queue and optimisers of a run, advanced step by step.
+    """Scores, objective and optimiser of a run, advanced step by step.
 
     Args:
-        backbone: frozen network, images to features (B, num_features); stays on its device.
-        num_features: width of the features.
+        source: what is trained over the frozen backbone; stays on its device.
+        objective: what a step minimises.
         plan: all settings.
         normalize: uint8 pixels (B, 3, H, W) to the backbone's input.
-
-    Raises:
-        DataError: the backbone has nothing to mask.
     """
 
     def __init__(
-        self, backbone: nn.Module, num_features: int, plan: AdaptPlan, normalize: Callable[[Tensor], Tensor]
+        self, source: WeightSource, objective: Objective, plan: AdaptPlan, normalize: Callable[[Tensor], Tensor]
     ) -> None:
+        self.source = source
+        self.objective = objective
         self.plan = plan
         self.normalize = normalize
         self.step = 0
-        self.device = next(backbone.parameters()).device
-        self.masked = MaskedBackbone(backbone, initial_scores(backbone, plan), plan.threshold)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(plan.seed)
-            self.head = ProjectionHead(num_features, plan.embedding_dim, plan.num_prototypes).to(self.device)
-        num_code_views = min(2, plan.views.num_global)
-        self.queue = Queue(num_code_views, plan.queue_length, plan.embedding_dim, self.device)
-        self.score_optimizer = _score_optimizer(plan, list(self.masked.scores.values()))
-        self.head_optimizer = torch.optim.SGD(self.head.parameters(), lr=plan.lr_head, momentum=plan.head_momentum)
+        self.device = next(source.backbone.parameters()).device
+        self.optimizer = _optimizer(plan, list(source.trained.values()))
+        self._masks = source.masks()
 
-    def run(self, batches: Iterable[list[Tensor]]) -> Iterator[StepReport]:
+    def run(self, batches: Iterable[ViewBatch]) -> Iterator[StepReport]:
         """Take one step per batch of views and report it.
 
         Raises:
             TrainingError: a mask became empty, or the loss is no longer a finite number.
         """
-        for views in batches:
-            yield self.take_step(views)
+        for batch in batches:
+            yield self.take_step(batch)
 
-    def take_step(self, views: list[Tensor]) -> StepReport:
-        """One step on the views of a batch: global ones first, uint8 (B, 3, size, size) each."""
+    def take_step(self, batch: ViewBatch) -> StepReport:
+        """One step on the views of a batch."""
         plan = self.plan
-        trains_scores = self.step >= plan.head_steps
-        self._set_learning_rates()
-        self.head.normalize_prototypes()
-        with torch.set_grad_enabled(trains_scores):
-            features = self._features(views)
-        loss = self._loss(features)
+        trains = plan.train in ("mask", "full") and self.step >= plan.head_steps
+        lr_head = plan.lr_head * self._lr_factor(0)
+        self.optimizer.param_groups[0]["lr"] = lr = plan.lr_scores * self._lr_factor(plan.head_steps)
+        self.objective.before_step(lr_head)
+        with torch.set_grad_enabled(trains):
+            features = self._features(batch.views)
+        loss = self.objective.loss(self.step, batch.positions, features)
         loss_value = float(loss.detach())
         if not math.isfinite(loss_value):
             raise TrainingError(
                 f"the loss is {loss_value} at step {self.step + 1}: lower --lr-scores or --lr-head and start again"
             )
-        loss.backward()  # type: ignore[no-untyped-call]
-        self._update(trains_scores)
+        if loss.requires_grad:
+            loss.backward()  # type: ignore[no-untyped-call]
+        self.objective.after_backward(self.step)
+        if trains:
+            self.optimizer.step()
+            self.optimizer.zero_grad()
         self.step += 1
-        return StepReport(
-            step=self.step,
-            num_steps=plan.num_steps,
-            loss=loss_value,
-            log_k=math.log(plan.num_prototypes),
-            density=density(self.masked.masks()),
-            lr_scores=float(self.score_optimizer.param_groups[0]["lr"]),
-            lr_head=float(self.head_optimizer.param_groups[0]["lr"]),
-        )
+        return self._report(loss_value, lr if trains else 0.0, lr_head)
 
     def state(self) -> dict[str, Any]:
         """Everything a resumed run needs, as tensors and plain values."""
         return {
             "step": self.step,
-            "scores": {name: scores.detach() for name, scores in self.masked.scores.items()},
-            "head": self.head.state_dict(),
-            "score_optimizer": self.score_optimizer.state_dict(),
-            "head_optimizer": self.head_optimizer.state_dict(),
-            "queue": self.queue.embeddings,
-            "queue_filled": self.queue.num_filled,
+            "trained": {name: tensor.detach() for name, tensor in self.source.trained.items()},
+            "optimizer": self.optimizer.state_dict(),
+            "objective": self.objective.state(),
             "norm_stats": self.norm_stats(),
         }
 
@@ -118,29 +128,27 @@ class Trainer:
         Raises:
             KeyError, ValueError, RuntimeError: it is the state of another network or plan.
         """
-        scores = state["scores"]
-        if scores.keys() != self.masked.scores.keys():
+        trained = state["trained"]
+        if trained.keys() != self.source.trained.keys():
             raise ValueError("the scores are of other tensors")
         with torch.no_grad():
-            for name, own in self.masked.scores.items():
-                own.copy_(scores[name])
-            own_state = self.masked.backbone.state_dict(keep_vars=True)
+            for name, own in self.source.trained.items():
+                own.copy_(trained[name])
+            backbone_state = self.source.backbone.state_dict(keep_vars=True)
             for name, tensor in state["norm_stats"].items():
-                own_state[name].copy_(tensor)
-        self.head.load_state_dict(state["head"])
-        self.score_optimizer.load_state_dict(state["score_optimizer"])
-        self.head_optimizer.load_state_dict(state["head_optimizer"])
-        self.queue.embeddings.copy_(state["queue"])
-        self.queue.num_filled = int(state["queue_filled"])
+                backbone_state[name].copy_(tensor)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.objective.load_state(state["objective"])
         self.step = int(state["step"])
+        self._masks = self.source.masks()
 
     def norm_stats(self) -> dict[str, Tensor]:
         """Running statistics that the adapter has to carry; empty while they are frozen."""
-        return running_statistics(self.masked.backbone) if self.plan.norm_stats == "adapt" else {}
+        return running_statistics(self.source.backbone) if self.plan.norm_stats == "adapt" else {}
 
     def _features(self, views: list[Tensor]) -> list[Tensor]:
         """Features per view; views of one size share a forward pass, all share the effective weights."""
-        weights = self.masked.effective_weights()
+        weights = self.source.effective_weights()
         num_global = self.plan.views.num_global
         features: list[Tensor] = []
         for group in (views[:num_global], views[num_global:]):
@@ -148,71 +156,58 @@ class Trainer:
                 continue
             pixels = torch.cat(group).to(self.device, non_blocking=True)
             images = self.normalize(pixels).contiguous(memory_format=torch.channels_last)
-            if self.plan.norm_stats == "adapt":
-                with self.masked.adapting_statistics():
-                    grouped = self.masked(images, weights)
-            else:
-                grouped = self.masked(images, weights)
-            features.extend(grouped.chunk(len(group)))
+            with adapting_statistics(self.source.backbone, enabled=self.plan.norm_stats == "adapt"):
+                features.extend(run_backbone(self.source.backbone, images, weights).chunk(len(group)))
         return features
 
-    def _loss(self, features: list[Tensor]) -> Tensor:
-        plan = self.plan
-        embeddings, logits = zip(*(self.head(view) for view in features), strict=True)
-        num_code_views = self.queue.embeddings.shape[0]
-        codes = codes_of_views(
-            [view.detach() for view in logits[:num_code_views]],
-            self.head,
-            self.queue,
-            epsilon=plan.epsilon,
-            iterations=plan.sinkhorn_iterations,
+    def _lr_factor(self, first_step: int) -> float:
+        return lr_factor(
+            self.step,
+            first_step=first_step,
+            num_steps=self.plan.num_steps,
+            steps_per_epoch=self.plan.steps_per_epoch,
+            period=self.plan.lr_period,
+            warmup_steps=self.plan.warmup_steps,
         )
-        if self.step >= plan.queue_start_step:
-            self.queue.push(embeddings[:num_code_views])
-        return swapped_loss(logits, codes, temperature=plan.temperature)
 
-    def _set_learning_rates(self) -> None:
-        plan = self.plan
-        common = {"num_steps": plan.num_steps, "steps_per_epoch": plan.steps_per_epoch, "period": plan.lr_period}
-        for group in self.score_optimizer.param_groups:
-            group["lr"] = plan.lr_scores * lr_factor(self.step, first_step=plan.head_steps, **common)  # type: ignore[arg-type]
-        for group in self.head_optimizer.param_groups:
-            group["lr"] = plan.lr_head * lr_factor(self.step, first_step=0, **common)  # type: ignore[arg-type]
-
-    def _update(self, trains_scores: bool) -> None:
-        if self.step < self.plan.prototype_freeze_steps:
-            self.head.prototypes.weight.grad = None
-        for parameter in self.head.parameters():
-            if parameter.grad is not None and self.plan.head_constant_decay:
-                parameter.grad.add_(self.plan.head_constant_decay)
-        self.head_optimizer.step()
-        self.head_optimizer.zero_grad()
-        if trains_scores:
-            self.score_optimizer.step()
-            self.score_optimizer.zero_grad()
+    def _report(self, loss: float, lr_scores: float, lr_head: float) -> StepReport:
+        masks = self.source.masks()
+        num_flips = sum(int((mask != self._masks[name]).sum()) for name, mask in masks.items())
+        self._masks = masks
+        return StepReport(
+            step=self.step,
+            num_steps=self.plan.num_steps,
+            loss=loss,
+            log_k=math.log(self.plan.num_prototypes),
+            density=density(masks),
+            num_flips=num_flips,
+            lr_scores=lr_scores,
+            lr_head=lr_head,
+        )
 
 
-def initial_scores(backbone: nn.Module, plan: AdaptPlan) -> dict[str, Tensor]:
-    """Scores of every maskable parameter under a plan's rules.
+def make_source(backbone: nn.Module, plan: AdaptPlan) -> WeightSource:
+    """Masks over a backbone, or for the full fine-tuning baseline its own weights.
 
     Raises:
-        DataError: there is nothing to mask.
+        DataError: the backbone has nothing to mask.
     """
     names = maskable_names(
-        backbone,
-        include_depthwise=plan.include_depthwise,
-        include_stem=plan.include_stem,
-        also=plan.mask_also,
+        backbone, include_depthwise=plan.include_depthwise, include_stem=plan.include_stem, also=plan.mask_also
     )
     if not names:
         raise DataError("the backbone has no convolution or linear weights to mask")
+    if plan.train == "full":
+        return TunedBackbone(backbone, names)
     weights = {name: backbone.get_parameter(name) for name in names}
     if plan.score_init == "magnitude":
-        return {name: magnitude_scores(weight) * plan.score_start for name, weight in weights.items()}
-    return {name: constant_scores(weight, plan.score_start) for name, weight in weights.items()}
+        scores = {name: magnitude_scores(weight) * plan.score_start for name, weight in weights.items()}
+    else:
+        scores = {name: constant_scores(weight, plan.score_start) for name, weight in weights.items()}
+    return MaskedBackbone(backbone, scores, plan.threshold)
 
 
-def _score_optimizer(plan: AdaptPlan, scores: list[nn.Parameter]) -> torch.optim.Optimizer:
+def _optimizer(plan: AdaptPlan, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
     if plan.score_optimizer == "adam":
-        return torch.optim.Adam(scores, lr=plan.lr_scores, betas=(plan.score_momentum, 0.99))
-    return torch.optim.SGD(scores, lr=plan.lr_scores, momentum=plan.score_momentum)
+        return torch.optim.Adam(parameters, lr=plan.lr_scores, betas=(plan.score_momentum, 0.99))
+    return torch.optim.SGD(parameters, lr=plan.lr_scores, momentum=plan.score_momentum)

@@ -1,0 +1,62 @@
+"""What a run keeps: the best state that its judge has seen, or the base itself if nothing beat it."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from smn_cli.training.panel import Judgement
+
+
+@dataclass
+class Keeper:
+    """Remembers the best state that is above the base beyond doubt.
+
+    Attributes:
+        best_step: of that state; 0 if none was.
+        best_gain: by which the judge put it above the base.
+        tensors: of that state: masks, or for the full fine-tuning baseline weights.
+        norm_stats: of that state, if they are adapted.
+        alarms: everything that went wrong so far.
+    """
+
+    best_step: int = 0
+    best_gain: float = 0.0
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    norm_stats: dict[str, Tensor] = field(default_factory=dict)
+    alarms: list[str] = field(default_factory=list)
+
+    def consider(
+        self, step: int, judgement: Judgement, tensors: dict[str, Tensor], norm_stats: dict[str, Tensor]
+    ) -> bool:
+        """Keep a state if it is above the base, outside the interval, and above the best so far.
+
+        Returns:
+            Whether it is kept.
+        """
+        self.alarms.extend(judgement.alarms)
+        gain = judgement.difference
+        if judgement.alarms or gain.low <= 0 or gain.value <= self.best_gain:
+            return False
+        self.best_step, self.best_gain = step, gain.value
+        self.tensors = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+        self.norm_stats = {name: tensor.clone() for name, tensor in norm_stats.items()}
+        return True
+
+    @property
+    def has_collapsed(self) -> bool:
+        """Whether the run is past saving and had better stop."""
+        return bool(self.alarms)
+
+    def state(self) -> dict[str, Any]:
+        """For the checkpoint."""
+        return dict(self.__dict__)
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> "Keeper":
+        """Inverse of `state`.
+
+        Raises:
+            TypeError: fields are missing or surplus.
+        """
+        return cls(**state)

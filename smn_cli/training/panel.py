@@ -1,0 +1,199 @@
+"""Who judges a run while it lasts: held-out unlabeled images, or labeled ones if there are any."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from scipy.stats import binom
+from torch import Tensor
+from torch.nn import functional
+
+from smn_cli.data.labeled import LabeledSplit
+from smn_cli.data.loading import image_batches
+from smn_cli.data.preprocessing import Preprocessing
+from smn_cli.evaluation.compare import LabeledFeatures, Protocol, score
+from smn_cli.evaluation.features import extract_features
+from smn_cli.evaluation.health import (
+    Health,
+    PairedDifference,
+    drift,
+    effective_rank,
+    neighbours,
+    overlap,
+    paired_difference,
+    view_agreement,
+)
+
+NUM_NEIGHBOURS = 20
+NUM_BANK = 2000
+COLLAPSE_SHARE = 0.25
+"""A run whose features keep less than this share of the base's effective rank has collapsed."""
+CHANCE_LEVEL = 0.01
+"""Above this probability of a match by chance, images are taken to hold no structure."""
+
+Network = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a judge says of a network at one moment.
+
+    Attributes:
+        difference: of the judge's measure, adapted minus base, per image and averaged.
+        measures: named numbers for the log and the report.
+        alarms: in words, what is wrong and what to do; empty if all is well.
+    """
+
+    difference: PairedDifference
+    measures: dict[str, float]
+    alarms: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """One evaluation, for metrics.jsonl."""
+        return {
+            **self.measures,
+            "gain": {"value": self.difference.value, "low": self.difference.low, "high": self.difference.high},
+            "alarms": self.alarms,
+        }
+
+
+class UnlabeledJudge:
+    """The health panel: neighbours of held-out images among training images, against the teacher's.
+
+    Args:
+        held_out, bank: images; the bank may be training images.
+        preprocessing: of the working size.
+        teacher_held_out, teacher_bank: the teacher's features of the same images.
+        base: the frozen network at the working size.
+    """
+
+    def __init__(
+        self,
+        held_out: list[Path],
+        bank: list[Path],
+        preprocessing: Preprocessing,
+        teacher_held_out: Tensor,
+        teacher_bank: Tensor,
+        base: Network,
+    ) -> None:
+        self._preprocessing = preprocessing
+        self._held_out, self._bank = held_out, bank
+        self._k = min(NUM_NEIGHBOURS, max(1, len(bank) // 5))
+        self._expected = neighbours(teacher_held_out, teacher_bank, self._k)
+        self._base_features = self._embed(base)
+        self._base_overlap, self.base_health = self._measure(base, *self._base_features)
+
+    def judge(self, network: Network) -> Judgement:
+        """Compare a network with the base."""
+        held_out, bank = self._embed(network)
+        per_image, health = self._measure(network, held_out, bank)
+        return Judgement(
+            paired_difference(self._base_overlap, per_image), dict(health.to_json()), self._collapse(health)
+        )
+
+    def _embed(self, network: Network) -> tuple[Tensor, Tensor]:
+        paths = [*self._held_out, *self._bank]
+        features = extract_features(network, image_batches(paths, self._preprocessing))
+        return features[: len(self._held_out)], features[len(self._held_out) :]
+
+    def _measure(self, network: Network, held_out: Tensor, bank: Tensor) -> tuple[Tensor, Health]:
+        per_image = overlap(neighbours(held_out, bank, self._k), self._expected)
+        views = image_batches(self._held_out, self._preprocessing)
+        mirrored = extract_features(network, (_mirrored_crop(batch) for batch in views))
+        return per_image, Health(
+            neighbour_overlap=float(per_image.mean()),
+            effective_rank=effective_rank(held_out),
+            view_agreement=view_agreement(held_out, mirrored),
+            drift=drift(held_out, self._base_features[0]),
+        )
+
+    def _collapse(self, health: Health) -> list[str]:
+        base = self.base_health
+        if health.effective_rank < COLLAPSE_SHARE * base.effective_rank:
+            return [
+                f"collapse: the effective rank of the features fell from {base.effective_rank:.1f} to "
+                f"{health.effective_rank:.1f}; lower --lr-scores"
+            ]
+        if health.neighbour_overlap < base.neighbour_overlap / 2:
+            return [
+                f"ruin: the network finds {health.neighbour_overlap:.3f} of the neighbours it should, the base "
+                f"{base.neighbour_overlap:.3f}; lower --lr-scores"
+            ]
+        return []
+
+
+class LabeledJudge:
+    """k-NN accuracy on labeled images, which neither training nor the queue ever sees.
+
+    Args:
+        split: bank and queries.
+        preprocessing: of the working size.
+        base: the frozen network.
+    """
+
+    def __init__(self, split: LabeledSplit, preprocessing: Preprocessing, base: Network) -> None:
+        self._split = split
+        self._preprocessing = preprocessing
+        self._base = self._correct(base)
+
+    def judge(self, network: Network) -> Judgement:
+        """Compare a network with the base; the mean over both k counts."""
+        correct = self._correct(network)
+        measures = {name: float(right.double().mean()) for name, right in correct.items()}
+        measures |= {f"base {name}": float(right.double().mean()) for name, right in self._base.items()}
+        return Judgement(paired_difference(_mean(self._base), _mean(correct)), measures)
+
+    def _correct(self, network: Network) -> dict[str, Tensor]:
+        split = self._split
+        paths = [*split.bank_paths, *split.query_paths]
+        features = extract_features(network, image_batches(paths, self._preprocessing))
+        num_bank = len(split.bank_paths)
+        labeled = LabeledFeatures(
+            features[:num_bank], torch.tensor(split.bank_labels), features[num_bank:], torch.tensor(split.query_labels)
+        )
+        return score(labeled, Protocol()).correct
+
+
+@torch.inference_mode()
+def learnability_alarms(base: Network, images: list[Path], preprocessing: Preprocessing) -> list[str]:
+    """What can be seen before a run: images that are copies of one another, or that hold no structure.
+
+    Structure means that the left half of an image tells which right half is its own, more often than chance does.
+
+    Args:
+        base: the frozen network at the working size.
+        images: a sample of at least a few dozen.
+        preprocessing: of the working size.
+    """
+    whole, left, right = [], [], []
+    for batch in image_batches(images, preprocessing):
+        halves = batch.chunk(2, dim=3)
+        whole.append(base(batch))
+        left.append(base(_resized(halves[0], preprocessing.size)))
+        right.append(base(_resized(halves[1], preprocessing.size)))
+    rank = effective_rank(torch.cat(whole).cpu())
+    if rank < 3:
+        return [f"copies: the images are nearly all alike (effective rank {rank:.1f}); add other images"]
+    matched = view_agreement(torch.cat(left).cpu(), torch.cat(right).cpu())
+    if binom.sf(round(matched * len(images)) - 1, len(images), 1 / len(images)) > CHANCE_LEVEL:
+        return [
+            f"no structure: halves of one image match no better than chance ({matched:.3f} of {len(images)}); "
+            "are these photographs?"
+        ]
+    return []
+
+
+def _mirrored_crop(batch: Tensor) -> Tensor:
+    """Three quarters of each side from the corner, mirrored, at the old size."""
+    side = batch.shape[-1]
+    return _resized(batch[..., side // 4 :, side // 4 :].flip(-1), side)
+
+
+def _resized(batch: Tensor, size: int) -> Tensor:
+    return functional.interpolate(batch, size=(size, size), mode="bilinear", antialias=True)
+
+
+def _mean(correct: dict[str, Tensor]) -> Tensor:
+    return torch.stack([right.double() for right in correct.values()]).mean(dim=0)

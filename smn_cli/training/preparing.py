@@ -1,0 +1,128 @@
+"""Before the first step: which images train, what the frozen network says of them, who judges the run."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional
+
+from smn_cli.atomic import atomic_path
+from smn_cli.backbones.loading import Backbone
+from smn_cli.config import AdaptPlan
+from smn_cli.data.loading import image_batches
+from smn_cli.data.preprocessing import Preprocessing
+from smn_cli.evaluation.features import extract_features, on_device
+from smn_cli.training.panel import NUM_BANK, UnlabeledJudge
+from smn_cli.training.run_folder import RunFolder
+from smn_cli.training.swapped import SwappedObjective
+from smn_cli.training.teacher import TaughtObjective, make_teacher
+from smn_cli.training.trainer import Objective
+
+TEACHER_FILE = Path("checkpoint") / "teacher.safetensors"
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class ImageSplit:
+    """The images of a run: those that train, in the order that positions refer to, and those held out."""
+
+    training: list[Path]
+    held_out: list[Path]
+
+    @property
+    def bank(self) -> list[Path]:
+        """The training images that held-out ones look for neighbours among."""
+        return self.training[:NUM_BANK]
+
+
+def split_images(paths: list[Path], plan: AdaptPlan) -> ImageSplit:
+    """Hold out the plan's number of images, by its seed; with none held out, some training images judge.
+
+    A run that is shorter than one pass only keeps the images it will see.
+    """
+    order = torch.randperm(len(paths), generator=torch.Generator().manual_seed(plan.seed)).tolist()
+    shuffled = [paths[position] for position in order]
+    held_out, training = shuffled[: plan.num_holdout], shuffled[plan.num_holdout :]
+    training = training[: max(plan.num_steps, 1) * plan.batch_size]
+    return ImageSplit(training, held_out or training[-min(500, len(training) // 5 or 1) :])
+
+
+def teacher_features(
+    backbone: Backbone, images: list[Path], preprocessing: Preprocessing, *, num_workers: int, progress: Progress | None
+) -> Tensor:
+    """(N, F) mean of the unit-length features of each image and its mirror image, in half precision."""
+    device = next(backbone.model.parameters()).device
+    network = on_device(backbone.model, device)
+
+    def both(batch: Tensor) -> Tensor:
+        direct, mirrored = network(batch), network(batch.flip(-1))
+        return functional.normalize(direct.float(), dim=1) + functional.normalize(mirrored.float(), dim=1)
+
+    batches = image_batches(images, preprocessing, batch_size=64, num_workers=num_workers)
+    tick = None if progress is None else lambda done: progress(done, len(images))
+    return extract_features(both, batches, progress=tick).half()
+
+
+def look_at_images(
+    folder: RunFolder,
+    backbone: Backbone,
+    plan: AdaptPlan,
+    split: ImageSplit,
+    working: Preprocessing,
+    *,
+    num_workers: int,
+    progress: Progress | None = None,
+) -> None:
+    """Let the frozen network embed what the run needs, once, and keep it in the run folder.
+
+    Only the judges' images if the objective has codes of its own, else all of them.
+    """
+    larger = Preprocessing(plan.teacher_size, working.mean, working.std, working.interpolation)
+    training = split.training if plan.objective == "taught" else split.bank
+    embedded = teacher_features(
+        backbone, [*split.held_out, *training], larger, num_workers=num_workers, progress=progress
+    )
+    network = on_device(backbone.model, next(backbone.model.parameters()).device)
+    sample = extract_features(network, image_batches(split.bank, working, num_workers=num_workers))
+    tensors = {
+        "held_out": embedded[: len(split.held_out)].contiguous(),
+        "training": embedded[len(split.held_out) :].contiguous(),
+        "working": sample.half(),
+    }
+    with atomic_path(folder.path / TEACHER_FILE) as temporary:
+        save_file(tensors, temporary)
+
+
+def make_objective(folder: RunFolder, backbone: Backbone, plan: AdaptPlan) -> Objective:
+    """The plan's objective; call `look_at_images` first."""
+    device = next(backbone.model.parameters()).device
+    if plan.objective == "swapped":
+        return SwappedObjective(backbone.num_features, plan, device)
+    known = load_file(folder.path / TEACHER_FILE)
+    teacher = make_teacher(known["training"], known["working"], num_prototypes=plan.num_prototypes, seed=plan.seed)
+    return TaughtObjective(
+        teacher,
+        temperature=plan.temperature,
+        epsilon=plan.epsilon,
+        iterations=plan.sinkhorn_iterations,
+        device=device,
+    )
+
+
+def make_unlabeled_judge(
+    folder: RunFolder, backbone: Backbone, split: ImageSplit, working: Preprocessing
+) -> UnlabeledJudge:
+    """The health panel of a run; call `look_at_images` first."""
+    known = load_file(folder.path / TEACHER_FILE)
+    bank = split.bank
+    return UnlabeledJudge(
+        split.held_out,
+        bank,
+        working,
+        known["held_out"].float(),
+        known["training"][: len(bank)].float(),
+        on_device(backbone.model, next(backbone.model.parameters()).device),
+    )

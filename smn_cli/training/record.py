@@ -1,0 +1,136 @@
+"""What a run folder tells to later commands: its settings, its base, what it learned."""
+
+import os
+import platform
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision
+from torch import Tensor
+
+import smn_cli
+from smn_cli.adapters.fingerprint import fingerprint
+from smn_cli.backbones.loading import Backbone
+from smn_cli.config import AdaptPlan
+from smn_cli.data.checking import ImageSet
+from smn_cli.errors import CheckpointError, MismatchError
+from smn_cli.masking.binarize import binarize
+from smn_cli.training.keeping import Keeper
+from smn_cli.training.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What a run has to show for itself.
+
+    Attributes:
+        masks: bool by parameter name; all ones if nothing beat the base. Empty for the full fine-tuning baseline.
+        weights: trained weights of that baseline; empty otherwise.
+        norm_stats: adapted statistics; empty if frozen, or if nothing beat the base.
+        step, num_steps: the step that the masks are of (0 is the base), and the length of the run.
+        is_finished: whether the run has ended.
+        alarms: what went wrong, in words.
+    """
+
+    masks: dict[str, Tensor]
+    weights: dict[str, Tensor]
+    norm_stats: dict[str, Tensor]
+    step: int
+    num_steps: int
+    is_finished: bool
+    alarms: tuple[str, ...]
+
+
+def read_learned(folder: RunFolder) -> Learned:
+    """What a run's last checkpoint holds: its best state if it keeps the best, else its last.
+
+    Raises:
+        CheckpointError: the folder is damaged.
+    """
+    plan = plan_of(folder.read_config(), folder)
+    state = folder.load_state()
+    try:
+        trainer, keeper = state["trainer"], Keeper.from_state(state["keeper"])
+        trained, step = dict(trainer["trained"]), int(trainer["step"])
+        norm_stats = dict(trainer["norm_stats"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder.path / 'checkpoint'} is incomplete: {error}") from None
+    is_finished = step >= plan.num_steps or bool(keeper.alarms)
+    if plan.keep == "best" and plan.train != "head":
+        step, norm_stats, trained_or_masks = keeper.best_step, keeper.norm_stats, keeper.tensors
+    else:
+        trained_or_masks = trained if plan.train == "full" else _binarized(trained, plan)
+    masks, weights = (trained_or_masks, {}) if plan.train != "full" else ({}, trained_or_masks)
+    if plan.train != "full" and not masks:
+        masks = {name: torch.ones_like(tensor, dtype=torch.bool) for name, tensor in trained.items()}
+    return Learned(masks, weights, norm_stats, step, plan.num_steps, is_finished, tuple(keeper.alarms))
+
+
+def plan_of(config: dict[str, Any], folder: RunFolder) -> AdaptPlan:
+    """The plan in a run's config.
+
+    Raises:
+        CheckpointError: it is incomplete.
+    """
+    try:
+        return AdaptPlan.from_json(config["plan"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"the plan in {folder.path} is incomplete or of another version: {error}") from None
+
+
+def check_run_base(config: dict[str, Any], backbone: Backbone) -> None:
+    """Refuse a backbone other than the one a run was started with.
+
+    Raises:
+        MismatchError: the digests differ.
+    """
+    found = fingerprint(backbone.model.state_dict()).digest
+    if found != config.get("base_digest"):
+        raise MismatchError(
+            f"this base is not the one the run was started with ({found[:12]}... instead of "
+            f"{str(config.get('base_digest'))[:12]}...): give the same --weights"
+        )
+
+
+def describe_run(
+    backbone: Backbone,
+    plan: AdaptPlan,
+    images: ImageSet,
+    *,
+    weights: str,
+    base_digest: str,
+    device: str,
+) -> dict[str, Any]:
+    """The content of config.json, but for the preprocessing."""
+    return {
+        "arch": backbone.arch,
+        "tag": backbone.tag,
+        "weights": str(Path(weights).resolve()) if weights else "",
+        "base_digest": base_digest,
+        "plan": plan.to_json(),
+        "images": {"good": len(images.good), "bad": len(images.bad)},
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "versions": versions(),
+        "platform": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions that a result depends on."""
+    return {
+        "smn": smn_cli.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "timm": version("timm"),
+        "numpy": np.__version__,
+    }
+
+
+def _binarized(scores: dict[str, Tensor], plan: AdaptPlan) -> dict[str, Tensor]:
+    return {name: binarize(tensor, plan.threshold) for name, tensor in scores.items()}
