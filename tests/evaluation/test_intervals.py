@@ -1,0 +1,110 @@
+"""Gains against the exact bootstrap distribution, and the verdict that follows from their intervals."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from smn_cli.evaluation.intervals import Gain, overall_verdict, paired_gain
+
+
+def answers(num_lost: int, num_kept: int, num_won: int) -> tuple[Tensor, Tensor]:
+    """Base and adapted answers: so many right before only, alike in both, right after only."""
+    kept = [number % 2 == 0 for number in range(num_kept)]
+    base = [True] * num_lost + kept + [False] * num_won
+    adapted = [False] * num_lost + kept + [True] * num_won
+    return torch.tensor(base), torch.tensor(adapted)
+
+
+def binomial_quantile(n: int, p: float, level: float) -> int:
+    """Smallest count whose cumulative probability reaches the level."""
+    total = 0.0
+    for count in range(n + 1):
+        total += math.comb(n, count) * p**count * (1 - p) ** (n - count)
+        if total >= level:
+            return count
+    return n
+
+
+@pytest.mark.parametrize(("num_kept", "num_won"), [(60, 40), (10, 10), (95, 5), (3, 1)])
+def test_with_wins_only_the_interval_is_that_of_the_binomial(num_kept: int, num_won: int) -> None:
+    total = num_kept + num_won
+    gain = paired_gain(*answers(0, num_kept, num_won), num_resamples=200_000)
+    low, high = (binomial_quantile(total, num_won / total, level) / total for level in (0.025, 0.975))
+    assert gain.value == num_won / total
+    # a bootstrap of 200,000 draws may land one count beside the exact quantile
+    assert abs(gain.low - low) <= 1.0001 / total
+    assert abs(gain.high - high) <= 1.0001 / total
+
+
+def test_for_many_images_the_interval_is_that_of_the_normal_law() -> None:
+    gain = paired_gain(*answers(1000, 7000, 2000), num_resamples=100_000)
+    deviation = math.sqrt((0.3 - 0.1**2) / 10_000)  # of a mean of differences -1, 0, 1 with shares .1, .7, .2
+    assert gain.value == 0.1
+    # the standard error of a 2.5 % quantile of 100,000 draws is .8 % of the deviation
+    assert gain.low == pytest.approx(0.1 - 1.96 * deviation, abs=0.04 * deviation)
+    assert gain.high == pytest.approx(0.1 + 1.96 * deviation, abs=0.04 * deviation)
+
+
+def test_a_lower_level_gives_a_narrower_interval() -> None:
+    wide, narrow = (paired_gain(*answers(100, 700, 200), level=level) for level in (0.95, 0.5))
+    assert wide.low < narrow.low < 0.1 < narrow.high < wide.high
+
+
+def test_only_pairs_count_so_images_alike_in_both_may_be_right_or_wrong() -> None:
+    base, adapted = answers(5, 40, 9)
+    agrees = base == adapted
+    assert paired_gain(base | agrees, adapted | agrees) == paired_gain(base, adapted)
+
+
+def test_swapping_the_networks_mirrors_value_and_interval() -> None:
+    base, adapted = answers(13, 60, 31)
+    forwards, backwards = paired_gain(base, adapted), paired_gain(adapted, base)
+    assert backwards.value == -forwards.value
+    # each side has its own draws: a count or two apart
+    assert backwards.low == pytest.approx(-forwards.high, abs=2 / 104)
+    assert backwards.high == pytest.approx(-forwards.low, abs=2 / 104)
+
+
+def test_the_order_of_the_images_and_a_second_call_change_nothing() -> None:
+    base, adapted = answers(13, 60, 31)
+    shuffled = torch.randperm(len(base))
+    assert paired_gain(base[shuffled], adapted[shuffled]) == paired_gain(base, adapted)
+
+
+@pytest.mark.parametrize("num_images", [1, 2, 99])
+def test_equal_answers_give_no_gain_and_no_doubt(num_images: int) -> None:
+    right = torch.arange(num_images) % 2 == 0
+    assert paired_gain(right, right) == Gain(0.0, 0.0, 0.0)
+
+
+def test_all_won_is_certain() -> None:
+    assert paired_gain(torch.zeros(7, dtype=torch.bool), torch.ones(7, dtype=torch.bool)) == Gain(1.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [(0.01, 0.2, "better"), (0.0, 0.2, "same"), (-0.1, 0.1, "same"), (-0.2, 0.0, "same"), (-0.2, -0.01, "worse")],
+)
+def test_a_gain_is_judged_by_whether_its_interval_leaves_out_zero(low: float, high: float, verdict: str) -> None:
+    assert Gain((low + high) / 2, low, high).verdict == verdict
+
+
+BETTER, SAME, WORSE = Gain(0.1, 0.05, 0.2), Gain(0.0, -0.1, 0.1), Gain(-0.1, -0.2, -0.05)
+
+
+@pytest.mark.parametrize(
+    ("gains", "verdict"),
+    [
+        ([BETTER], "better"),
+        ([SAME], "same"),
+        ([WORSE], "worse"),
+        ([SAME, BETTER], "better"),
+        ([BETTER, WORSE], "worse"),
+        ([SAME, WORSE], "worse"),
+        ([SAME, SAME], "same"),
+    ],
+)
+def test_one_worse_metric_makes_the_whole_worse(gains: list[Gain], verdict: str) -> None:
+    assert overall_verdict({str(number): gain for number, gain in enumerate(gains)}) == verdict

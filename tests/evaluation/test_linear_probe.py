@@ -1,0 +1,81 @@
+"""The linear probe separates what can be separated, whatever the labels and the scale."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from smn_cli.evaluation.linear_probe import linear_probe_predict
+
+
+def blobs(num_classes: int, per_class: int, *, seed: int, spread: float = 0.3) -> tuple[Tensor, Tensor]:
+    """Clouds around the unit vectors, far enough from each other to be separated."""
+    labels = torch.arange(num_classes).repeat_interleave(per_class)
+    noise = torch.randn(len(labels), 8, generator=torch.Generator().manual_seed(seed))
+    return torch.eye(8)[labels] * 3 + noise * spread, labels
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 8])
+def test_separable_classes_are_all_right(num_classes: int) -> None:
+    bank, bank_labels = blobs(num_classes, 30, seed=0)
+    queries, query_labels = blobs(num_classes, 20, seed=1)
+    assert torch.equal(linear_probe_predict(bank, bank_labels, queries), query_labels)
+
+
+def test_labels_that_the_bank_lacks_are_skipped() -> None:
+    bank, labels = blobs(3, 30, seed=0)
+    queries, query_labels = blobs(3, 20, seed=1)
+    names = torch.tensor([2, 5, 9])
+    assert torch.equal(linear_probe_predict(bank, names[labels], queries), names[query_labels])
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e4])
+def test_the_scale_of_the_features_does_not_matter(scale: float) -> None:
+    bank, labels = blobs(4, 30, seed=0, spread=2.5)
+    queries, _ = blobs(4, 100, seed=1, spread=2.5)
+    expected = linear_probe_predict(bank, labels, queries)
+    found = linear_probe_predict(bank * scale, labels, queries * scale)
+    assert int((found != expected).sum()) <= 2  # rounding may tip a query on the border
+
+
+def fit_slowly(bank: Tensor, labels: Tensor, queries: Tensor, *, penalty: float) -> Tensor:
+    """Minimise mean cross-entropy + penalty / (2 N) x |W|^2 (section 4) in float64, far from scikit-learn."""
+    scale = bank.double().square().mean().sqrt()
+    inputs, targets = bank.double() / scale, labels
+    weight = torch.zeros(int(labels.max()) + 1, bank.shape[1], dtype=torch.float64, requires_grad=True)
+    bias = torch.zeros(len(weight), dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=500, line_search_fn="strong_wolfe")
+
+    def closure() -> float:
+        optimizer.zero_grad()
+        loss = functional.cross_entropy(inputs @ weight.T + bias, targets)
+        loss = loss + penalty / (2 * len(inputs)) * weight.square().sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return float(loss.detach())
+
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    return ((queries.double() / scale) @ weight.T + bias).argmax(dim=1).detach()
+
+
+def test_the_fit_is_that_of_the_paper_with_its_penalty() -> None:
+    bank, labels = blobs(3, 20, seed=0, spread=2.5)
+    queries, _ = blobs(3, 200, seed=1, spread=2.5)
+    papers, heavy = (fit_slowly(bank, labels, queries, penalty=penalty) for penalty in (0.01, 10.0))
+    # both stop short of the exact minimum, which tips a few queries on the border
+    assert int((linear_probe_predict(bank, labels, queries) != papers).sum()) <= 3
+    assert int((linear_probe_predict(bank, labels, queries, c=0.1) != heavy).sum()) <= 3
+    assert int((papers != heavy).sum()) > 20
+
+
+def test_features_of_zeros_give_the_larger_class() -> None:
+    labels = torch.tensor([0, 1, 1])
+    assert linear_probe_predict(torch.zeros(3, 4), labels, torch.zeros(2, 4)).tolist() == [1, 1]
+
+
+def test_a_fit_cut_short_is_used_without_a_warning() -> None:
+    bank, labels = blobs(4, 30, seed=0, spread=2.5)
+    found = linear_probe_predict(bank, labels, bank, max_iterations=1)
+    assert found.dtype == torch.int64
+    # one step of descent already beats chance (a quarter) by far
+    assert np.mean((found == labels).numpy()) > 0.6
