@@ -64,7 +64,7 @@ def _load(path: Path) -> Any:
             warnings.simplefilter("ignore")  # on TorchScript archives, which are refused
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler raises anything on hostile bytes; all of it means the same to the user
-        reason = _why_not_loaded(error)
+        reason = _why_not_loaded(start, error)
         raise FileError(
             f"{path} cannot be opened as weights ({reason}): save its state dict as .safetensors or with torch.save"
         ) from None
@@ -81,11 +81,12 @@ def _named_tensors(content: Any) -> dict[str, Tensor]:
     return {name: value for name, value in items if isinstance(name, str) and isinstance(value, Tensor)}
 
 
-def _why_not_loaded(error: Exception) -> str:
+def _why_not_loaded(start: bytes, error: Exception) -> str:
+    if not start.startswith((b"PK", b"\x80")):  # a zip archive, or a pickle as older versions of torch wrote it
+        return "it is no PyTorch file"
     if "weights_only" in str(error):
         return "it holds Python objects besides tensors"
-    # torch's own errors start with what is wrong; the unpickler's are bare opcodes
-    return _line(error).partition(". ")[0] if isinstance(error, RuntimeError) else "it is no PyTorch file"
+    return _line(error).partition(". ")[0]
 
 
 def _line(error: Exception) -> str:
