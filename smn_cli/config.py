@@ -234,13 +234,14 @@ class AdaptPlan:
         return cls(**plain)
 
 
-def make_plan(options: AdaptOptions, num_images: int, *, native_size: int = 224) -> AdaptPlan:
+def make_plan(options: AdaptOptions, num_images: int, *, native_size: int = 224, on_cpu: bool = True) -> AdaptPlan:
     """Resolve options into a plan for `num_images` images.
 
     Args:
         options: what was asked for.
         num_images: usable images.
         native_size: side of the images that the backbone was trained on, in pixels.
+        on_cpu: whether training has to be cheap.
 
     Raises:
         DataError: fewer images than one batch.
@@ -260,7 +261,7 @@ def make_plan(options: AdaptOptions, num_images: int, *, native_size: int = 224)
     if recipe.scores_wait_for_head:
         head_steps = min(max(2 * steps_per_epoch, 60), 200, num_steps // 2)
         reasons["head_steps"] = "two epochs, at least 60, at most 200 steps: an untrained head teaches the mask noise"
-    views = _views(options, recipe)
+    views = _views(options, recipe, _working_size(options, native_size, on_cpu, reasons))
     default_lr = recipe.lr_tuned if options.train == "full" else recipe.lr_scores
     return AdaptPlan(
         recipe=options.recipe,
@@ -347,12 +348,28 @@ def _teacher_size(options: AdaptOptions, size: int, native_size: int, reasons: d
     return max(size, min(2 * size, native_size))
 
 
-def _views(options: AdaptOptions, recipe: Recipe) -> ViewPlan:
-    views = recipe.views
+def _working_size(options: AdaptOptions, native_size: int, on_cpu: bool, reasons: dict[str, str]) -> int:
     if options.size is not None:
-        # local views keep their share of the global ones; 32 px is the stride of nearly every backbone
-        local = max(32, round(views.local_size * options.size / views.global_size / 32) * 32)
-        views = replace(views, global_size=options.size, local_size=local)
+        return options.size
+    if options.recipe == "paper":
+        return 224
+    if on_cpu and native_size > CPU_SIZE:
+        reasons["views.global_size"] = (
+            f"what a CPU trains at in minutes; use the adapted network at this size too, or give --size {native_size}"
+        )
+        return CPU_SIZE
+    reasons["views.global_size"] = "the size that the backbone was trained at"
+    return native_size
+
+
+CPU_SIZE = 64
+"""Working size on a CPU, in pixels: a twelfth of the work of 224 px."""
+
+
+def _views(options: AdaptOptions, recipe: Recipe, size: int) -> ViewPlan:
+    # local views keep their share of the global ones; 32 px is the stride of nearly every backbone
+    local = max(32, round(recipe.views.local_size * size / recipe.views.global_size / 32) * 32)
+    views = replace(recipe.views, global_size=size, local_size=local)
     if options.local_views is not None:
         views = replace(views, num_local=options.local_views)
     return views

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -164,7 +165,7 @@ def _explain(output: "Output", session: "Session") -> None:
         f"normalisation statistics {'adapted and carried' if plan.norm_stats == 'adapt' else 'frozen'}"
     )
     for name, reason in plan.reasons.items():
-        output.talk(f"  {name} {getattr(plan, name)}: {reason}")
+        output.talk(f"  {name.rpartition('.')[2]} {attrgetter(name)(plan)}: {reason}")
 
 
 def _train(output: "Output", session: "Session") -> dict[str, Any]:

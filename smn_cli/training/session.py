@@ -112,7 +112,8 @@ class Session:
             UsageError, DataError, BackboneError: the folder, the images or the sizes do not do.
         """
         options = options or RunOptions()
-        plan = make_plan(wishes, len(images.good), native_size=backbone.native_size)
+        on_cpu = options.device.startswith("cpu")
+        plan = make_plan(wishes, len(images.good), native_size=backbone.native_size, on_cpu=on_cpu)
         local = {plan.views.local_size} if plan.views.num_local else set()
         place(backbone, options.device)
         check_sizes(backbone, sorted({plan.views.global_size, plan.teacher_size} | local))
