@@ -1,0 +1,79 @@
+"""A file is written whole or not at all."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from smn_cli.adapters.adapter import load_adapter
+from smn_cli.atomic import atomic_path, write_atomically
+from tests.adapters.forging import toy_adapter
+
+
+class PowerCut(BaseException):
+    """Not an Exception, as a Ctrl-C is not."""
+
+
+def names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+@pytest.mark.parametrize("failure", [OSError, PowerCut, KeyboardInterrupt])
+def test_a_failing_write_leaves_the_old_file_and_no_temporary(failure: type[BaseException], tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(b"old")
+
+    def write_half() -> None:
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(b"ne")
+            raise failure
+
+    with pytest.raises(failure):
+        write_half()
+    assert path.read_bytes() == b"old"
+    assert names(tmp_path) == ["a.safetensors"]
+
+
+def test_a_failing_first_write_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(TypeError):
+        write_atomically(tmp_path / "a", "no bytes")  # type: ignore[arg-type]
+    assert names(tmp_path) == []
+
+
+def test_until_the_block_ends_the_old_file_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(b"new")
+        assert path.read_bytes() == b"old"
+        assert temporary.parent == path.parent  # or the last step would be a copy
+    assert path.read_bytes() == b"new"
+
+
+def test_a_target_that_cannot_be_replaced_leaves_no_temporary(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    with pytest.raises(OSError, match="a"):
+        write_atomically(tmp_path / "a", b"new")
+    assert names(tmp_path) == ["a"]
+    with pytest.raises(OSError, match="No such file"):
+        write_atomically(tmp_path / "none" / "a", b"new")
+    assert names(tmp_path) == ["a"]
+
+
+def test_the_file_has_the_permissions_that_the_user_asked_for(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write_atomically(tmp_path / "a", b"new")
+    finally:
+        assert os.umask(before) == 0o027
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o640
+
+
+def test_saving_an_adapter_replaces_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    toy_adapter("lzma").save(path)
+    toy_adapter("bits").save(path)
+    assert load_adapter(path).header.codec == "bits"
+    assert path.read_bytes() == toy_adapter("bits").to_bytes()
+    assert names(tmp_path) == ["a.safetensors"]

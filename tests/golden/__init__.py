@@ -1,0 +1,1 @@
+"""Golden files and the script that made them."""

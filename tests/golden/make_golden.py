@@ -1,0 +1,88 @@
+"""Makes the golden adapter files of format version 1: `python -m tests.golden.make_golden`.
+
+The files that are here stay as they are for ever: every later smn reads them. Run this only to add files for a codec
+that is new; it leaves alone what exists. All values come from integer formulas, so that they are the same anywhere.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from smn_cli.adapters.adapter import Adapter, make_adapter
+
+FOLDER = Path(__file__).parent
+SHAPES: dict[str, tuple[int, ...]] = {
+    "stem.weight": (4, 3, 3, 3),
+    "norm.weight": (4,),
+    "norm.bias": (4,),
+    "norm.running_mean": (4,),
+    "norm.running_var": (4,),
+    "blocks.0.weight": (9, 4, 1, 1),
+    "blocks.10.weight": (5, 9),
+    "blocks.10.bias": (5,),
+}
+MASKED = ("stem.weight", "blocks.0.weight", "blocks.10.weight")
+FILES = {
+    "v1_bits.safetensors": ("bits", False),
+    "v1_lzma.safetensors": ("lzma", False),
+    "v1_bits_norm_stats.safetensors": ("bits", True),
+    "v1_lzma_norm_stats.safetensors": ("lzma", True),
+}
+
+
+def _numbers(name: str) -> np.ndarray:
+    """Pseudorandom integers below 2^16 in a tensor's shape: a linear congruence started at its place in SHAPES."""
+    state, numbers = 12345 + list(SHAPES).index(name), []
+    for _ in range(int(np.prod(SHAPES[name]))):
+        state = (1103515245 * state + 12345) % (1 << 31)
+        numbers.append(state >> 15)
+    return np.array(numbers).reshape(SHAPES[name])
+
+
+def base() -> dict[str, Tensor]:
+    """The base, as it stands in base.safetensors: multiples of 1/65536 around zero, variances above it."""
+    state = {name: torch.from_numpy(((_numbers(name) - 32768) / 65536).astype(np.float32)) for name in SHAPES}
+    state["norm.running_var"] += 1
+    return {**state, "norm.num_batches_tracked": torch.tensor(11)}
+
+
+def masks() -> dict[str, Tensor]:
+    """A weight is cut where its number, divided by 7, leaves 3."""
+    return {name: torch.from_numpy(_numbers(name) % 7 != 3) for name in MASKED}
+
+
+def statistics() -> dict[str, Tensor]:
+    """The base's statistics, halved and a third added."""
+    third = torch.tensor(np.float32(1) / np.float32(3))
+    return {name: tensor / 2 + third for name, tensor in base().items() if "running" in name}
+
+
+def golden_adapter(codec: str, *, has_norm_stats: bool) -> Adapter:
+    """The adapter that a golden file holds."""
+    return make_adapter(
+        base(),
+        masks(),
+        arch="golden",
+        tag="v1",
+        codec=codec,
+        norm_stats=statistics() if has_norm_stats else None,
+        preprocessing={"size": 32, "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25], "interpolation": "bicubic"},
+        provenance={"smn": "0.1.0", "num_images": 24, "note": "caf\u00e9 \u2713"},
+    )
+
+
+def main() -> None:
+    """Write what is missing."""
+    contents = {"base.safetensors": save(base())}
+    for name, (codec, has_norm_stats) in FILES.items():
+        contents[name] = golden_adapter(codec, has_norm_stats=has_norm_stats).to_bytes()
+    for name, content in contents.items():
+        if not (FOLDER / name).exists():
+            (FOLDER / name).write_bytes(content)
+
+
+if __name__ == "__main__":
+    main()
