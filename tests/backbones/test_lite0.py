@@ -69,7 +69,6 @@ def test_the_real_network_knows_a_palace_and_a_flower(lite0_file: Path) -> None:
         logits = backbone.model(images) @ backbone.classifier["classifier.weight"].T
     palace, flower = (logits + backbone.classifier["classifier.bias"]).topk(5).indices.tolist()
     # ImageNet's classes: 698 palace, 832 stupa, 663 monastery; 985 daisy, 308 fly, 309 bee, 738 pot
-    print(palace, flower)
     assert {698, 832, 663} & set(palace)
     assert {985, 308, 309, 738} & set(flower)
 

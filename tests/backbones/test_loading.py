@@ -123,20 +123,18 @@ def test_a_half_precision_file_becomes_float32_of_the_same_values(tmp_path: Path
     ("arch", "hint"),
     [
         ("resnet5O", "resnet50"),
-        ("efficientnet_lite0", "efficientnet_lite0"),
+        ("my_efficientnet_lite0", "efficientnet_lite0"),
         ("vit_bse_patch16_224", "vit_base_patch16"),
     ],
 )
 def test_an_unknown_name_suggests_near_ones(arch: str, hint: str) -> None:
-    if timm.is_model(arch):
-        arch = "f_" + arch
     with pytest.raises(BackboneError, match=rf"--arch {arch} is not a timm model: did you mean .*{hint}"):
         load_backbone(arch)
 
 
 def test_a_name_near_none_says_where_the_names_are() -> None:
-    with pytest.raises(BackboneError, match=r"--arch \?\?\?\? is not a timm model: see timm\.list_models"):
-        load_backbone("????")
+    with pytest.raises(BackboneError, match=r"--arch zzzqqq is not a timm model: see timm\.list_models"):
+        load_backbone("zzzqqq")
 
 
 def test_an_unreachable_hub_is_one_clear_error() -> None:
