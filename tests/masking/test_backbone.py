@@ -32,6 +32,10 @@ def build(arch: str) -> nn.Module:
     full = random_weights(arch)
     fitting = {k: full[k] for k, v in model.state_dict().items() if k in full and full[k].shape == v.shape}
     model.load_state_dict({**model.state_dict(), **fitting})
+    for layer in normalisation_layers(model).values():
+        scale = layer.get_parameter("weight")
+        if not scale.any():  # timm's ResNets start with silent branches, in which no mask could be seen
+            nn.init.constant_(scale, 0.5)
     return model.eval()
 
 
@@ -87,8 +91,7 @@ def test_forward_and_backward_leave_every_parameter_and_buffer_untouched(arch: s
     assert all(parameter.grad is None for parameter in model.parameters())
     gradients = [scores.grad for scores in masked.trained.values() if scores.grad is not None]
     assert len(gradients) == len(masked.trained)
-    # a random ResNet's residual branches end in a zero, so some gradients are zero
-    assert sum(bool(gradient.any()) for gradient in gradients) > len(gradients) // 2
+    assert all(bool(gradient.any()) for gradient in gradients)
 
 
 def test_scores_are_the_backbones_own_and_not_the_callers() -> None:
