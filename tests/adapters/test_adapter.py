@@ -172,6 +172,16 @@ def test_remove_without_apply_does_nothing() -> None:
     assert same(snapshot(model), before)
 
 
+def test_a_second_remove_leaves_alone_what_was_loaded_since() -> None:
+    model = backbone(RESNET)
+    adapter = adapter_for(model)
+    adapter.remove(adapter.apply(model))
+    model.load_state_dict(random_weights(RESNET, seed=7), strict=False)
+    since = snapshot(model)
+    adapter.remove(model)
+    assert same(snapshot(model), since)
+
+
 def test_a_refused_adapter_leaves_the_network_at_its_base() -> None:
     model = backbone(CONVNET)
     before = snapshot(model)
