@@ -1,0 +1,56 @@
+"""Three runs that must end in the identity mask, each with its alarm.
+
+    python benchmarks/do_no_harm.py --work FOLDER
+
+Pure noise; 64 copies of one image; a score learning rate a thousand times too high on scikit-learn's digits.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from smn_cli.backbones.packaged import LITE0_ARCH, lite0_weights
+from smn_cli.data.digits import write_digits
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, required=True)
+    work = parser.parse_args().work
+    generator = np.random.default_rng(0)
+    noise, copies, digits = work / "noise", work / "copies", work / "digits"
+    for folder in (noise, copies):
+        folder.mkdir(parents=True, exist_ok=True)
+    for number in range(256):
+        Image.fromarray(generator.integers(0, 256, (96, 96, 3), dtype=np.uint8)).save(noise / f"{number}.png")
+    write_digits(digits)
+    picture = Image.open(next(digits.rglob("*.png")))
+    for number in range(64):
+        picture.save(copies / f"{number}.png")
+    for name, folder, extra in (
+        ("pure noise", noise, []),
+        ("64 copies of one image", copies, []),
+        ("score learning rate x 1000", digits / "train", ["--lr-scores", "30", "--steps", "100"]),
+    ):
+        report(name, folder, work, extra)
+
+
+def report(name: str, images: Path, work: Path, extra: list[str]) -> None:
+    words = ["adapt", str(images), "--arch", LITE0_ARCH, "--weights", str(lite0_weights()), "--out", str(work / "run")]
+    command = [sys.executable, "-m", "smn_cli", *words, "--overwrite", "--json", "-", *extra]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    result = json.loads(done.stdout)
+    print(
+        f"| {name} | {'identity' if result['identity'] else 'MASK KEPT'} | {result['steps']} "
+        f"| {'; '.join(result['alarms'])} | {result['seconds']:.0f} |",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()
