@@ -72,7 +72,7 @@ def main(arguments: list[str] | None = None) -> None:
     except SmnError as error:
         code = _fail(str(error), error.exit_code, words)
     except _USAGE_ERROR as error:
-        code = _fail(f"{error.format_message()} See smn --help.", 2, words)
+        code = _fail(f"{error.format_message().rstrip('.')}. See smn --help.", 2, words)
     except (KeyboardInterrupt, typer.Abort):
         code = _fail("interrupted; nothing more was written", 130, words)
     except BrokenPipeError:

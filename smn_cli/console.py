@@ -47,8 +47,8 @@ class Output:
         self._talk.print(line, markup=False)
 
     def result(self, line: str) -> None:
-        """A line of the result."""
-        self._results.print(line, markup=False)
+        """A line of the result; what a hostile file may have put in it cannot steer the terminal."""
+        self._results.print("".join(c if c.isprintable() else "?" for c in line), markup=False)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """A result as a table; the first column is text, the others are numbers."""

@@ -101,7 +101,7 @@ def _networks(
     from smn_cli.adapters.adapter import load_adapter
     from smn_cli.api import backbone_for, change_of_run, preprocessing_for
     from smn_cli.backbones.loading import load_backbone
-    from smn_cli.data.preprocessing import Preprocessing
+    from smn_cli.training.record import preprocessing_in
     from smn_cli.training.run_folder import RunFolder
     from smn_cli.training.session import preprocessing_of
 
@@ -113,7 +113,7 @@ def _networks(
         folder = RunFolder.open(run)
         config = folder.read_config()
         backbone = load_backbone(str(config["arch"]), weights or config["weights"] or None)
-        change, preprocessing = change_of_run(folder, backbone), Preprocessing.from_json(config["preprocessing"])
+        change, preprocessing = change_of_run(folder, backbone), preprocessing_in(config, folder)
     else:
         backbone = load_backbone(str(arch), weights)
         return None, backbone, preprocessing_of(backbone, size or backbone.native_size)

@@ -1,8 +1,9 @@
 """How well an adapted network does, told from unlabeled images alone.
 
 The measuring rod is the frozen network on larger views, the teacher: at a higher resolution, with both mirror images,
-it knows better than the base at the working size which images are alike. An adapted network that finds more of the
-teacher's neighbours than the base does has come nearer to it; one that has collapsed finds none.
+it knows better than the base at the working size which images are alike. An adapted network whose nearest images are
+more alike to the teacher than the base's are has come nearer to it; one that has collapsed picks any. How well this
+agrees with labels is measured in docs/log.md.
 """
 
 from dataclasses import asdict, dataclass
@@ -12,19 +13,23 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+NEIGHBOUR_TEMPERATURE = 0.1
+
 
 @dataclass(frozen=True)
 class Health:
     """The panel, measured on held-out images.
 
     Attributes:
-        neighbour_overlap: mean share of the teacher's nearest images that are among the network's own, 0 to 1.
+        neighbour_likeness: how alike the teacher finds each image and its nearest ones here, -1 to 1.
+        teacher_nearness: mean cosine of centred features to the teacher's of the same image, -1 to 1.
         effective_rank: RankMe, exp of the entropy of the singular values; 1 is collapse to a line.
         view_agreement: share of images whose mirrored crop is nearest to the image itself, 0 to 1.
         drift: 1 - mean cosine to the frozen network's features of the same image, 0 to 2.
     """
 
-    neighbour_overlap: float
+    neighbour_likeness: float
+    teacher_nearness: float
     effective_rank: float
     view_agreement: float
     drift: float
@@ -34,15 +39,26 @@ class Health:
         return asdict(self)
 
 
-def neighbours(queries: Tensor, bank: Tensor, k: int) -> Tensor:
-    """(Q, k) indices of the nearest of the bank by cosine; k at most the bank's size."""
+def centred(features: Tensor, mean: Tensor) -> Tensor:
+    """(N, F) features to unit length, less `mean` (F,), to unit length again."""
+    return functional.normalize(functional.normalize(features.float(), dim=1) - mean, dim=1)
+
+
+def neighbour_likeness(queries: Tensor, bank: Tensor, teacher_likeness: Tensor, *, k: int) -> Tensor:
+    """How alike the teacher finds each query and the images that a network calls its nearest.
+
+    Args:
+        queries, bank: (Q, F) and (N, F) features of a network.
+        teacher_likeness: (Q, N) cosines of the teacher's centred features.
+        k: neighbours, weighted by exp(cosine / 0.1) as in the k-NN vote; at most N.
+
+    Returns:
+        (Q,) in [-1, 1].
+    """
     similarities = functional.normalize(queries.float(), dim=1) @ functional.normalize(bank.float(), dim=1).T
-    return similarities.topk(min(k, len(bank)), dim=1).indices
-
-
-def overlap(found: Tensor, expected: Tensor) -> Tensor:
-    """(Q,) share of each row of `expected` (Q, k) that is in the same row of `found` (Q, m)."""
-    return (expected[:, :, None] == found[:, None, :]).any(dim=2).double().mean(dim=1)
+    nearest, indices = similarities.topk(min(k, len(bank)), dim=1)
+    weights = functional.softmax(nearest / NEIGHBOUR_TEMPERATURE, dim=1)
+    return (weights * teacher_likeness.gather(1, indices)).sum(dim=1)
 
 
 def effective_rank(features: Tensor) -> float:
@@ -57,8 +73,8 @@ def effective_rank(features: Tensor) -> float:
 
 def view_agreement(features: Tensor, other_view: Tensor) -> float:
     """Share of images (N, F) that are nearest to their own other view (N, F) among all other views."""
-    own = torch.arange(len(features))
-    return float((neighbours(features, other_view, 1)[:, 0] == own).double().mean())
+    similarities = functional.normalize(features.float(), dim=1) @ functional.normalize(other_view.float(), dim=1).T
+    return float((similarities.argmax(dim=1) == torch.arange(len(features))).double().mean())
 
 
 def drift(features: Tensor, base_features: Tensor) -> float:

@@ -36,7 +36,7 @@ class Keeper:
         """
         self.alarms.extend(judgement.alarms)
         gain = judgement.difference
-        if judgement.alarms or gain.low <= 0 or gain.value <= self.best_gain:
+        if judgement.alarms or not judgement.is_sound or gain.low <= 0 or gain.value <= self.best_gain:
             return False
         self.best_step, self.best_gain = step, gain.value
         self.tensors = {name: tensor.detach().clone() for name, tensor in tensors.items()}

@@ -18,10 +18,10 @@ from smn_cli.evaluation.features import extract_features
 from smn_cli.evaluation.health import (
     Health,
     PairedDifference,
+    centred,
     drift,
     effective_rank,
-    neighbours,
-    overlap,
+    neighbour_likeness,
     paired_difference,
     view_agreement,
 )
@@ -41,12 +41,14 @@ class Judgement:
     """What a judge says of a network at one moment.
 
     Attributes:
-        difference: of the judge's measure, adapted minus base, per image and averaged.
+        difference: of the judge's measure, adapted minus base, over the judge's images.
+        is_sound: whether nothing else speaks against the network.
         measures: named numbers for the log and the report.
         alarms: in words, what is wrong and what to do; empty if all is well.
     """
 
     difference: PairedDifference
+    is_sound: bool
     measures: dict[str, float]
     alarms: list[str] = field(default_factory=list)
 
@@ -54,18 +56,19 @@ class Judgement:
         """One evaluation, for metrics.jsonl."""
         return {
             **self.measures,
+            "is_sound": self.is_sound,
             "gain": {"value": self.difference.value, "low": self.difference.low, "high": self.difference.high},
             "alarms": self.alarms,
         }
 
 
 class UnlabeledJudge:
-    """The health panel: neighbours of held-out images among training images, against the teacher's.
+    """The health panel: what the teacher thinks of the neighbours that a network finds for held-out images.
 
     Args:
         held_out, bank: images; the bank may be training images.
         preprocessing: of the working size.
-        teacher_held_out, teacher_bank: the teacher's features of the same images.
+        teacher_held_out, teacher_bank: (H, F) and (N, F) features of the teacher for the same images.
         base: the frozen network at the working size.
     """
 
@@ -81,17 +84,19 @@ class UnlabeledJudge:
         self._preprocessing = preprocessing
         self._held_out, self._bank = held_out, bank
         self._k = min(NUM_NEIGHBOURS, max(1, len(bank) // 5))
-        self._expected = neighbours(teacher_held_out, teacher_bank, self._k)
+        teacher_mean = functional.normalize(teacher_bank.float(), dim=1).mean(dim=0)
+        self._teacher = centred(teacher_held_out, teacher_mean)
+        self._likeness = self._teacher @ centred(teacher_bank, teacher_mean).T
         self._base_features = self._embed(base)
-        self._base_overlap, self.base_health = self._measure(base, *self._base_features)
+        self._base_mean = functional.normalize(self._base_features[1], dim=1).mean(dim=0)
+        self._base_likeness, self.base_health = self._measure(base, *self._base_features)
 
     def judge(self, network: Network) -> Judgement:
-        """Compare a network with the base."""
-        held_out, bank = self._embed(network)
-        per_image, health = self._measure(network, held_out, bank)
-        return Judgement(
-            paired_difference(self._base_overlap, per_image), dict(health.to_json()), self._collapse(health)
-        )
+        """Compare a network with the base; nearer to the teacher counts only where its neighbours are better too."""
+        likeness, health = self._measure(network, *self._embed(network))
+        difference = paired_difference(self._base_likeness, likeness)
+        is_nearer = health.teacher_nearness > self.base_health.teacher_nearness
+        return Judgement(difference, is_nearer, dict(health.to_json()), self._collapse(health))
 
     def _embed(self, network: Network) -> tuple[Tensor, Tensor]:
         paths = [*self._held_out, *self._bank]
@@ -99,11 +104,12 @@ class UnlabeledJudge:
         return features[: len(self._held_out)], features[len(self._held_out) :]
 
     def _measure(self, network: Network, held_out: Tensor, bank: Tensor) -> tuple[Tensor, Health]:
-        per_image = overlap(neighbours(held_out, bank, self._k), self._expected)
+        likeness = neighbour_likeness(held_out, bank, self._likeness, k=self._k)
         views = image_batches(self._held_out, self._preprocessing)
         mirrored = extract_features(network, (_mirrored_crop(batch) for batch in views))
-        return per_image, Health(
-            neighbour_overlap=float(per_image.mean()),
+        return likeness, Health(
+            neighbour_likeness=float(likeness.mean()),
+            teacher_nearness=float((centred(held_out, self._base_mean) * self._teacher).sum(dim=1).mean()),
             effective_rank=effective_rank(held_out),
             view_agreement=view_agreement(held_out, mirrored),
             drift=drift(held_out, self._base_features[0]),
@@ -116,10 +122,10 @@ class UnlabeledJudge:
                 f"collapse: the effective rank of the features fell from {base.effective_rank:.1f} to "
                 f"{health.effective_rank:.1f}; lower --lr-scores"
             ]
-        if health.neighbour_overlap < base.neighbour_overlap / 2:
+        if health.neighbour_likeness < base.neighbour_likeness / 2:
             return [
-                f"ruin: the network finds {health.neighbour_overlap:.3f} of the neighbours it should, the base "
-                f"{base.neighbour_overlap:.3f}; lower --lr-scores"
+                f"ruin: the neighbours that the network finds are {health.neighbour_likeness:.3f} alike to the "
+                f"teacher, the base's {base.neighbour_likeness:.3f}; lower --lr-scores"
             ]
         return []
 
@@ -143,7 +149,7 @@ class LabeledJudge:
         correct = self._correct(network)
         measures = {name: float(right.double().mean()) for name, right in correct.items()}
         measures |= {f"base {name}": float(right.double().mean()) for name, right in self._base.items()}
-        return Judgement(paired_difference(_mean(self._base), _mean(correct)), measures)
+        return Judgement(paired_difference(_mean(self._base), _mean(correct)), True, measures)
 
     def _correct(self, network: Network) -> dict[str, Tensor]:
         split = self._split

@@ -17,6 +17,7 @@ from smn_cli.adapters.fingerprint import fingerprint
 from smn_cli.backbones.loading import Backbone
 from smn_cli.config import AdaptPlan
 from smn_cli.data.checking import ImageSet
+from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.errors import CheckpointError, MismatchError
 from smn_cli.masking.binarize import binarize
 from smn_cli.training.keeping import Keeper
@@ -68,6 +69,18 @@ def read_learned(folder: RunFolder) -> Learned:
     if plan.train != "full" and not masks:
         masks = {name: torch.ones_like(tensor, dtype=torch.bool) for name, tensor in trained.items()}
     return Learned(masks, weights, norm_stats, step, plan.num_steps, is_finished, tuple(keeper.alarms))
+
+
+def preprocessing_in(config: dict[str, Any], folder: RunFolder) -> Preprocessing:
+    """How a run prepared its images.
+
+    Raises:
+        CheckpointError: the config does not say it in a usable way.
+    """
+    try:
+        return Preprocessing.from_json(config["preprocessing"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"the preprocessing in {folder.path} is unusable: {error}") from None
 
 
 def plan_of(config: dict[str, Any], folder: RunFolder) -> AdaptPlan:

@@ -13,6 +13,7 @@ from smn_cli.errors import CheckpointError, UsageError
 SCHEMA = "smn.run/1"
 CONFIG, IMAGES, BAD_IMAGES, METRICS = "config.json", "images.txt", "bad_images.txt", "metrics.jsonl"
 STATE = Path("checkpoint") / "state.pt"
+_REQUIRED = {"arch", "weights", "base_digest", "plan", "preprocessing", "images", "threads", "versions"}
 
 
 class RunFolder:
@@ -81,11 +82,13 @@ class RunFolder:
             raise CheckpointError(f"{path} cannot be read: {error}") from None
         if not isinstance(config, dict) or config.get("schema") != SCHEMA:
             raise CheckpointError(f"{path} has another schema than {SCHEMA}: it is of another version of smn")
+        if lacking := sorted(_REQUIRED - config.keys()):
+            raise CheckpointError(f"{path} lacks {lacking[0]!r}: it was edited, or is of another version of smn")
         return config
 
     def write_images(self, good: list[Path], bad_lines: list[str]) -> None:
         """Write the images of the run in their order, and the bad ones with reasons."""
-        write_atomically(self.path / IMAGES, _lines([str(path) for path in good]))
+        write_atomically(self.path / IMAGES, _lines([str(path.absolute()) for path in good]))
         if bad_lines:
             write_atomically(self.path / BAD_IMAGES, _lines(bad_lines))
 
@@ -99,7 +102,7 @@ class RunFolder:
             text = (self.path / IMAGES).read_text(encoding="utf-8", errors="surrogateescape")
         except OSError as error:
             raise CheckpointError(f"{self.path / IMAGES} cannot be read: {error.strerror}") from None
-        return [Path(line) for line in text.splitlines()]
+        return [Path(line) for line in text.split("\n") if line]
 
     def append_metrics(self, record: dict[str, Any]) -> None:
         """Add one line to metrics.jsonl."""

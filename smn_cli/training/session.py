@@ -217,7 +217,9 @@ class Session:
         judgement = self.panel.judge(network)
         if self.labeled is not None:
             labeled = self.labeled.judge(network)
-            judgement = Judgement(labeled.difference, {**judgement.measures, **labeled.measures}, judgement.alarms)
+            judgement = Judgement(
+                labeled.difference, True, {**judgement.measures, **labeled.measures}, judgement.alarms
+            )
         tensors = self.trainer.source.masks() or dict(self.trainer.source.trained)
         self.keeper.consider(step, judgement, tensors, self.trainer.norm_stats())
         self.folder.append_metrics({"step": step, "evaluation": judgement.to_json()})
