@@ -46,6 +46,8 @@ def random_weights(arch: str, seed: int = 0) -> dict[str, torch.Tensor]:
                 tensor.uniform_(-0.1, 0.1)
             elif name.endswith("running_var"):
                 tensor.uniform_(0.5, 1.5)
+            elif tensor.ndim == 1 and not tensor.any() and name.endswith("weight"):
+                tensor.fill_(0.5)  # timm starts residual branches at zero, where no mask could be seen
     return state
 
 

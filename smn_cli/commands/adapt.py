@@ -183,10 +183,12 @@ def _train(output: "Output", session: "Session") -> dict[str, Any]:
 
 def _conclude(output: "Output", session: "Session", report: "StepReport | None", seconds: float) -> dict[str, Any]:
     from smn_cli.masking.backbone import density
+    from smn_cli.reports.page import write_report
     from smn_cli.training.record import read_learned
 
     run, keeper = session.folder.path, session.keeper
     learned = read_learned(session.folder)
+    output.talk(f"report: {write_report(session)}")
     for alarm in keeper.alarms:
         output.talk(f"alarm: {alarm}")
     is_identity = session.plan.keep == "best" and learned.step == 0

@@ -33,10 +33,14 @@ class Preprocessing:
 
     def __call__(self, image: Image.Image) -> Tensor:
         """RGB image to a normalised float32 tensor (3, size, size)."""
-        resized = functional.resize(
-            image, [self.size], interpolation=_INTERPOLATIONS[self.interpolation], antialias=True
-        )
-        return self.normalize(functional.pil_to_tensor(functional.center_crop(resized, [self.size])))
+        return self.normalize(functional.pil_to_tensor(self.crop(image)))
+
+    def crop(self, image: Image.Image) -> Image.Image:
+        """RGB image to its centre crop of `size` by `size`, as the network sees it."""
+        mode = _INTERPOLATIONS[self.interpolation]
+        resized = functional.resize(image, [self.size], interpolation=mode, antialias=True)
+        cropped: Image.Image = functional.center_crop(resized, [self.size])
+        return cropped
 
     def normalize(self, pixels: Tensor) -> Tensor:
         """uint8 pixels (..., 3, H, W) to normalised float32."""

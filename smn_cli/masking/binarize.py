@@ -54,7 +54,8 @@ def effective_weight(weight: Tensor, mask: Tensor) -> Tensor:
         Tensor like `weight`; equal to it bit for bit if the mask is all ones.
     """
     scale = rescale_factor(mask.numel(), int(mask.sum()))
-    return torch.where(mask, weight * scale, torch.zeros((), dtype=weight.dtype, device=weight.device))
+    # masked_fill keeps the weight's memory layout, on which the last bits of a convolution may depend
+    return (weight * scale).masked_fill(~mask, 0.0)
 
 
 class _StraightThrough(torch.autograd.Function):

@@ -87,18 +87,19 @@ class UnlabeledJudge:
         teacher_mean = functional.normalize(teacher_bank.float(), dim=1).mean(dim=0)
         self._teacher = centred(teacher_held_out, teacher_mean)
         self._likeness = self._teacher @ centred(teacher_bank, teacher_mean).T
-        self._base_features = self._embed(base)
-        self._base_mean = functional.normalize(self._base_features[1], dim=1).mean(dim=0)
-        self._base_likeness, self.base_health = self._measure(base, *self._base_features)
+        self.base_features = self.embed(base)
+        self._base_mean = functional.normalize(self.base_features[1], dim=1).mean(dim=0)
+        self._base_likeness, self.base_health = self._measure(base, *self.base_features)
 
     def judge(self, network: Network) -> Judgement:
         """Compare a network with the base; nearer to the teacher counts only where its neighbours are better too."""
-        likeness, health = self._measure(network, *self._embed(network))
+        likeness, health = self._measure(network, *self.embed(network))
         difference = paired_difference(self._base_likeness, likeness)
         is_nearer = health.teacher_nearness > self.base_health.teacher_nearness
         return Judgement(difference, is_nearer, dict(health.to_json()), self._collapse(health))
 
-    def _embed(self, network: Network) -> tuple[Tensor, Tensor]:
+    def embed(self, network: Network) -> tuple[Tensor, Tensor]:
+        """Features (H, F) of the held-out images and (N, F) of the bank."""
         paths = [*self._held_out, *self._bank]
         features = extract_features(network, image_batches(paths, self._preprocessing))
         return features[: len(self._held_out)], features[len(self._held_out) :]
@@ -112,7 +113,7 @@ class UnlabeledJudge:
             teacher_nearness=float((centred(held_out, self._base_mean) * self._teacher).sum(dim=1).mean()),
             effective_rank=effective_rank(held_out),
             view_agreement=view_agreement(held_out, mirrored),
-            drift=drift(held_out, self._base_features[0]),
+            drift=drift(held_out, self.base_features[0]),
         )
 
     def _collapse(self, health: Health) -> list[str]:

@@ -1,5 +1,7 @@
 """A run on disk: settings, images, metrics and the state to resume from. Every file is complete or not there."""
 
+import hashlib
+import io
 import json
 import shutil
 from pathlib import Path
@@ -7,12 +9,13 @@ from typing import Any
 
 import torch
 
-from smn_cli.atomic import atomic_path, write_atomically
+from smn_cli.atomic import write_atomically
 from smn_cli.errors import CheckpointError, UsageError
 
 SCHEMA = "smn.run/1"
 CONFIG, IMAGES, BAD_IMAGES, METRICS = "config.json", "images.txt", "bad_images.txt", "metrics.jsonl"
 STATE = Path("checkpoint") / "state.pt"
+_DIGEST_BYTES = 32
 _REQUIRED = {"arch", "weights", "base_digest", "plan", "preprocessing", "images", "threads", "versions"}
 
 
@@ -116,9 +119,11 @@ class RunFolder:
         write_atomically(path, _lines(kept))
 
     def save_state(self, state: dict[str, Any]) -> None:
-        """Write the training state."""
-        with atomic_path(self.path / STATE) as temporary:
-            torch.save(state, temporary)
+        """Write the training state, and after it the SHA-256 of all of it."""
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        body = buffer.getvalue()
+        write_atomically(self.path / STATE, body + hashlib.sha256(body).digest())
 
     def load_state(self) -> dict[str, Any]:
         """Read the training state.
@@ -129,9 +134,13 @@ class RunFolder:
         path = self.path / STATE
         if not path.is_file():
             raise CheckpointError(f"{path} is missing: the run stopped before its first checkpoint; start it again")
+        data = path.read_bytes()
+        body, digest = data[:-_DIGEST_BYTES], data[-_DIGEST_BYTES:]
+        if hashlib.sha256(body).digest() != digest:
+            raise CheckpointError(f"{path} is damaged (its checksum does not match): start the run again")
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # the unpickler raises anything on damaged bytes
+            state = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+        except Exception as error:  # the unpickler raises anything on hostile bytes
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise CheckpointError(f"{path} is damaged: {reason}") from None
         if not isinstance(state, dict) or not isinstance(state.get("trainer"), dict):

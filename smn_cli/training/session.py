@@ -155,8 +155,11 @@ class Session:
         plan = plan_of(config, folder)
         check_run_base(config, backbone)
         state = folder.load_state()
-        torch.set_num_threads(int(config["threads"]))  # another number sums in another order
         place(backbone, options.device)
+        try:
+            torch.set_num_threads(int(config["threads"]))  # another number sums in another order
+        except (TypeError, ValueError, RuntimeError):
+            raise CheckpointError(f"{folder.path}: threads in config.json is {config['threads']!r}") from None
         session = cls(folder, backbone, plan, split_images(folder.read_images(), plan), options, val)
         try:
             session.trainer.load_state(state["trainer"])

@@ -1,0 +1,88 @@
+"""The project's own rules: style, types, layering, sizes, and texts that must not go stale."""
+
+import ast
+import re
+import subprocess
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["ruff", "check", "."],
+        ["ruff", "format", "--check", "."],
+        ["mypy"],
+        ["importlinter.cli"],
+    ],
+    ids=["ruff check", "ruff format", "mypy", "import-linter"],
+)
+def test_the_checkers_find_nothing(command: list[str]) -> None:
+    words = [sys.executable, "-m", *command]
+    if command == ["importlinter.cli"]:
+        words = [sys.executable, "-c", "from importlinter.cli import lint_imports_command as run; run()"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _sources() -> list[Path]:
+    return sorted((ROOT / "smn_cli").rglob("*.py"))
+
+
+def test_files_stay_under_330_lines() -> None:
+    long = [str(path) for path in _sources() if len(path.read_text().splitlines()) > 330]
+    assert long == []
+
+
+def test_functions_stay_under_45_lines_without_signature_and_docstring() -> None:
+    long = []
+    for path in _sources():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                body = node.body[1:] if ast.get_docstring(node) else node.body
+                if body and (node.end_lineno or 0) - body[0].lineno + 1 > 45:
+                    long.append(f"{path.name}:{node.name}")
+    # the commands spell out every option once more; that is their job
+    assert set(long) <= {"adapt.py:adapt", "eval.py:evaluate"}
+
+
+def test_nothing_is_left_to_do_in_the_sources() -> None:
+    words = re.compile(r"\b(TODO|FIXME|XXX|breakpoint\()")
+    assert [str(path) for path in _sources() if words.search(path.read_text())] == []
+
+
+def test_the_commands_page_is_what_the_commands_say() -> None:
+    spec = spec_from_file_location("make_cli", ROOT / "docs" / "make_cli.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert (ROOT / "docs" / "cli.md").read_text() == module.render()
+
+
+def test_the_readme_tree_names_what_there_is() -> None:
+    tree = re.search(r"```\nsmn_cli/\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert tree is not None
+    named = set(re.findall(r"^  (\S+)", tree.group(1), re.MULTILINE))
+    there = {f"{path.name}/" if path.is_dir() else path.name for path in (ROOT / "smn_cli").iterdir()}
+    assert named == there - {"__init__.py", "__main__.py", "__pycache__/"}
+
+
+def test_links_in_the_pages_lead_somewhere() -> None:
+    broken = []
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text()):
+            if not (page.parent / target).exists():
+                broken.append(f"{page.name}: {target}")
+    assert broken == []
+
+
+def test_the_readme_names_the_two_commands() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert "pip install '.[demo]' && smn demo" in readme
+    assert "pip install '.[test]' && pytest" in readme
