@@ -34,7 +34,8 @@ def test_the_python_example_adapts_and_undoes(
 
     backbone = load_backbone("tf_efficientnet_lite0", lite0)
     weights = tmp_path / "lite0.safetensors"
-    save_file({**backbone.model.state_dict(), **backbone.classifier}, weights)
+    state = {**backbone.model.state_dict(), **backbone.classifier}
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, weights)
     spec = spec_from_file_location("python_api", ROOT / "examples" / "python_api.py")
     assert spec is not None
     assert spec.loader is not None
@@ -67,7 +68,7 @@ def test_the_ci_example_uses_commands_and_options_that_exist() -> None:
 
     text = (ROOT / "examples" / "ci-gate.yml").read_text()
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    used = text.split("smn eval")[1].split("- uses")[0]
+    used = text.split("smn eval labeled/")[1].split("- uses")[0]
     options = {option for parameter in commands["eval"].params for option in parameter.opts}
     named = {word for word in used.split() if word.startswith("--")}
     assert named == {"--adapter", "--weights", "--knn", "--fail-under", "--min-gain", "--json"}

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional
 
-from smn_cli.config import ViewPlan
+from smn_cli.recipes import ViewPlan
 
 
 class MultiCrop:

@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from smn_cli.config import ViewPlan
 from smn_cli.data.finding import find_images
 from smn_cli.data.loading import ViewLoader, image_batches
 from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.data.views import MultiCrop
 from smn_cli.errors import DataError
+from smn_cli.recipes import ViewPlan
 from tests.conftest import write_images
 
 PLAN = ViewPlan(2, 24, (0.4, 1.0), 3, 16, (0.1, 0.4), (0.4, 0.4, 0.4, 0.1), 0.8, 0.2, 0.5)

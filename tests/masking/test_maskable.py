@@ -5,7 +5,7 @@ import timm
 import torch
 from torch import nn
 
-from smn_cli.config import RECIPES
+from smn_cli.recipes import RECIPES
 from smn_cli.masking.maskable import is_depthwise, maskable_names
 from tests.conftest import CONVNET, RESNET, VIT
 

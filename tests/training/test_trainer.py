@@ -104,7 +104,7 @@ def test_prototypes_have_unit_length_in_every_step_that_uses_them(workshop: Make
 
 def thawed_recipe() -> str:
     """A recipe of the swapped loss whose prototypes train from the start."""
-    from smn_cli.config import RECIPES
+    from smn_cli.recipes import RECIPES
 
     return next(name for name in ("swav", "default") if name in RECIPES)
 

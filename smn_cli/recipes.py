@@ -1,0 +1,125 @@
+"""The recipes: everything about a run that depends neither on the data nor on the machine.
+
+Nothing here knows torch, so that `--help` is quick.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+NormStats = Literal["frozen", "adapt"]
+Train = Literal["mask", "norm", "full", "head"]
+Keep = Literal["best", "last"]
+TRAIN_CHOICES = ("mask", "norm", "full", "head")
+
+
+@dataclass(frozen=True)
+class ViewPlan:
+    """Random views an image gives in every step.
+
+    Sizes in pixels, areas as fractions of the image. `jitter` is (brightness, contrast, saturation, hue) in
+    torchvision's meaning. Views are cut from the whole image, or from its central square, as evaluation sees it.
+    """
+
+    num_global: int
+    global_size: int
+    global_area: tuple[float, float]
+    num_local: int
+    local_size: int
+    local_area: tuple[float, float]
+    jitter: tuple[float, float, float, float]
+    jitter_probability: float
+    grey_probability: float
+    blur_probability: float
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    flip_probability: float = 0.5
+    aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    from_centre_square: bool = False
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The part of a plan that does not depend on the data."""
+
+    objective: Literal["taught", "swapped"]
+    views: ViewPlan
+    score_init: Literal["constant", "magnitude"]
+    include_depthwise: bool
+    include_stem: bool
+    score_optimizer: Literal["sgd", "adam"]
+    lr_scores: float
+    keep: Keep
+    mask_also: tuple[str, ...] = ()
+    score_start: float = 1.0
+    score_momentum: float = 0.9
+    lr_tuned: float = 1e-4
+    lr_head: float = 0.0
+    head_constant_decay: float = 0.0
+    head_momentum: float = 0.9
+    warmup_steps: int = 0
+    lr_period: Literal["step", "epoch"] = "step"
+    scores_wait_for_head: bool = False
+    norm_stats: NormStats = "frozen"
+    embedding_dim: int = 128
+    temperature: float = 0.1
+    epsilon: float = 0.05
+    sinkhorn_iterations: int = 3
+
+
+RECIPES: dict[str, Recipe] = {
+    # codes from the frozen network on larger views; scores from the magnitude keep the network whole (docs/log.md)
+    "default": Recipe(
+        objective="taught",
+        views=ViewPlan(
+            1,
+            64,
+            (0.6, 1.0),
+            0,
+            32,
+            (0.1, 0.4),
+            (0.0, 0.0, 0.0, 0.0),
+            0.0,
+            0.0,
+            0.0,
+            aspect=(1 / 1.15, 1.15),
+            from_centre_square=True,
+        ),
+        score_init="magnitude",
+        include_depthwise=False,
+        include_stem=False,
+        score_optimizer="adam",
+        lr_scores=0.03,
+        keep="best",
+        warmup_steps=10,
+        sinkhorn_iterations=10,
+    ),
+    # SwAV between two mild views, with scores that keep the network whole; the default before the teacher
+    "swav": Recipe(
+        objective="swapped",
+        views=ViewPlan(2, 64, (0.4, 1.0), 0, 32, (0.1, 0.4), (0.32, 0.32, 0.32, 0.0), 0.8, 0.08, 0.0),
+        score_init="magnitude",
+        include_depthwise=False,
+        include_stem=False,
+        score_optimizer="adam",
+        lr_scores=0.01,
+        keep="best",
+        lr_head=1.0,
+        scores_wait_for_head=True,
+    ),
+    # arXiv 2409.07577, section 4.1 and the settings of its self-supervised ResNet-50 runs; its code also masks the
+    # affine parameters of the shortcut normalisations, 7,680 values that its count of 23,462,592 includes
+    "paper": Recipe(
+        objective="swapped",
+        views=ViewPlan(2, 224, (0.14, 1.0), 6, 96, (0.05, 0.14), (0.8, 0.8, 0.8, 0.2), 0.8, 0.2, 0.5),
+        score_init="constant",
+        include_depthwise=True,
+        include_stem=True,
+        score_optimizer="sgd",
+        lr_scores=50.0,
+        keep="last",
+        mask_also=("*.downsample.1.weight", "*.downsample.1.bias"),
+        lr_head=0.15,
+        head_constant_decay=1e-6,
+        lr_period="epoch",
+        norm_stats="adapt",
+    ),
+}
