@@ -14,11 +14,11 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from smn_cli.config import ViewPlan
 from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.data.reading import BadImageError, read_image
 from smn_cli.data.views import MultiCrop
 from smn_cli.errors import DataError
+from smn_cli.recipes import ViewPlan
 
 
 class Draw(NamedTuple):

@@ -5,8 +5,8 @@ import timm
 import torch
 from torch import nn
 
-from smn_cli.recipes import RECIPES
 from smn_cli.masking.maskable import is_depthwise, maskable_names
+from smn_cli.recipes import RECIPES
 from tests.conftest import CONVNET, RESNET, VIT
 
 NEVER = (
