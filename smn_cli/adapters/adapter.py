@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from smn_cli.adapters.codecs import CODECS, encode_smallest
+from smn_cli.adapters.codecs import CODECS, encode_smallest, get_codec
 from smn_cli.adapters.file import AdapterContent, parse_adapter, read_adapter
-from smn_cli.adapters.fingerprint import Fingerprint, check_base, fingerprint, select_base
+from smn_cli.adapters.fingerprint import Fingerprint, check_base, fingerprint_of, tensor_digests
 from smn_cli.adapters.schema import Header, MaskEntry
+from smn_cli.adapters.statistics import round_statistics, upper_halves, widened
 from smn_cli.adapters.swap import swap_back, swap_in
 from smn_cli.atomic import write_atomically
 from smn_cli.errors import AdapterFileError, MismatchError
@@ -67,7 +68,8 @@ class Adapter:
             if found != entry.shape:
                 what = "is missing" if found is None else f"has shape {found}"
                 raise MismatchError(f"{entry.name} {what} in the base: the adapter expects {entry.shape}")
-        bits = CODECS[self.header.codec].decode(self._content.payload, self.header.num_weights)
+        arrays = _arrays(base, [entry.name for entry in self.header.masks]) if self.header.needs_base else []
+        bits = CODECS[self.header.codec].decode(self._content.payload, self.header.num_weights, arrays)
         masks: dict[str, Tensor] = {}
         start = 0
         for entry in self.header.masks:
@@ -93,12 +95,14 @@ class Adapter:
             AdapterFileError: the result is not what was recorded when the adapter was made.
         """
         names = [entry.name for entry in self.header.masks] + [name for name, _ in self.header.norm_stats]
-        check_base(base, self.base_fingerprint, made_for=self.made_for, names=names)
+        digests = check_base(base, self.base_fingerprint, made_for=self.made_for, names=names)
         state = dict(base)
         for name, mask in self.masks(base).items():
             state[name] = effective_weight(base[name].detach(), mask.to(base[name].device))
         state.update(self._statistics(base))
-        if fingerprint(select_base(state, self.base_fingerprint)).digest != self.header.adapted_digest:
+        unchanged = {name: digest for name, digest in digests.items() if name not in names}
+        adapted = tensor_digests({name: state[name] for name in digests}, known=unchanged)
+        if fingerprint_of(adapted).digest != self.header.adapted_digest:
             raise AdapterFileError("the rebuilt network is not the recorded one: the adapter was altered when made")
         return state
 
@@ -139,7 +143,7 @@ class Adapter:
         for name, length in self.header.norm_stats:
             if name not in base or base[name].numel() != length:
                 raise MismatchError(f"statistics {name} of {length} values do not fit the base")
-            values = torch.from_numpy(self._content.norm_stats[start : start + length].copy())
+            values = torch.from_numpy(widened(self._content.norm_stats[start : start + length]))
             statistics[name] = values.view(base[name].shape).to(base[name])
             start += length
         return statistics
@@ -176,7 +180,7 @@ def make_adapter(
         base: the backbone's state dict, without a classifier.
         masks: bool tensors by parameter name, each of its parameter's shape and with at least one weight kept.
         arch, tag: of the base, for people and for `smn apply`.
-        norm_stats: running statistics to carry, by name.
+        norm_stats: running statistics to carry, by name; what `round_statistics` makes of them is carried.
         preprocessing, provenance: plain values for the header.
         codec: a codec's name, or "auto" for the smallest.
 
@@ -186,27 +190,34 @@ def make_adapter(
     """
     names = sorted(masks)
     bits = np.concatenate([masks[name].detach().cpu().numpy().reshape(-1) for name in names])
-    chosen, payload = encode_smallest(bits, codec)
-    statistics = {name: tensor.detach().cpu().float() for name, tensor in sorted((norm_stats or {}).items())}
+    needs_base = codec == "auto" or get_codec(codec).needs_base
+    chosen, payload = encode_smallest(bits, _arrays(base, names) if needs_base else [], codec)
+    statistics = {name: round_statistics(tensor.detach().cpu()) for name, tensor in sorted((norm_stats or {}).items())}
     if not all(bool(tensor.isfinite().all()) for tensor in statistics.values()):
         raise ValueError("normalisation statistics are not all finite numbers")
     adapted = dict(base)
     for name in names:
         adapted[name] = effective_weight(base[name].detach(), masks[name].to(base[name].device))
     adapted.update(statistics)
-    base_fingerprint = fingerprint(base)
+    digests = tensor_digests(base)
+    base_fingerprint = fingerprint_of(digests)
+    unchanged = {name: digest for name, digest in digests.items() if name not in masks and name not in statistics}
     header = Header(
         arch=arch,
         tag=tag,
         base_digest=base_fingerprint.digest,
-        adapted_digest=fingerprint(adapted).digest,
+        adapted_digest=fingerprint_of(tensor_digests(adapted, known=unchanged)).digest,
         codec=chosen.name,
+        needs_base=chosen.needs_base,
         masks=tuple(MaskEntry(name, tuple(masks[name].shape), int(masks[name].sum())) for name in names),
         norm_stats=tuple((name, tensor.numel()) for name, tensor in statistics.items()),
         preprocessing=preprocessing or {},
         provenance=provenance or {},
     )
-    values = [tensor.numpy().reshape(-1) for tensor in statistics.values()]
-    return Adapter(
-        AdapterContent(header, base_fingerprint.rows, payload, np.concatenate(values) if values else np.zeros(0))
-    )
+    halves = [upper_halves(tensor) for tensor in statistics.values()]
+    values = np.concatenate(halves) if halves else np.zeros(0, dtype=np.uint16)
+    return Adapter(AdapterContent(header, base_fingerprint.rows, payload, values))
+
+
+def _arrays(base: Mapping[str, Tensor], names: list[str]) -> list[np.ndarray]:
+    return [base[name].detach().to("cpu", torch.float32).numpy() for name in names]

@@ -1,17 +1,21 @@
 """Masks to bytes and back: one stream for all tensors of a file (docs/format.md, "Codecs").
 
 A codec is a pair of pure functions. `decode` is only called once the shapes are known to be those of a real base, so
-what it allocates is bounded by that base.
+what it allocates is bounded by that base; a codec that needs the base is given its weights as well.
 """
 
 import lzma
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from bitarray import bitarray
 
+from smn_cli.adapters.context import decode_context, encode_context
 from smn_cli.errors import AdapterFileError, UsageError
+
+Arrays = Sequence[np.ndarray]
+"""The base's masked tensors, float32, in the order of the bits."""
 
 
 @dataclass(frozen=True)
@@ -20,14 +24,16 @@ class Codec:
 
     Attributes:
         name: as it stands in the file.
-        encode: bool array (num_bits,) to bytes, the same on every run.
-        decode: bytes and num_bits to a bool array (num_bits,); raises AdapterFileError on anything else than what
-            `encode` makes of exactly that many bits.
+        encode: bool array (num_bits,) and the base to bytes, the same on every run.
+        decode: bytes, num_bits and the base to a bool array (num_bits,); raises AdapterFileError on anything else than
+            what `encode` makes of exactly that many bits.
+        needs_base: whether the base is looked at; otherwise any sequence will do, an empty one too.
     """
 
     name: str
-    encode: Callable[[np.ndarray], bytes]
-    decode: Callable[[bytes, int], np.ndarray]
+    encode: Callable[[np.ndarray, Arrays], bytes]
+    decode: Callable[[bytes, int, Arrays], np.ndarray]
+    needs_base: bool = False
 
 
 def pack_bits(bits: np.ndarray) -> bytes:
@@ -58,12 +64,12 @@ def _lzma_filters(num_bytes: int) -> list[dict[str, int]]:
     return [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": size, "lc": 0, "pb": 0}]
 
 
-def _lzma_encode(bits: np.ndarray) -> bytes:
+def _lzma_encode(bits: np.ndarray, _: Arrays) -> bytes:
     packed = pack_bits(bits)
     return lzma.compress(packed, format=lzma.FORMAT_XZ, check=lzma.CHECK_NONE, filters=_lzma_filters(len(packed)))
 
 
-def _lzma_decode(payload: bytes, num_bits: int) -> np.ndarray:
+def _lzma_decode(payload: bytes, num_bits: int, _: Arrays) -> np.ndarray:
     num_bytes = (num_bits + 7) // 8
     decoder = lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=num_bytes * 2 + (1 << 27))
     try:
@@ -75,9 +81,12 @@ def _lzma_decode(payload: bytes, num_bits: int) -> np.ndarray:
     return unpack_bits(packed, num_bits)
 
 
+LZMA_ALWAYS = 1 << 18
+
 CODECS = {
-    "bits": Codec("bits", pack_bits, unpack_bits),
+    "bits": Codec("bits", lambda bits, _: pack_bits(bits), lambda payload, num_bits, _: unpack_bits(payload, num_bits)),
     "lzma": Codec("lzma", _lzma_encode, _lzma_decode),
+    "context": Codec("context", encode_context, decode_context, needs_base=True),
 }
 
 
@@ -92,8 +101,22 @@ def get_codec(name: str) -> Codec:
     return CODECS[name]
 
 
-def encode_smallest(bits: np.ndarray, name: str = "auto") -> tuple[Codec, bytes]:
-    """Encode with the named codec, or with whichever gives the fewest bytes (ties: the plainer one)."""
-    candidates = list(CODECS.values()) if name == "auto" else [get_codec(name)]
-    encoded = [(codec, codec.encode(bits)) for codec in candidates]
-    return min(encoded, key=lambda pair: len(pair[1]))
+def encode_smallest(bits: np.ndarray, base: Arrays, name: str = "auto") -> tuple[Codec, bytes]:
+    """Encode with the named codec, or with whichever gives the fewest bytes (ties: the plainer one).
+
+    lzma takes longest by far. It is not tried on a mask of more than 2^18 bits of which `context` made less than 3/4 of
+    the entropy of independent bits of that density, which lzma does not come near.
+    """
+    if name != "auto":
+        codec = get_codec(name)
+        return codec, codec.encode(bits, base)
+    encoded = {name: CODECS[name].encode(bits, base) for name in ("bits", "context")}
+    if len(bits) <= LZMA_ALWAYS or len(encoded["context"]) > 0.75 * _entropy_bytes(bits):
+        encoded["lzma"] = CODECS["lzma"].encode(bits, base)
+    best = min((name for name in CODECS if name in encoded), key=lambda name: len(encoded[name]))
+    return CODECS[best], encoded[best]
+
+
+def _entropy_bytes(bits: np.ndarray) -> float:
+    kept = np.array([np.count_nonzero(bits), len(bits) - np.count_nonzero(bits)]) / len(bits)
+    return float(-(kept * np.log2(np.maximum(kept, 1e-12))).sum() * len(bits) / 8)

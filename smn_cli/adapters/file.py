@@ -21,7 +21,7 @@ METADATA_KEY = "smn"
 _DIGEST_BYTES = 32
 _MAX_FILE_BYTES = 1 << 32
 _MAX_CONTAINER_BYTES = 1 << 24
-_TENSORS = {"base_digests": "U8", "mask": "U8", "norm_stats": "F32", "sha256": "U8"}
+_TENSORS = {"base_digests": "U8", "mask": "U8", "norm_stats": "U16", "sha256": "U8"}
 
 
 class AdapterContent:
@@ -31,7 +31,7 @@ class AdapterContent:
         header: the parsed header.
         base_rows: (num_tensors, 8) uint8 of the base's fingerprint.
         payload: the mask's bytes, as the codec left them.
-        norm_stats: (sum of lengths,) float32.
+        norm_stats: (sum of lengths,) uint16, the upper halves of the float32 values.
     """
 
     def __init__(self, header: Header, base_rows: np.ndarray, payload: bytes, norm_stats: np.ndarray) -> None:
@@ -48,7 +48,7 @@ class AdapterContent:
             "sha256": np.zeros(_DIGEST_BYTES, dtype=np.uint8),
         }
         if self.norm_stats.size:
-            tensors["norm_stats"] = np.ascontiguousarray(self.norm_stats, dtype=np.float32)
+            tensors["norm_stats"] = np.ascontiguousarray(self.norm_stats, dtype=np.uint16)
         # safetensors sorts by alignment, then by name: sha256 comes last
         blank = save(tensors, metadata={METADATA_KEY: self.header.to_json()})
         body = blank[:-_DIGEST_BYTES]
@@ -99,16 +99,21 @@ def _parse(data: bytes) -> AdapterContent:
     rows = tensors["base_digests"]
     if rows["shape"] != [len(rows["data"]) // ROW_BYTES, ROW_BYTES] or not rows["data"]:
         raise AdapterFileError(f"base_digests has shape {rows['shape']}: expected rows of {ROW_BYTES}")
-    norm_stats = np.frombuffer(tensors["norm_stats"]["data"], dtype="<f4") if "norm_stats" in tensors else np.zeros(0)
+    norm_stats: np.ndarray = (
+        np.frombuffer(tensors["norm_stats"]["data"], dtype="<u2") if "norm_stats" in tensors else np.zeros(0)
+    )
     if norm_stats.size != sum(length for _, length in header.norm_stats):
         raise AdapterFileError(f"{norm_stats.size} statistics do not fit the header's list of them")
-    if not np.isfinite(norm_stats).all():
+    norm_stats = norm_stats.astype(np.uint16)
+    if ((norm_stats & 0x7F80) == 0x7F80).any():
         raise AdapterFileError("its normalisation statistics are not all finite numbers")
     if header.codec not in CODECS:
         raise AdapterFileError(f"codec {header.codec!r:.40} is unknown to this smn: update smn-cli")
+    if header.needs_base != CODECS[header.codec].needs_base:
+        raise AdapterFileError(f"the header says needs_base {header.needs_base}, which codec {header.codec} does not")
     base_rows = np.frombuffer(rows["data"], dtype=np.uint8).reshape(-1, ROW_BYTES)
     _check_names(header, base_rows)
-    return AdapterContent(header, base_rows, bytes(tensors["mask"]["data"]), norm_stats.astype(np.float32))
+    return AdapterContent(header, base_rows, bytes(tensors["mask"]["data"]), norm_stats)
 
 
 def _check_names(header: Header, base_rows: np.ndarray) -> None:

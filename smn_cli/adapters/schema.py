@@ -48,6 +48,7 @@ class Header:
         arch, tag: the timm architecture and, if known, the name of its pretrained weights.
         base_digest, adapted_digest: fingerprints of the base and of the rebuilt network, 64 hex characters each.
         codec: name of the mask's codec.
+        needs_base: whether that codec needs the base's weights to decode.
         masks: masked tensors in the order of the bit stream.
         norm_stats: names and lengths of the carried statistics, in the order of their values; empty if frozen.
         preprocessing: how images were prepared; plain values.
@@ -59,6 +60,7 @@ class Header:
     base_digest: str
     adapted_digest: str
     codec: str
+    needs_base: bool
     masks: tuple[MaskEntry, ...]
     norm_stats: tuple[tuple[str, int], ...]
     preprocessing: dict[str, Any]
@@ -84,6 +86,7 @@ class Header:
             "base": {"digest": self.base_digest},
             "adapted": {"digest": self.adapted_digest},
             "codec": self.codec,
+            "needs_base": self.needs_base,
             "masks": [[entry.name, list(entry.shape), entry.num_kept] for entry in self.masks],
             "norm_stats": [list(pair) for pair in self.norm_stats],
             "preprocessing": self.preprocessing,
@@ -120,6 +123,7 @@ def parse_header(text: str) -> Header:
         base_digest=_digest(fields, "base"),
         adapted_digest=_digest(fields, "adapted"),
         codec=_get(fields, "codec", str),
+        needs_base=_get(fields, "needs_base", bool),
         masks=_masks(_get(fields, "masks", list)),
         norm_stats=_norm_stats(_get(fields, "norm_stats", list)),
         preprocessing=_plain(fields, "preprocessing"),

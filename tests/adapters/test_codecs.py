@@ -22,6 +22,14 @@ HAND_WRITTEN = [
 ]
 
 
+def some_base(num_weights: int, seed: int = 0) -> list[np.ndarray]:
+    """Two tensors, or one of a single weight, with values all over float32."""
+    generator = np.random.default_rng(seed)
+    values = (generator.normal(size=num_weights) * 2.0 ** generator.integers(-40, 9, num_weights)).astype(np.float32)
+    first = num_weights // 3
+    return [part for part in (values[:first].reshape(-1, 1), values[first:].reshape(1, -1)) if part.size]
+
+
 def bits_of(text: str) -> np.ndarray:
     return np.array([char == "1" for char in text])
 
@@ -38,7 +46,8 @@ def test_every_length_up_to_65_round_trips(name: str) -> None:
     generator = np.random.default_rng(1)
     for num_bits in range(1, 66):
         for bits in (generator.random(num_bits) < 0.7, np.ones(num_bits, bool), np.zeros(num_bits, bool)):
-            decoded = codec.decode(codec.encode(bits), num_bits)
+            base = some_base(num_bits)
+            decoded = codec.decode(codec.encode(bits, base), num_bits, base)
             assert decoded.dtype == np.bool_
             assert decoded.tolist() == bits.tolist()
 
@@ -52,7 +61,8 @@ def test_no_bits_are_no_bytes() -> None:
 @given(st.lists(st.booleans(), min_size=1, max_size=3000), st.sampled_from(sorted(CODECS)))
 def test_any_bits_round_trip(values: list[bool], name: str) -> None:
     codec = get_codec(name)
-    assert codec.decode(codec.encode(np.array(values)), len(values)).tolist() == values
+    base = some_base(len(values))
+    assert codec.decode(codec.encode(np.array(values), base), len(values), base).tolist() == values
 
 
 @settings(max_examples=150, deadline=None)
@@ -81,39 +91,40 @@ def test_bits_beyond_the_end_are_refused(num_bits: int) -> None:
 
 @pytest.mark.parametrize("name", CODECS)
 def test_a_payload_for_another_length_is_refused(name: str) -> None:
-    codec = get_codec(name)
-    payload = codec.encode(np.ones(64, bool))
-    for num_bits in (1, 56, 63, 65, 72, 1 << 20):
+    codec, base = get_codec(name), some_base(64)
+    payload = codec.encode(np.ones(64, bool), base)
+    if not codec.needs_base:  # the base tells the other how many there are
+        for num_bits in (1, 56, 63, 65, 72, 1 << 20):
+            with pytest.raises(AdapterFileError, match="mask"):
+                codec.decode(payload, num_bits, base)
+    for wrong in (payload + b"\0", payload[:-1], b""):
         with pytest.raises(AdapterFileError, match="mask"):
-            codec.decode(payload, num_bits)
-    with pytest.raises(AdapterFileError, match="mask"):
-        codec.decode(payload + b"\0", 64)
-    with pytest.raises(AdapterFileError, match="mask"):
-        codec.decode(payload[:-1], 64)
-    with pytest.raises(AdapterFileError, match="mask"):
-        codec.decode(b"", 64)
+            codec.decode(wrong, 64, base)
 
 
 def test_a_mask_of_mostly_ones_takes_less_than_a_bit_a_weight_with_lzma() -> None:
     bits = np.random.default_rng(3).random(200_000) < 0.96
     entropy = -0.96 * math.log2(0.96) - 0.04 * math.log2(0.04)
-    size = len(get_codec("lzma").encode(bits)) * 8 / bits.size
+    size = len(get_codec("lzma").encode(bits, [])) * 8 / bits.size
     assert entropy < size < 0.35
 
 
 def test_auto_takes_the_smallest_and_on_a_tie_the_plainer() -> None:
-    few = np.ones(8, bool)
-    many = np.ones(100_000, bool)
-    assert encode_smallest(few)[0].name == "bits"
-    codec, payload = encode_smallest(many)
-    assert codec.name == "lzma"
-    assert len(payload) == min(len(each.encode(many)) for each in CODECS.values())
-    assert encode_smallest(many, "bits")[0].name == "bits"
+    few, generator = np.ones(8, bool), np.random.default_rng(5)
+    assert encode_smallest(few, some_base(8))[0].name == "bits"
+    periodic, base = np.tile([True, False, False], 40_000), some_base(120_000)
+    by_magnitude = np.concatenate([np.abs(part).reshape(-1) > 1e-3 for part in base])
+    noise = generator.random(120_000) < 0.5
+    for bits, best in ((periodic, "lzma"), (by_magnitude, "context"), (noise, "bits")):
+        codec, payload = encode_smallest(bits, base)
+        assert codec.name == best
+        assert len(payload) == min(len(each.encode(bits, base)) for each in CODECS.values())
+        assert encode_smallest(bits, base, "bits")[0].name == "bits"
 
 
 def test_an_unknown_codec_is_a_usage_error_that_lists_the_known() -> None:
-    with pytest.raises(UsageError, match=r"brotli is unknown: expected auto or one of bits, lzma"):
-        encode_smallest(np.ones(8, bool), "brotli")
+    with pytest.raises(UsageError, match=r"brotli is unknown: expected auto or one of bits, lzma, context"):
+        encode_smallest(np.ones(8, bool), [], "brotli")
 
 
 def test_xz_data_of_other_kinds_is_refused() -> None:
@@ -121,7 +132,7 @@ def test_xz_data_of_other_kinds_is_refused() -> None:
     decode = get_codec("lzma").decode
     for wrong in (packed, lzma.compress(packed, format=lzma.FORMAT_ALONE), lzma.compress(packed) * 2, b"\xfd7zXZ\0"):
         with pytest.raises(AdapterFileError, match="mask"):
-            decode(wrong, 800)
+            decode(wrong, 800, [])
 
 
 def test_an_xz_bomb_is_refused_without_being_inflated() -> None:
@@ -129,7 +140,7 @@ def test_an_xz_bomb_is_refused_without_being_inflated() -> None:
     tracemalloc.start()
     try:
         with pytest.raises(AdapterFileError, match="does not end after the 100 bytes"):
-            get_codec("lzma").decode(bomb, 800)
+            get_codec("lzma").decode(bomb, 800, [])
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -144,4 +155,4 @@ def test_an_xz_stream_that_wants_a_huge_dictionary_is_refused() -> None:
     header_end = 12 + (stream[12] + 1) * 4 - 4
     stream[header_end : header_end + 4] = zlib.crc32(bytes(stream[12:header_end])).to_bytes(4, "little")
     with pytest.raises(AdapterFileError, match=r"not valid xz data.*[Mm]emory"):
-        get_codec("lzma").decode(bytes(stream), 800)
+        get_codec("lzma").decode(bytes(stream), 800, [])

@@ -14,6 +14,7 @@ from tests.adapters.forging import put_together, sign, take_apart, toy_adapter, 
 
 FILE = toy_adapter().to_bytes()
 LZMA_FILE = toy_adapter("lzma").to_bytes()
+CONTEXT_FILE = toy_adapter("context").to_bytes()
 BASE = toy_base()
 EXPECTED = toy_adapter().header.adapted_digest
 DOCUMENTED = {"rebuilt", "AdapterFileError", "MismatchError"}
@@ -32,7 +33,7 @@ def outcome(data: bytes) -> str:
     return "rebuilt" if fingerprint(state).digest == EXPECTED else "another network"
 
 
-@pytest.mark.parametrize("data", [FILE, LZMA_FILE], ids=["bits", "lzma"])
+@pytest.mark.parametrize("data", [FILE, LZMA_FILE, CONTEXT_FILE], ids=["bits", "lzma", "context"])
 def test_every_single_bit_flip_is_refused(data: bytes) -> None:
     assert outcome(data) == "rebuilt"
     for position in range(8 * len(data)):
@@ -42,7 +43,7 @@ def test_every_single_bit_flip_is_refused(data: bytes) -> None:
             adapter_from_bytes(bytes(flipped))
 
 
-@pytest.mark.parametrize("data", [FILE, LZMA_FILE], ids=["bits", "lzma"])
+@pytest.mark.parametrize("data", [FILE, LZMA_FILE, CONTEXT_FILE], ids=["bits", "lzma", "context"])
 def test_every_truncation_is_refused(data: bytes) -> None:
     for length in range(len(data)):
         with pytest.raises(AdapterFileError, match="truncated"):
@@ -53,10 +54,11 @@ def test_every_truncation_is_refused(data: bytes) -> None:
         adapter_from_bytes(data[1:])
 
 
-def test_every_single_bit_flip_under_a_right_checksum_is_refused_or_changes_nothing() -> None:
+@pytest.mark.parametrize("data", [FILE, CONTEXT_FILE], ids=["bits", "context"])
+def test_every_single_bit_flip_under_a_right_checksum_is_refused_or_changes_nothing(data: bytes) -> None:
     outcomes = set()
-    for position in range(8 * (len(FILE) - 32)):
-        flipped = bytearray(FILE)
+    for position in range(8 * (len(data) - 32)):
+        flipped = bytearray(data)
         flipped[position // 8] ^= 1 << position % 8
         outcomes.add(outcome(sign(bytes(flipped))))
     # what is for people only may change: architecture, tag, preprocessing, provenance
@@ -85,7 +87,7 @@ def test_overwritten_bytes_under_a_right_checksum_give_only_documented_errors(ch
 @FUZZ
 @given(st.data())
 def test_payloads_of_noise_never_make_another_network(data: st.DataObject) -> None:
-    header, parts = take_apart(FILE if data.draw(st.booleans()) else LZMA_FILE)
+    header, parts = take_apart(data.draw(st.sampled_from([FILE, LZMA_FILE, CONTEXT_FILE])))
     name = data.draw(st.sampled_from(["mask", "norm_stats", "base_digests"]))
     dtype, shape, old = parts[name]
     new = data.draw(st.binary(min_size=len(old), max_size=len(old)))

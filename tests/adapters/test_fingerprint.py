@@ -39,7 +39,7 @@ def test_the_whole_is_sha256_of_the_digests_by_sorted_name() -> None:
     found = fingerprint(state)
     assert found.digest == hashlib.sha256(b"".join(digests)).hexdigest()
     names = [hashlib.sha256(name).digest() for name in (b"a", b"a.c", b"b")]
-    assert found.rows.tobytes() == b"".join(name[:4] + digest[:4] for name, digest in zip(names, digests, strict=True))
+    assert found.rows.tobytes() == b"".join(name[:3] + digest[:1] for name, digest in zip(names, digests, strict=True))
 
 
 def test_order_layout_strides_and_counters_do_not_matter() -> None:
@@ -103,7 +103,7 @@ def test_name_shape_type_and_presence_matter() -> None:
 def test_any_state_dict_has_one_row_a_tensor_and_an_order_free_digest(values: dict[str, list[float]]) -> None:
     state = {name: torch.tensor(numbers, dtype=torch.float32) for name, numbers in values.items()}
     found = fingerprint(state)
-    assert found.rows.shape == (sum(not name.endswith("num_batches_tracked") for name in state), 8)
+    assert found.rows.shape == (sum(not name.endswith("num_batches_tracked") for name in state), 4)
     assert fingerprint(dict(reversed(state.items()))).digest == found.digest
 
 

@@ -65,7 +65,7 @@ def test_the_parts_of_the_worked_file_are_those_of_the_table() -> None:
     assert bytes.fromhex(rows["text before the values of `w` in its digest"]) == b"w\0float32\x002x3\0"
     digest = tensor_digest("w", BASE["w"])
     assert rows["digest of `w`"] == digest.hex()
-    assert parts["base_digests"][2][16:].hex() == rows["SHA-256 of the name `w`, first 4 bytes"] + digest[:4].hex()
+    assert parts["base_digests"][2][8:].hex() == rows["SHA-256 of the name `w`, first 3 bytes"] + digest[:1].hex()
     assert rows["scale, float32(sqrt(6 / 4))"] == np.float32(np.sqrt(6 / 4)).tobytes().hex()
 
 
@@ -81,3 +81,8 @@ def test_every_header_field_and_codec_has_its_place_on_the_page() -> None:
     assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == set(header)
     codecs = PAGE[PAGE.index("## Codecs") : PAGE.index("## Rebuilding")]
     assert set(CODECS) <= set(re.findall(r"^`(\w+)`:", codecs, re.MULTILINE))
+
+
+def test_the_worked_payload_of_context_is_what_smn_writes() -> None:
+    payload = CODECS["context"].encode(np.array([False, False, True, True, True, True]), [BASE["w"].numpy()])
+    assert f"the payload is `{payload.hex()}`" in PAGE

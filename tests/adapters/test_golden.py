@@ -8,15 +8,18 @@ import torch
 from safetensors.torch import load_file
 
 from smn_cli.adapters.adapter import adapter_from_bytes, load_adapter
+from smn_cli.adapters.statistics import round_statistics
 from tests.golden.make_golden import FILES, base, golden_adapter, masks, statistics
 
 FOLDER = Path(__file__).parents[1] / "golden"
 SHA256 = {
     "base.safetensors": "8d8c6febc31cef4cc5ca5de4e5b7046a2cbf77568fe6cb896d648a73d80be1d7",
-    "v1_bits.safetensors": "138a3dc006f90a8989a9fd5f5ac2ff95d345976389185e53cb5839221485014d",
-    "v1_bits_norm_stats.safetensors": "6f02fbb6bc6eb85d6ecc2e78284d00357d1ee39a108713eb0ea1c27708e29fce",
-    "v1_lzma.safetensors": "6e493fc7483cd790be1b7cefb41f3de79a9bacc3d576e89f3398730179d6f9f0",
-    "v1_lzma_norm_stats.safetensors": "1b1875ab6c36e56a6d53efaf14a0d3c064f60fd4d83101e36acb231a423381b5",
+    "v1_bits.safetensors": "4e3d7c866d2de7bcea6eb8c2270cb42c557ba278f944daf2fd42993c6970c170",
+    "v1_bits_norm_stats.safetensors": "cdcbde337fddc6f20283b8525490d4d7ba9fa6dac097f5727b3570f95bfe8f2f",
+    "v1_context.safetensors": "32dddec7ccf8474010ff916af1b00c5e55d4544cc1becee0811ebe08fac927af",
+    "v1_context_norm_stats.safetensors": "54b290672740dbc310f7d9091570996f67639c8a78681e1354f28e0c35bc03a6",
+    "v1_lzma.safetensors": "b537eb6af831bb3c949d70a749190367011e74e4e89f2b2e354706c218c34d84",
+    "v1_lzma_norm_stats.safetensors": "dab9f9a49ffef142a4f1c5d82a8ab5c2b1a7593b9e98ebae6579c99e3290b542",
 }
 DENSITIES = {"blocks.0.weight": (30, 36), "blocks.10.weight": (39, 45), "stem.weight": (93, 108)}
 
@@ -40,7 +43,8 @@ def test_a_golden_file_holds_the_masks_and_statistics_it_was_made_of(name: str) 
     assert all(torch.equal(found[key], mask) for key, mask in masks().items())
     assert {entry.name: (entry.num_kept, entry.num_weights) for entry in adapter.header.masks} == DENSITIES
     rebuilt = adapter.rebuild(recorded)
-    expected = statistics() if has_norm_stats else {key: recorded[key] for key in statistics()}
+    carried = {key: round_statistics(tensor) for key, tensor in statistics().items()}
+    expected = carried if has_norm_stats else {key: recorded[key] for key in statistics()}
     assert all(torch.equal(rebuilt[key], tensor) for key, tensor in expected.items())
     assert (adapter.header.arch, adapter.header.tag, adapter.header.codec) == ("golden", "v1", codec)
     assert adapter.header.preprocessing["std"] == [0.25, 0.25, 0.25]
@@ -53,7 +57,7 @@ def test_the_recorded_base_is_the_one_of_the_script() -> None:
     assert all(torch.equal(recorded[name], tensor) for name, tensor in base().items())
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if "bits" in name])
+@pytest.mark.parametrize("name", [name for name in FILES if "lzma" not in name])
 def test_the_script_still_writes_the_same_bytes(name: str) -> None:
     codec, has_norm_stats = FILES[name]
     assert golden_adapter(codec, has_norm_stats=has_norm_stats).to_bytes() == (FOLDER / name).read_bytes()

@@ -15,7 +15,7 @@ from tests.adapters.forging import Parts, put_together, take_apart, toy_adapter,
 
 HEADER, PARTS = take_apart(toy_adapter().to_bytes())
 KINDS: dict[str, Any] = {"null": None, "true": True, "number": 3, "float": 1.0, "text": "x", "list": [], "object": {}}
-OWN_KIND = {dict: "object", list: "list", str: "text", int: "number"}
+OWN_KIND = {dict: "object", list: "list", str: "text", int: "number", bool: "true"}
 
 
 def read(header: dict[str, Any] | str, parts: Parts = PARTS) -> Adapter:
@@ -220,7 +220,7 @@ def test_a_mask_for_another_shape_of_the_base_is_a_mismatch() -> None:
     wide = changed(("masks", 0), ["conv.weight", [1 << 20, 1 << 19], 3])
     with pytest.raises(MismatchError, match=r"conv\.weight has shape \(3, 2, 3, 3\) in the base"):
         read(wide).rebuild(toy_base())
-    five = {**PARTS, "norm_stats": ("F32", [5], PARTS["norm_stats"][2][:20])}
+    five = {**PARTS, "norm_stats": ("U16", [5], PARTS["norm_stats"][2][:10])}
     short = read(changed(("norm_stats", 0, 1), 2), five)
     with pytest.raises(MismatchError, match=r"statistics norm\.running_mean of 2 values do not fit the base"):
         short.rebuild(toy_base())

@@ -30,6 +30,8 @@ FILES = {
     "v1_lzma.safetensors": ("lzma", False),
     "v1_bits_norm_stats.safetensors": ("bits", True),
     "v1_lzma_norm_stats.safetensors": ("lzma", True),
+    "v1_context.safetensors": ("context", False),
+    "v1_context_norm_stats.safetensors": ("context", True),
 }
 
 
