@@ -1,7 +1,8 @@
 """Rebuild an adapted network from an smn adapter with NumPy and the standard library alone.
 
 A second implementation of docs/format.md (version 1, all its codecs), short enough to be ported to another language;
-`context` goes bit by bit in Python here, a minute for three million weights. It takes the base as arrays, however they were read, and checks every digest on the way:
+`context` goes bit by bit in Python here, a minute for three million weights. It takes the base as arrays, however they
+were read, and checks every digest on the way:
 
     adapted = rebuild(Path("adapter.safetensors").read_bytes(), base)
 """

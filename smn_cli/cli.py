@@ -12,8 +12,10 @@ import smn_cli
 from smn_cli.commands.adapt import adapt
 from smn_cli.commands.apply import apply
 from smn_cli.commands.demo import demo
+from smn_cli.commands.diff import diff
 from smn_cli.commands.eval import evaluate
 from smn_cli.commands.inspect import inspect
+from smn_cli.commands.merge import merge
 from smn_cli.commands.pack import pack
 from smn_cli.commands.verify import verify
 from smn_cli.errors import SmnError
@@ -57,6 +59,8 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "apply": apply,
     "inspect": inspect,
     "verify": verify,
+    "diff": diff,
+    "merge": merge,
     "demo": demo,
 }
 for _name, _command in _COMMANDS.items():

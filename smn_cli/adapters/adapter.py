@@ -137,15 +137,18 @@ class Adapter:
         """
         write_atomically(Path(path), self.to_bytes())
 
+    def statistics(self) -> dict[str, Tensor]:
+        """Carried statistics by name, flat."""
+        values = torch.from_numpy(widened(self._content.norm_stats))
+        lengths = [length for _, length in self.header.norm_stats]
+        return dict(zip((name for name, _ in self.header.norm_stats), values.split(lengths), strict=True))
+
     def _statistics(self, base: Mapping[str, Tensor]) -> dict[str, Tensor]:
         statistics: dict[str, Tensor] = {}
-        start = 0
-        for name, length in self.header.norm_stats:
-            if name not in base or base[name].numel() != length:
-                raise MismatchError(f"statistics {name} of {length} values do not fit the base")
-            values = torch.from_numpy(widened(self._content.norm_stats[start : start + length]))
+        for name, values in self.statistics().items():
+            if name not in base or base[name].numel() != len(values):
+                raise MismatchError(f"statistics {name} of {len(values)} values do not fit the base")
             statistics[name] = values.view(base[name].shape).to(base[name])
-            start += length
         return statistics
 
 

@@ -3,8 +3,8 @@
 A tensor's weights are taken from the smallest magnitude to the largest, in blocks. Before a block the probability
 that a weight is cut is told by an additive logistic model, in integers alone: its magnitude against the tensor's
 median, its row, its column, and two products of a row's and a column's factor that act with the sign of the weight,
-because a gradient of low rank pushes weights of opposite sign in opposite directions. After a block every parameter takes a
-Newton step. Writer and reader do the same sums, so that no table is stored.
+because a gradient of low rank pushes weights of opposite sign in opposite directions. After a block every parameter
+takes a Newton step. Writer and reader do the same sums, so that no table is stored.
 """
 
 from collections.abc import Callable, Sequence
@@ -77,7 +77,7 @@ class Parameters:
         """Newton's step: gradient over all the curvature so far."""
         self._curvature += curvature
         self.values += (gradient << 16) // self._curvature
-        np.clip(self.values, -8 * ONE, 8 * ONE, out=self.values)
+        np.minimum(np.maximum(self.values, -8 * ONE, out=self.values), 8 * ONE, out=self.values)
         self.shown = (self.values >> SHOWN).astype(np.int32)
 
     def mean_square(self) -> int:
@@ -127,7 +127,7 @@ class _Tensor:
             size = max(64, min(start >> 3, self.num_weights >> 8))
             places = self.order[start : min(start + size, num_coded)]
             block = self._look(places, is_quiet)
-            at = np.clip(block.logits, -LIMIT, LIMIT) + LIMIT
+            at = np.minimum(np.maximum(block.logits, -LIMIT), LIMIT) + LIMIT
             chances = SQUASH[at]
             cut = coder(places, chances)
             self._learn(block, cut * float(ONE) - chances, SPREAD[at])

@@ -27,10 +27,11 @@ def inspect(
         "metadata": file_bytes - adapter.payload_bytes - adapter.norm_stats_bytes,
     }
     output.result(f"{file}: adapter for {adapter.made_for}, base {header.base_digest[:12]}...")
+    codec_needs = " (needs the base to decode)" if header.needs_base else ""
     by_part = ", ".join(f"{name} {count:,}" for name, count in parts.items())
     output.result(
         f"{header.num_weights:,} weights in {len(header.masks)} tensors, density {header.density:.4f}, "
-        f"codec {header.codec}, {file_bytes:,} bytes ({by_part})"
+        f"codec {header.codec}{codec_needs}, {file_bytes:,} bytes ({by_part})"
     )
     most_cut = max(1 - entry.density for entry in header.masks) or 1.0
     rows = [
@@ -50,6 +51,7 @@ def inspect(
             "base_digest": header.base_digest,
             "adapted_digest": header.adapted_digest,
             "codec": header.codec,
+            "needs_base": header.needs_base,
             "density": header.density,
             "weights": header.num_weights,
             "masks": [

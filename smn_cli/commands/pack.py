@@ -14,7 +14,9 @@ def pack(
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Adapter file to write.")] = Path(
         "adapter.safetensors"
     ),
-    codec: Annotated[str, typer.Option("--codec", help="bits, lzma, or auto for the smallest.")] = "auto",
+    codec: Annotated[
+        str, typer.Option("--codec", help="bits, lzma, context (needs the base to decode), or auto for the smallest.")
+    ] = "auto",
     weights: WeightsOption = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
     json: JsonOption = None,

@@ -1,0 +1,65 @@
+"""smn diff: what two adapters have in common."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from smn_cli.terminal.options import JsonOption, WeightsOption
+
+
+def diff(
+    one: Annotated[Path, typer.Argument(metavar="A", help="Adapter file.")],
+    other: Annotated[Path, typer.Argument(metavar="B", help="Another one over the same base.")],
+    weights: WeightsOption = None,
+    json: JsonOption = None,
+) -> None:
+    """Compare two adapters: agreement by layer, overlap of the cut weights, what else differs."""
+    from smn_cli.adapters.adapter import load_adapter
+    from smn_cli.adapters.combining import (
+        check_same_base,
+        compare_masks,
+        differing_settings,
+        differing_statistics,
+        in_all,
+        needs_base,
+        shapes_as_base,
+    )
+    from smn_cli.api import backbone_for
+    from smn_cli.console import Output
+
+    output = Output(json)
+    adapters = [load_adapter(path) for path in (one, other)]
+    check_same_base(adapters, [str(one), str(other)])
+    if weights is not None or needs_base(adapters):
+        state = backbone_for(adapters[0], weights).model.state_dict()
+        masks = [adapter.masks(state) for adapter in adapters]
+    else:
+        masks = [adapter.masks(shapes_as_base(adapter)) for adapter in adapters]
+    by_tensor = compare_masks(*masks)
+    total = in_all(by_tensor)
+    rows = [
+        (each.name, f"{each.num_weights:,}", f"{each.agreement:.4f}", f"{each.jaccard:.4f}")
+        for each in (*by_tensor, total)
+    ]
+    output.table(f"{one} and {other}", ("tensor", "weights", "agreement", "Jaccard of the cut"), rows)
+    statistics = differing_statistics(*adapters)
+    settings = differing_settings(*adapters)
+    if statistics:
+        output.result(f"{len(statistics)} carried statistics differ")
+    for name, (first, second) in settings.items():
+        output.result(f"{name}: {first} and {second}")
+    output.json(
+        {
+            "schema": "smn.diff/1",
+            "files": [str(one), str(other)],
+            "base_digest": adapters[0].header.base_digest,
+            "same_network": adapters[0].header.adapted_digest == adapters[1].header.adapted_digest,
+            "density": [adapter.header.density for adapter in adapters],
+            "agreement": total.agreement,
+            "jaccard": total.jaccard,
+            "masks": [each.to_json() for each in by_tensor],
+            "norm_stats": statistics,
+            "differs": {name: list(values) for name, values in settings.items()},
+        }
+    )

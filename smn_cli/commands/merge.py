@@ -1,0 +1,56 @@
+"""smn merge: one adapter out of several over the same base."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from smn_cli.terminal.options import JsonOption, WeightsOption, check_out_file
+
+
+def merge(
+    files: Annotated[list[Path], typer.Argument(metavar="A B...", help="Adapter files over the same base.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Adapter file to write.")],
+    how: Annotated[
+        str, typer.Option("--how", help="Keep what all keep (and), any keeps (or), most keep (majority).")
+    ] = "majority",
+    weights: WeightsOption = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+    json: JsonOption = None,
+) -> None:
+    """Merge the masks of several adapters into one; evaluate it before you ship it."""
+    check_out_file(out, overwrite=overwrite)
+    from smn_cli.adapters.adapter import load_adapter
+    from smn_cli.adapters.combining import HOW, check_same_base
+    from smn_cli.adapters.combining import merge as merge_adapters
+    from smn_cli.api import backbone_for
+    from smn_cli.console import Output
+    from smn_cli.errors import UsageError
+
+    output = Output(json)
+    if how not in HOW:
+        raise UsageError(f"--how {how} is unknown: expected one of {', '.join(HOW)}")
+    if len(files) < 2:
+        raise UsageError("smn merge needs two or more adapters")
+    adapters, names = [load_adapter(path) for path in files], [str(path) for path in files]
+    check_same_base(adapters, names)
+    merged = merge_adapters(adapters, names, backbone_for(adapters[0], weights).model.state_dict(), how=how)
+    merged.save(out)
+    file_bytes = out.stat().st_size
+    densities = ", ".join(f"{adapter.header.density:.4f}" for adapter in adapters)
+    output.result(f"{out}: {how} of {len(files)} masks of density {densities} is {merged.header.density:.4f}")
+    output.result(f"{file_bytes:,} bytes, codec {merged.header.codec}")
+    output.json(
+        {
+            "schema": "smn.merge/1",
+            "file": str(out),
+            "files": names,
+            "how": how,
+            "base_digest": merged.header.base_digest,
+            "adapted_digest": merged.header.adapted_digest,
+            "density": merged.header.density,
+            "densities": [adapter.header.density for adapter in adapters],
+            "codec": merged.header.codec,
+            "bytes": file_bytes,
+        }
+    )
