@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from smn_cli.adapters.codecs import CODECS, encode_smallest, get_codec
+from smn_cli.adapters.codecs import CODECS, encode_smallest, get_codec, pack_bits, unpack_bits
 from smn_cli.adapters.file import AdapterContent, parse_adapter, read_adapter
 from smn_cli.adapters.fingerprint import Fingerprint, check_base, fingerprint_of, tensor_digests
 from smn_cli.adapters.schema import Header, MaskEntry
@@ -22,12 +22,13 @@ from smn_cli.masking.binarize import effective_weight
 class Adapter:
     """A mask, and statistics if they were adapted, for one exact base.
 
-    Get one from `load_adapter` or `make_adapter`. It holds the file's compressed payload, not the unpacked mask, so
-    that many adapters can stay in memory.
+    Get one from `load_adapter` or `make_adapter`. It holds the file's compressed payload and, once it was rebuilt, one
+    bit a weight, not the unpacked mask, so that many adapters can stay in memory and be switched quickly.
     """
 
     def __init__(self, content: AdapterContent) -> None:
         self._content = content
+        self._known_bits: bytes | None = None  # decoded over the one base that fits, and found to be right
 
     @property
     def header(self) -> Header:
@@ -69,7 +70,9 @@ class Adapter:
                 what = "is missing" if found is None else f"has shape {found}"
                 raise MismatchError(f"{entry.name} {what} in the base: the adapter expects {entry.shape}")
         arrays = _arrays(base, [entry.name for entry in self.header.masks]) if self.header.needs_base else []
-        bits = CODECS[self.header.codec].decode(self._content.payload, self.header.num_weights, arrays)
+        return self._split(CODECS[self.header.codec].decode(self._content.payload, self.header.num_weights, arrays))
+
+    def _split(self, bits: np.ndarray) -> dict[str, Tensor]:
         masks: dict[str, Tensor] = {}
         start = 0
         for entry in self.header.masks:
@@ -97,13 +100,18 @@ class Adapter:
         names = [entry.name for entry in self.header.masks] + [name for name, _ in self.header.norm_stats]
         digests = check_base(base, self.base_fingerprint, made_for=self.made_for, names=names)
         state = dict(base)
-        for name, mask in self.masks(base).items():
+        known = self._known_bits
+        masks = self.masks(base) if known is None else self._split(unpack_bits(known, self.header.num_weights))
+        for name, mask in masks.items():
             state[name] = effective_weight(base[name].detach(), mask.to(base[name].device))
         state.update(self._statistics(base))
+        if known is not None:  # the same bits over the same base were found right before
+            return state
         unchanged = {name: digest for name, digest in digests.items() if name not in names}
         adapted = tensor_digests({name: state[name] for name in digests}, known=unchanged)
         if fingerprint_of(adapted).digest != self.header.adapted_digest:
             raise AdapterFileError("the rebuilt network is not the recorded one: the adapter was altered when made")
+        self._known_bits = pack_bits(np.concatenate([mask.numpy().reshape(-1) for mask in masks.values()]))
         return state
 
     @property
@@ -141,7 +149,7 @@ class Adapter:
         """Carried statistics by name, flat."""
         values = torch.from_numpy(widened(self._content.norm_stats))
         lengths = [length for _, length in self.header.norm_stats]
-        return dict(zip((name for name, _ in self.header.norm_stats), values.split(lengths), strict=True))
+        return dict(zip((name for name, _ in self.header.norm_stats), torch.split(values, lengths), strict=True))
 
     def _statistics(self, base: Mapping[str, Tensor]) -> dict[str, Tensor]:
         statistics: dict[str, Tensor] = {}

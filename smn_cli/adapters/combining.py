@@ -144,7 +144,7 @@ def merge(adapters: Sequence[Adapter], names: Sequence[str], base: Mapping[str, 
 
     Args:
         adapters: two or more without carried statistics, which cannot be merged, or all with the same ones.
-        names: what to call each in messages and provenance.
+        names: what to call each in messages.
         base: state dict of their base; each adapter is checked against it.
         how: see `merge_masks`.
 
@@ -166,9 +166,7 @@ def merge(adapters: Sequence[Adapter], names: Sequence[str], base: Mapping[str, 
             raise AdapterFileError(f"{name}: {error}") from None
     first = adapters[0]
     known = {name: tensor for name, tensor in base.items() if first.base_fingerprint.has(name)}
-    sources = [
-        {"file": name, "adapted": each.header.adapted_digest} for name, each in zip(names, adapters, strict=True)
-    ]
+    digests = [adapter.header.adapted_digest for adapter in adapters]
     return make_adapter(
         known,
         merge_masks([adapter.masks(base) for adapter in adapters], how),
@@ -176,7 +174,7 @@ def merge(adapters: Sequence[Adapter], names: Sequence[str], base: Mapping[str, 
         tag=first.header.tag,
         norm_stats={name: values.view(base[name].shape) for name, values in first.statistics().items()},
         preprocessing=first.header.preprocessing,
-        provenance={"merged": sources, "how": how},
+        provenance={"merged": digests, "how": how},
     )
 
 

@@ -157,6 +157,17 @@ def test_switching_adapters_equals_applying_to_a_fresh_base() -> None:
     assert same(snapshot(model), before)
 
 
+@pytest.mark.parametrize("codec", ["bits", "lzma", "context"])
+def test_an_adapter_applied_before_still_checks_its_base(codec: str) -> None:
+    model = backbone(CONVNET)
+    before, adapter = snapshot(model), adapter_for(model, codec=codec)
+    first = adapter.rebuild(before)
+    assert same(adapter.rebuild(before), first)
+    changed = {**before, "conv_stem.weight": before["conv_stem.weight"] + 1}
+    with pytest.raises(MismatchError, match=r"first conv_stem\.weight"):
+        adapter.rebuild(changed)
+
+
 def test_two_networks_hold_their_own_adapters() -> None:
     one, other = backbone(CONVNET), backbone(CONVNET)
     before, adapter = snapshot(one), adapter_for(one)
