@@ -133,7 +133,7 @@ def time_row(
     row["pack auto"] = f"{seconds(lambda: packed(adapter, backbone, masks), times=1):.2f} s"
     row["peak memory"] = f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB"
     command = [sys.executable, __file__, "--weights", weights, "--digest-of-pack", str(source)]
-    digests = {subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2)}
+    digests = {subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout for _ in range(2)}
     row["two processes"] = "equal bytes" if len(digests) == 1 else "DIFFERENT BYTES"
     return row
 
