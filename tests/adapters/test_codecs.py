@@ -156,3 +156,13 @@ def test_an_xz_stream_that_wants_a_huge_dictionary_is_refused() -> None:
     stream[header_end : header_end + 4] = zlib.crc32(bytes(stream[12:header_end])).to_bytes(4, "little")
     with pytest.raises(AdapterFileError, match=r"not valid xz data.*[Mm]emory"):
         get_codec("lzma").decode(bytes(stream), 800, [])
+
+
+@pytest.mark.parametrize("extra", [bytes(8), b"\1\2\3\4" * 2, b"\xff" * 8])
+def test_words_that_context_does_not_read_are_refused(extra: bytes) -> None:
+    codec, base = get_codec("context"), some_base(5000)
+    bits = np.random.default_rng(4).random(5000) < 0.8
+    payload = codec.encode(bits, base)
+    assert codec.decode(payload, 5000, base).tolist() == bits.tolist()
+    with pytest.raises(AdapterFileError, match="does not end where it should"):
+        codec.decode(payload + extra, 5000, base)
