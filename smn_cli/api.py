@@ -25,7 +25,7 @@ from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.errors import AdapterFileError, CheckpointError, MismatchError, UsageError
 from smn_cli.evaluation.compare import Comparison, LabeledFeatures, Protocol, compare, score
 from smn_cli.evaluation.features import extract_features, on_device
-from smn_cli.training.record import check_run_base, read_learned
+from smn_cli.training.record import check_run_base, plan_of, read_learned
 from smn_cli.training.run_folder import RunFolder
 from smn_cli.training.session import RunOptions, Session
 from smn_cli.training.trainer import StepReport
@@ -61,6 +61,8 @@ def adapt(
         SmnError: one of its kinds says what is wrong with images, model or settings.
     """
     wishes = AdaptOptions(**settings)
+    if wishes.train == "full":
+        raise UsageError("adapt returns an adapter, and train='full' has none: run smn adapt --train full")
     backbone = wrap_backbone(model)
     inputs = [images] if isinstance(images, str | Path) else list(images)
     checked = check_images(find_images(inputs), max_bad=wishes.max_bad)
@@ -72,9 +74,12 @@ def adapt(
             wishes,
             options=RunOptions(device, num_workers),
         )
-        for report in session.steps():
-            if on_step is not None:
-                on_step(report)
+        try:
+            for report in session.steps():
+                if on_step is not None:
+                    on_step(report)
+        finally:
+            session.close()
         return pack_run(session.folder, backbone)
 
 
@@ -109,14 +114,15 @@ def pack_run(folder: RunFolder, backbone: Backbone, *, codec: str = "auto") -> A
         CheckpointError, MismatchError: the run is damaged, or the base another one.
     """
     config = folder.read_config()
+    plan = plan_of(config, folder)
     check_run_base(config, backbone)
     learned = read_learned(folder)
-    if config["plan"]["train"] == "full":
+    if plan.train == "full":
         raise UsageError(f"{folder.path} trained the weights themselves (--train full): there is no mask to pack")
     empty = [name for name, mask in learned.masks.items() if not mask.any()]
     if empty:
         raise CheckpointError(f"{folder.path}: the mask of {empty[0]} is empty; lower --lr-scores and train again")
-    plan = {key: value for key, value in config["plan"].items() if key != "reasons"}
+    settings = {key: value for key, value in config["plan"].items() if key != "reasons"}
     return make_adapter(
         backbone.model.state_dict(),
         learned.masks,
@@ -126,9 +132,11 @@ def pack_run(folder: RunFolder, backbone: Backbone, *, codec: str = "auto") -> A
         preprocessing=config["preprocessing"],
         provenance={
             "images": config["images"]["good"],
-            "plan": plan,
+            "plan": settings,
             "step": learned.step,
             "finished": learned.is_finished,
+            "judge": config["judge"],
+            "judge_gain": learned.judge_gain,
             "alarms": list(learned.alarms),
             "versions": config["versions"],
         },
@@ -143,7 +151,7 @@ def change_of_run(folder: RunFolder, backbone: Backbone) -> Change:
         CheckpointError, MismatchError: the run is damaged, or the base another one.
     """
     config = folder.read_config()
-    if config["plan"]["train"] != "full":
+    if plan_of(config, folder).train != "full":
         return pack_run(folder, backbone, codec="bits")
     check_run_base(config, backbone)
     learned = read_learned(folder)
@@ -154,15 +162,18 @@ def change_of_run(folder: RunFolder, backbone: Backbone) -> Change:
 class RebuiltNetwork:
     """An adapted network as a plain state dict, for a checkpoint file.
 
+    `takes_any_size` tells whether timm has to be asked for position embeddings that adjust to the image.
     `num_classes` is that of the classifier that came with the weights and is in it unchanged; 0 if there is none.
     """
 
     state: dict[str, Tensor]
     num_classes: int
+    takes_any_size: bool
 
     def load_line(self, arch: str, path: Path) -> str:
         """The Python expression that loads it with timm."""
         extra = "" if self.num_classes == 1000 else f", num_classes={self.num_classes}"
+        extra += ", dynamic_img_size=True" if self.takes_any_size else ""
         return f"timm.create_model({arch!r}{extra}, checkpoint_path={str(path)!r})"
 
 
@@ -174,7 +185,9 @@ def rebuild(adapter: Adapter, backbone: Backbone, *, with_classifier: bool = Tru
     """
     state = adapter.rebuild(backbone.model.state_dict())
     classifier = backbone.classifier if with_classifier else {}
-    return RebuiltNetwork({**state, **classifier}, next((len(tensor) for tensor in classifier.values()), 0))
+    return RebuiltNetwork(
+        {**state, **classifier}, next((len(tensor) for tensor in classifier.values()), 0), backbone.takes_any_size
+    )
 
 
 def save_checkpoint(network: RebuiltNetwork, path: Path) -> None:

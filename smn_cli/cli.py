@@ -82,9 +82,12 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
-    except MemoryError:
-        code = _fail("out of memory: lower --batch-size or --size", 1, words)
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        code = _fail(f"cannot read or write {what}", 1, words)
     except Exception as error:
+        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+            raise SystemExit(_fail("out of memory: use smaller images (--size) or batches", 1, words)) from None
         code = _fail(f"unexpected fault, {type(error).__name__}: {error} (smn --debug shows where)", 1, words)
     raise SystemExit(code or 0)
 

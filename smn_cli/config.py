@@ -51,6 +51,12 @@ class AdaptOptions:
         for name in ("lr_scores", "lr_head"):
             value = getattr(self, name)
             _require(value is None or 0 <= value < float("inf"), name.replace("_", "-"), value, "0 or more, finite")
+        if RECIPES[self.recipe].objective == "taught":
+            for name in ("queue", "lr_head"):
+                if getattr(self, name) is not None:
+                    raise UsageError(f"--{name.replace('_', '-')} has no effect with --recipe {self.recipe}")
+            if self.train == "head":
+                raise UsageError(f"--train head: --recipe {self.recipe} has no head; add --recipe swav or paper")
         if self.steps is not None and self.epochs is not None:
             raise UsageError("--steps and --epochs both set the length of the run: give one of them")
 
@@ -139,6 +145,7 @@ def make_plan(options: AdaptOptions, num_images: int, *, native_size: int = 224,
     num_training = num_images - num_holdout
     steps_per_epoch = num_training // options.batch_size
     num_steps = _num_steps(options, steps_per_epoch, reasons)
+    num_seen = min(num_training, num_steps * options.batch_size)
     head_steps = 0
     if recipe.scores_wait_for_head:
         head_steps = min(max(2 * steps_per_epoch, 60), 200, num_steps // 2)
@@ -157,9 +164,9 @@ def make_plan(options: AdaptOptions, num_images: int, *, native_size: int = 224,
         num_holdout=num_holdout,
         eval_every=max(1, -(-num_steps // NUM_EVALUATIONS)),
         head_steps=head_steps,
-        num_prototypes=_num_prototypes(options, recipe, num_training, reasons),
+        num_prototypes=_num_prototypes(options, recipe, num_seen, reasons),
         prototype_freeze_steps=5005 if options.recipe == "paper" else 0,
-        queue_length=_queue(options, num_training, reasons),
+        queue_length=_queue(options, recipe, num_training, reasons),
         queue_start_step=num_steps // 5 // steps_per_epoch * steps_per_epoch,
         score_start=_first(options.score_start, recipe.score_start),
         threshold=options.threshold,
@@ -184,10 +191,18 @@ _COPIED = (
 
 
 def _num_holdout(options: AdaptOptions, recipe: Recipe, num_images: int, reasons: dict[str, str]) -> int:
-    if recipe.keep == "last":
+    if (options.keep or recipe.keep) == "last":
         return 0
-    reasons["num_holdout"] = "a tenth of the images, at most 500: never trained on, they decide what is kept"
-    return min(num_images // 10, 500, num_images - options.batch_size)
+    num_holdout = min(max(num_images // 10, LEAST_HOLDOUT), 500, num_images - options.batch_size)
+    if num_holdout < LEAST_HOLDOUT:
+        reasons["num_holdout"] = "too few images to hold any out, so nothing can be judged"
+        return 0
+    reasons["num_holdout"] = "a tenth of the images, between 30 and 500: never trained on, they decide what is kept"
+    return num_holdout
+
+
+LEAST_HOLDOUT = 30
+"""Held-out images below which no interval says anything."""
 
 
 def _num_steps(options: AdaptOptions, steps_per_epoch: int, reasons: dict[str, str]) -> int:
@@ -215,11 +230,13 @@ def _num_prototypes(options: AdaptOptions, recipe: Recipe, num_images: int, reas
     return min(max(num_images // 20, 10), 100)
 
 
-def _queue(options: AdaptOptions, num_images: int, reasons: dict[str, str]) -> int:
+def _queue(options: AdaptOptions, recipe: Recipe, num_images: int, reasons: dict[str, str]) -> int:
+    if recipe.objective == "taught":
+        return 0
     wanted = options.queue
     if wanted is None:
         wanted = 512 if options.recipe == "paper" else 0
-        reasons["queue_length"] = "as in the paper" if wanted else "not needed for this many prototypes"
+        reasons["queue_length"] = "as in the paper" if wanted else "a batch is enough for this many prototypes"
     return min(wanted, num_images) // options.batch_size * options.batch_size
 
 

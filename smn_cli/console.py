@@ -33,8 +33,8 @@ class Output:
 
     def __init__(self, json_target: str | None = None) -> None:
         self.json_target = json_target
-        self._talk = Console(stderr=True, highlight=False, soft_wrap=True)
-        self._results = self._talk if json_target == "-" else Console(highlight=False, soft_wrap=True)
+        self._talk = _console(stderr=True)
+        self._results = self._talk if json_target == "-" else _console(stderr=False)
         if json_target not in (None, "-"):
             path = Path(str(json_target)).absolute()
             if not path.parent.is_dir():
@@ -44,11 +44,11 @@ class Output:
 
     def talk(self, line: str) -> None:
         """A line for whoever watches."""
-        self._talk.print(line, markup=False)
+        self._talk.print(_printable(line), markup=False)
 
     def result(self, line: str) -> None:
-        """A line of the result; what a hostile file may have put in it cannot steer the terminal."""
-        self._results.print("".join(c if c.isprintable() else "?" for c in line), markup=False)
+        """A line of the result."""
+        self._results.print(_printable(line), markup=False)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """A result as a table; the first column is text, the others are numbers."""
@@ -65,7 +65,11 @@ class Output:
         if self.json_target == "-":
             sys.stdout.write(text + "\n")
         elif self.json_target is not None:
-            write_atomically(Path(self.json_target), (text + "\n").encode())
+            path = Path(self.json_target)
+            if path.exists() and not path.is_file():
+                path.write_text(text + "\n")  # a pipe or a device is written to, never replaced
+            else:
+                write_atomically(path, (text + "\n").encode())
 
     @contextmanager
     def progress(self, what: str, total: int, done: int = 0) -> Iterator[Ticker]:
@@ -104,6 +108,18 @@ class Output:
                 bar.update(task, completed=done, words=words)
 
             yield tick
+
+
+def _console(*, stderr: bool) -> Console:
+    console = Console(stderr=stderr, highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = 200  # a table in a file or a pipe is not to be cut
+    return console
+
+
+def _printable(line: str) -> str:
+    """What a hostile file may have put into a line cannot steer the terminal."""
+    return "".join(c if c.isprintable() else "?" for c in line)
 
 
 def _plain_ticker(output: Output, what: str, total: int, done_before: int) -> Ticker:

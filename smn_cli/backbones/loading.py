@@ -29,6 +29,7 @@ class Backbone:
         native_size: side of the images it was trained on, in pixels.
         mean, std, interpolation: how timm prepares this network's images.
         classifier: the classifier's tensors that came with the weights, by timm name; may be empty.
+        takes_any_size: whether it was built with position embeddings that adjust to the image.
         notes: in words, what was done to make the weights fit.
     """
 
@@ -41,6 +42,7 @@ class Backbone:
     std: tuple[float, float, float]
     interpolation: str
     classifier: dict[str, Tensor]
+    takes_any_size: bool
     notes: tuple[str, ...] = ()
 
 
@@ -96,6 +98,7 @@ def _describe(model: nn.Module, arch: str, tag: str, classifier: dict[str, Tenso
         std=tuple(config["std"]),
         interpolation=str(config["interpolation"]),
         classifier=classifier,
+        takes_any_size=bool(getattr(model, "dynamic_img_size", False)),
         notes=notes,
     )
 

@@ -4,23 +4,23 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from smn_cli.config import AdaptOptions
 from smn_cli.errors import UsageError
+from smn_cli.terminal.conclusion import conclude_run
 from smn_cli.terminal.options import DeviceOption, JsonOption, WeightsOption, WorkersOption
 from smn_cli.terminal.tables import report_judgement
 
 if TYPE_CHECKING:
     from smn_cli.console import Output
-    from smn_cli.data.labeled import LabeledSplit
     from smn_cli.training.session import RunOptions, Session, StopSignal
-    from smn_cli.training.trainer import StepReport
 
 DEFAULTS = AdaptOptions()
 
@@ -86,26 +86,28 @@ def adapt(
         seed=seed,
     )
     from smn_cli.console import Output
-    from smn_cli.data.labeled import load_labeled_split
     from smn_cli.terminal.options import resolve_device, resolve_workers
     from smn_cli.training.session import RunOptions
 
     output = Output(json)
-    labeled = load_labeled_split(val) if val is not None else None
     options = RunOptions(
-        resolve_device(device),
+        "" if resume and device == "auto" else resolve_device(device),
         resolve_workers(workers),
         save_every,
         on_look=output.counter("the frozen network looks at the images"),
         on_judgement=partial(report_judgement, output),
     )
     if resume:
-        session = _resume(output, out, weights, options, labeled)
+        if images or arch or overwrite or wishes != DEFAULTS:
+            raise UsageError(
+                "--resume goes on with the settings of the run: leave out IMAGES, --arch and other settings"
+            )
+        session = _resume(output, out, weights, options, val)
     elif arch is None or not images:
         raise UsageError("smn adapt needs IMAGES and --arch, or --resume with the --out of a run")
     else:
-        session = _start(output, images, arch, weights, out, wishes, overwrite, options, labeled)
-    output.json(_train(output, session))
+        session = _start(output, images, arch, weights, out, wishes, overwrite, options, val)
+    output.json(conclude_run(output, session, _train(output, session)))
 
 
 def _start(
@@ -117,15 +119,17 @@ def _start(
     wishes: AdaptOptions,
     overwrite: bool,
     options: "RunOptions",
-    val: "LabeledSplit | None",
+    val: Path | None,
 ) -> "Session":
     from smn_cli.backbones.loading import load_backbone
     from smn_cli.data.checking import check_images
     from smn_cli.data.finding import find_images
+    from smn_cli.data.labeled import load_labeled_split
     from smn_cli.training.run_folder import RunFolder
     from smn_cli.training.session import Session
 
     RunFolder.check_free(out, overwrite=overwrite)
+    labeled = load_labeled_split(val, for_selection=True) if val is not None else None
     paths = find_images(images)
     with output.progress("checking images", len(paths)) as tick:
         checked = check_images(paths, max_bad=wishes.max_bad, progress=lambda done, _total: tick(done))
@@ -135,22 +139,23 @@ def _start(
     for note in backbone.notes:
         output.talk(f"  {note}")
     session = Session.start(
-        out, backbone, checked, wishes, weights=str(weights or ""), overwrite=overwrite, options=options, val=val
+        out, backbone, checked, wishes, weights=str(weights or ""), overwrite=overwrite, options=options, val=labeled
     )
     _explain(output, session)
     return session
 
 
-def _resume(
-    output: "Output", out: Path, weights: Path | None, options: "RunOptions", val: "LabeledSplit | None"
-) -> "Session":
-    from smn_cli.backbones.loading import load_backbone
+def _resume(output: "Output", out: Path, weights: Path | None, options: "RunOptions", val: Path | None) -> "Session":
+    from smn_cli.data.labeled import load_labeled_split
+    from smn_cli.training.record import backbone_of_run
     from smn_cli.training.run_folder import RunFolder
     from smn_cli.training.session import Session
 
     config = RunFolder.open(out).read_config()
-    backbone = load_backbone(str(config["arch"]), weights or config["weights"] or None)
-    session = Session.resume(out, backbone, options=options, val=val)
+    judged_by = val or (Path(config["val"]) if config.get("val") else None)
+    labeled = load_labeled_split(judged_by, for_selection=True) if judged_by is not None else None
+    options = replace(options, device=options.device or str(config["device"]))
+    session = Session.resume(out, backbone_of_run(config, weights), options=options, val=labeled)
     output.talk(f"continuing {out} after step {session.trainer.step} of {session.plan.num_steps}")
     return session
 
@@ -168,9 +173,9 @@ def _explain(output: "Output", session: "Session") -> None:
         output.talk(f"  {name.rpartition('.')[2]} {attrgetter(name)(plan)}: {reason}")
 
 
-def _train(output: "Output", session: "Session") -> dict[str, Any]:
+def _train(output: "Output", session: "Session") -> float:
+    """Take the steps that are left; returns the seconds they took."""
     plan, started, first = session.plan, time.monotonic(), session.trainer.step
-    report = None
     with _saving_on_signals() as stop, output.progress("adapting", plan.num_steps, first) as tick:
         for report in session.steps(stop):
             rate = (report.step - first) * plan.batch_size / (time.monotonic() - started)
@@ -178,39 +183,7 @@ def _train(output: "Output", session: "Session") -> dict[str, Any]:
                 report.step,
                 f"loss {report.loss:.3f} (ln K {report.log_k:.3f}) density {report.density:.4f} {rate:.0f} images/s",
             )
-    return _conclude(output, session, report, time.monotonic() - started)
-
-
-def _conclude(output: "Output", session: "Session", report: "StepReport | None", seconds: float) -> dict[str, Any]:
-    from smn_cli.masking.backbone import density
-    from smn_cli.reports.page import write_report
-    from smn_cli.training.record import read_learned
-
-    run, keeper = session.folder.path, session.keeper
-    learned = read_learned(session.folder)
-    output.talk(f"report: {write_report(session)}")
-    for alarm in keeper.alarms:
-        output.talk(f"alarm: {alarm}")
-    is_identity = session.plan.keep == "best" and learned.step == 0
-    if is_identity:
-        output.result(f"{run}: nothing beat the base, so the base itself is kept (the identity mask)")
-    else:
-        kept = f"kept step {learned.step} of {session.trainer.step}"
-        gain = f", above the base by {keeper.best_gain:.4f} to its judge" if keeper.best_step else ""
-        output.result(f"{run}: {kept}{gain}; next: smn pack {run} --out adapter.safetensors")
-    return {
-        "schema": "smn.adapt/1",
-        "run": str(run),
-        "steps": session.trainer.step,
-        "kept_step": learned.step,
-        "identity": is_identity,
-        "judge_gain": keeper.best_gain,
-        "alarms": keeper.alarms,
-        "loss": report.loss if report else None,
-        "density": density(learned.masks),
-        "images": len(session.split.training),
-        "seconds": round(seconds, 1),
-    }
+    return time.monotonic() - started
 
 
 @contextmanager

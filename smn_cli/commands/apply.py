@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from smn_cli.errors import UsageError
 from smn_cli.terminal.options import JsonOption, WeightsOption, check_out_file
 
 
@@ -20,6 +21,8 @@ def apply(
 ) -> None:
     """Rebuild the adapted checkpoint over its base, checked before and after, for timm to load."""
     check_out_file(out, overwrite=overwrite)
+    if out.suffix != ".safetensors":
+        raise UsageError(f"--out {out}: expected a name ending in .safetensors, by which timm knows the format")
     from smn_cli.adapters.adapter import load_adapter
     from smn_cli.api import backbone_for, rebuild, save_checkpoint
     from smn_cli.console import Output, size

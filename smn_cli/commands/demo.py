@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from smn_cli.errors import SmnError
+from smn_cli.terminal.conclusion import conclude_run
 from smn_cli.terminal.options import JsonOption
 from smn_cli.terminal.tables import report_scores, report_sizes
 
@@ -21,7 +23,7 @@ def demo(
         "smn-demo"
     ),
     steps: Annotated[int, typer.Option("--steps", min=1, help="Training steps.")] = DEMO_STEPS,
-    seed: Annotated[int, typer.Option("--seed")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Two demos with one seed are equal.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier demo made.")] = False,
     json: JsonOption = None,
 ) -> None:
@@ -64,17 +66,26 @@ def demo(
     )
 
 
+MADE = ("images", "run", "adapter.safetensors", "adapted.safetensors")
+"""Everything a demo makes, and all that --overwrite removes."""
+
+
 def _check_free(out: Path, overwrite: bool) -> None:
     import shutil
 
     from smn_cli.errors import UsageError
+    from smn_cli.training.run_folder import is_run
 
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out} is a file: expected a folder to make")
     if out.exists() and any(out.iterdir()):
+        if not is_run(out / "run"):
+            raise UsageError(f"--out {out} exists and is not an earlier demo: choose another folder")
         if not overwrite:
             raise UsageError(f"--out {out} exists: --overwrite replaces an earlier demo")
-        if not (out / "images").is_dir():
-            raise UsageError(f"--out {out} exists and is not an earlier demo: choose another folder")
-        shutil.rmtree(out)
+        for name in MADE:
+            path = out / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     out.mkdir(parents=True, exist_ok=True)
 
 
@@ -84,14 +95,22 @@ def _adapt(output: "Output", images: Path, run: Path, weights: Path, steps: int,
     from smn_cli.config import AdaptOptions
     from smn_cli.data.checking import check_images
     from smn_cli.data.finding import find_images
-    from smn_cli.training.session import Session
+    from smn_cli.training.session import RunOptions, Session
 
     checked = check_images(find_images([images]), max_bad=0)
-    wishes = AdaptOptions(steps=steps, seed=seed)
-    session = Session.start(run, load_backbone(LITE0_ARCH, weights), checked, wishes, weights=str(weights))
+    started = time.monotonic()
+    session = Session.start(
+        run,
+        load_backbone(LITE0_ARCH, weights),
+        checked,
+        AdaptOptions(steps=steps, seed=seed),
+        weights=str(weights),
+        options=RunOptions(on_look=output.counter("the frozen network looks at the images")),
+    )
     with output.progress("adapting", steps) as tick:
         for report in session.steps():
             tick(report.step, f"loss {report.loss:.3f} (ln K {report.log_k:.3f}) density {report.density:.4f}")
+    conclude_run(output, session, time.monotonic() - started)
 
 
 def _pack(output: "Output", run: Path, weights: Path, path: Path) -> "Adapter":
@@ -118,12 +137,13 @@ def _apply_and_prove(output: "Output", adapter_path: Path, weights: Path, checkp
     network = rebuild(adapter, load_backbone(LITE0_ARCH, weights))
     save_checkpoint(network, checkpoint)
     live = adapter.apply(load_backbone(LITE0_ARCH, weights).model)
-    is_equal = check_rebuilt_outputs(live, LITE0_ARCH, checkpoint, network.num_classes)
+    if not check_rebuilt_outputs(live, LITE0_ARCH, checkpoint, network.num_classes):
+        raise SmnError(f"{checkpoint}: plain timm computes other outputs than the live network; please report this")
     output.result(
         f"{checkpoint}: state dict as recorded ({adapter.header.adapted_digest[:12]}...), outputs of plain timm "
-        f"{'equal the live network bit for bit' if is_equal else 'DIFFER from the live network'}"
+        "equal the live network bit for bit"
     )
-    return {"digest": adapter.header.adapted_digest, "outputs_equal": is_equal}
+    return {"digest": adapter.header.adapted_digest, "outputs_equal": True}
 
 
 def _score(output: "Output", backbone: Any, adapter: "Adapter", images: Path) -> Any:

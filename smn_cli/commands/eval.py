@@ -88,7 +88,7 @@ def evaluate(
     )
     if not passed:
         failed = [result for result in results if not result.passed]
-        found = "not computed" if failed[0].value is None else f"is {failed[0].value:.4f}"
+        found = "was not computed" if failed[0].value is None else f"is {failed[0].value:.4f}"
         raise GateError(f"{len(failed)} of {len(results)} gates failed, first {failed[0].gate}: it {found}")
 
 
@@ -101,7 +101,7 @@ def _networks(
     from smn_cli.adapters.adapter import load_adapter
     from smn_cli.api import backbone_for, change_of_run, preprocessing_for
     from smn_cli.backbones.loading import load_backbone
-    from smn_cli.training.record import preprocessing_in
+    from smn_cli.training.record import backbone_of_run, preprocessing_in
     from smn_cli.training.run_folder import RunFolder
     from smn_cli.training.session import preprocessing_of
 
@@ -112,7 +112,7 @@ def _networks(
     elif run is not None:
         folder = RunFolder.open(run)
         config = folder.read_config()
-        backbone = load_backbone(str(config["arch"]), weights or config["weights"] or None)
+        backbone = backbone_of_run(config, weights)
         change, preprocessing = change_of_run(folder, backbone), preprocessing_in(config, folder)
     else:
         backbone = load_backbone(str(arch), weights)

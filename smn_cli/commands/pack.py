@@ -24,15 +24,15 @@ def pack(
     """Pack a run's masks into one adapter file and show what it weighs."""
     from smn_cli.adapters.sizes import measure_sizes
     from smn_cli.api import pack_run
-    from smn_cli.backbones.loading import load_backbone
     from smn_cli.console import Output
+    from smn_cli.training.record import backbone_of_run
     from smn_cli.training.run_folder import RunFolder
 
     output = Output(json)
     check_out_file(out, overwrite=overwrite)
     folder = RunFolder.open(run)
     config = folder.read_config()
-    backbone = load_backbone(str(config["arch"]), weights or config["weights"] or None)
+    backbone = backbone_of_run(config, weights)
     adapter = pack_run(folder, backbone, codec=codec)
     adapter.save(out)
     if not adapter.header.provenance["finished"]:

@@ -6,7 +6,6 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
-NUM_IMAGES = 1797
 DESCRIPTION = (
     "scikit-learn's digits: 1,797 real scans of handwritten digits by 43 people (UCI optical recognition of "
     "handwritten digits), 8 x 8 grey, in 10 classes"

@@ -14,9 +14,10 @@ _TEST_NAMES = ("test", "val", "valid", "validation")
 class LabeledSplit:
     """Bank and query images with labels 0 .. len(classes) - 1, which index `classes`.
 
-    `origin` tells in words where the split comes from, for reports.
+    `origin` tells in words where the split comes from, for reports; `folder` is where it was read.
     """
 
+    folder: Path
     classes: list[str]
     bank_paths: list[Path]
     bank_labels: list[int]
@@ -32,6 +33,7 @@ def load_labeled_split(
     seed: int = 0,
     max_bank: int | None = None,
     max_query: int | None = None,
+    for_selection: bool = False,
 ) -> LabeledSplit:
     """Read the split that `folder` holds, or make a seeded, stratified one from class folders alone.
 
@@ -39,6 +41,7 @@ def load_labeled_split(
         folder: with `train/` and `test/` (or `val/`), or with class folders.
         test_fraction: share of each class that becomes queries when the split is made here; at least one image.
         seed: of the made split, and of the choice of images under the two limits.
+        for_selection: prefer `val/` to `test/`, which a choice must not see.
         max_bank, max_query: most images used, drawn evenly over the classes.
 
     Raises:
@@ -47,7 +50,8 @@ def load_labeled_split(
         UsageError: `max_bank` would leave a class without an image.
     """
     train_folder = folder / "train"
-    test_folder = next((folder / name for name in _TEST_NAMES if (folder / name).is_dir()), None)
+    names = (*_TEST_NAMES[1:], _TEST_NAMES[0]) if for_selection else _TEST_NAMES
+    test_folder = next((folder / name for name in names if (folder / name).is_dir()), None)
     if train_folder.is_dir() and test_folder is None:
         raise DataError(f"{folder} has train/ but neither test/ nor val/: add one, or give the class folders alone")
     if test_folder is not None and not train_folder.is_dir():
@@ -76,6 +80,7 @@ def _labeled(bank: dict[str, list[Path]], query: dict[str, list[Path]], origin: 
     bank_pairs = [(path, label[name]) for name in classes for path in bank[name]]
     query_pairs = [(path, label[name]) for name in sorted(query) for path in query[name]]
     return LabeledSplit(
+        folder=folder,
         classes=classes,
         bank_paths=[path for path, _ in bank_pairs],
         bank_labels=[number for _, number in bank_pairs],

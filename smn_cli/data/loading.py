@@ -151,7 +151,7 @@ def _read_again(path: Path) -> Image.Image:
     try:
         return read_image(path)
     except BadImageError as error:
-        raise DataError(f"{path} can no longer be read ({error}): did it change since the run started?") from None
+        raise DataError(f"{path} can no longer be read ({error}): did it change since it was found?") from None
 
 
 def _mix(seed: int, epoch: int) -> int:

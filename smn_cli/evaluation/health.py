@@ -80,21 +80,3 @@ def view_agreement(features: Tensor, other_view: Tensor) -> float:
 def drift(features: Tensor, base_features: Tensor) -> float:
     """1 - mean cosine between two networks' features (N, F) of the same images."""
     return float(1 - functional.cosine_similarity(features.double(), base_features.double(), dim=1).mean())
-
-
-@dataclass(frozen=True)
-class PairedDifference:
-    """Mean of a per-image difference with its 95 % bootstrap interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-def paired_difference(before: Tensor, after: Tensor, *, num_resamples: int = 2000, seed: int = 0) -> PairedDifference:
-    """Percentile bootstrap of the mean of after - before, (Q,) values of the same images."""
-    difference = (after - before).double()
-    generator = torch.Generator().manual_seed(seed)
-    draws = torch.randint(len(difference), (num_resamples, len(difference)), generator=generator)
-    low, high = torch.quantile(difference[draws].mean(dim=1), torch.tensor([0.025, 0.975], dtype=torch.float64))
-    return PairedDifference(float(difference.mean()), float(low), float(high))

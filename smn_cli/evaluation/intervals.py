@@ -11,7 +11,7 @@ Verdict = Literal["better", "same", "worse"]
 
 @dataclass(frozen=True)
 class Gain:
-    """A difference in accuracy, adapted minus base, with its 95 % interval; fractions in [-1, 1]."""
+    """A mean difference over images, adapted minus base, with its 95 % interval."""
 
     value: float
     low: float
@@ -46,6 +46,21 @@ def paired_gain(
     means = (draws[:, 2] - draws[:, 0]) / total
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return Gain((int(counts[2]) - int(counts[0])) / total, float(low), float(high))
+
+
+def paired_difference(base: Tensor, adapted: Tensor, *, num_resamples: int = 2000, seed: int = 0) -> Gain:
+    """The same for a measure that is no mere right or wrong.
+
+    Args:
+        base, adapted: (Q,) a number for each image, the same images in the same order; at least one.
+        num_resamples: bootstrap draws.
+        seed: of the draws.
+    """
+    difference = (adapted - base).double().numpy()
+    generator = np.random.default_rng(seed)
+    means = [generator.choice(difference, len(difference)).mean() for _ in range(num_resamples)]
+    low, high = np.quantile(means, [0.025, 0.975])
+    return Gain(float(difference.mean()), float(low), float(high))
 
 
 def overall_verdict(gains: dict[str, Gain]) -> Verdict:

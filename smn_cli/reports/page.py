@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from smn_cli.atomic import write_atomically
 from smn_cli.evaluation.features import on_device
-from smn_cli.masking.backbone import run_backbone
+from smn_cli.masking.backbone import density, run_backbone
 from smn_cli.masking.binarize import effective_weight
 from smn_cli.reports.figures import density_figure, health_figure, loss_figure, map_figure, thumbnail
 from smn_cli.training.record import Learned, read_learned
@@ -38,7 +38,7 @@ def write_report(session: Session) -> Path:
         session=session,
         learned=learned,
         is_identity=session.plan.keep == "best" and learned.step == 0,
-        density=_density(learned),
+        density=density(learned.masks),
         loss=Markup(_loss(steps)),
         health=[Markup(svg) for svg in _health(session, evaluations)],
         density_by_tensor=Markup(_density_by_tensor(learned)) if learned.masks else "",
@@ -66,11 +66,6 @@ def _kept_network(session: Session, learned: Learned) -> Any:
     return on_device(lambda images: run_backbone(backbone, images, tensors), session.trainer.device)
 
 
-def _density(learned: Learned) -> float:
-    total = sum(mask.numel() for mask in learned.masks.values())
-    return sum(int(mask.sum()) for mask in learned.masks.values()) / total if total else 1.0
-
-
 def _loss(steps: list[dict[str, Any]]) -> str:
     if not steps:
         return ""
@@ -85,11 +80,11 @@ def _health(session: Session, evaluations: list[dict[str, Any]]) -> list[str]:
     for name, base in session.panel.base_health.to_json().items():
         values = [record["evaluation"][name] for record in evaluations]
         figures.append(health_figure(taken, values, base, name.replace("_", " ")))
-    labeled = [name for name in evaluations[0]["evaluation"] if name.startswith("base ")]
-    for name in labeled:
+    for name, base in evaluations[0]["evaluation"].items():
         metric = name.removeprefix("base ")
-        values = [record["evaluation"][metric] for record in evaluations]
-        figures.append(health_figure(taken, values, evaluations[0]["evaluation"][name], metric))
+        if metric != name:
+            values = [record["evaluation"][metric] for record in evaluations]
+            figures.append(health_figure(taken, values, base, metric))
     return figures
 
 

@@ -15,6 +15,7 @@ class Keeper:
     Attributes:
         best_step: of that state; 0 if none was.
         best_gain: by which the judge put it above the base.
+        last_gain: of the last state that was judged; None before the first.
         tensors: of that state: masks, or for the full fine-tuning baseline weights.
         norm_stats: of that state, if they are adapted.
         alarms: everything that went wrong so far.
@@ -22,6 +23,7 @@ class Keeper:
 
     best_step: int = 0
     best_gain: float = 0.0
+    last_gain: float | None = None
     tensors: dict[str, Tensor] = field(default_factory=dict)
     norm_stats: dict[str, Tensor] = field(default_factory=dict)
     alarms: list[str] = field(default_factory=list)
@@ -36,17 +38,13 @@ class Keeper:
         """
         self.alarms.extend(judgement.alarms)
         gain = judgement.difference
+        self.last_gain = gain.value
         if judgement.alarms or not judgement.is_sound or gain.low <= 0 or gain.value <= self.best_gain:
             return False
         self.best_step, self.best_gain = step, gain.value
         self.tensors = {name: tensor.detach().clone() for name, tensor in tensors.items()}
         self.norm_stats = {name: tensor.clone() for name, tensor in norm_stats.items()}
         return True
-
-    @property
-    def has_collapsed(self) -> bool:
-        """Whether the run is past saving and had better stop."""
-        return bool(self.alarms)
 
     def state(self) -> dict[str, Any]:
         """For the checkpoint."""

@@ -13,18 +13,18 @@ from torch.nn import functional
 from smn_cli.data.labeled import LabeledSplit
 from smn_cli.data.loading import image_batches
 from smn_cli.data.preprocessing import Preprocessing
+from smn_cli.errors import TrainingError
 from smn_cli.evaluation.compare import LabeledFeatures, Protocol, score
 from smn_cli.evaluation.features import extract_features
 from smn_cli.evaluation.health import (
     Health,
-    PairedDifference,
     centred,
     drift,
     effective_rank,
     neighbour_likeness,
-    paired_difference,
     view_agreement,
 )
+from smn_cli.evaluation.intervals import Gain, paired_difference
 
 NUM_NEIGHBOURS = 20
 NUM_BANK = 2000
@@ -47,7 +47,7 @@ class Judgement:
         alarms: in words, what is wrong and what to do; empty if all is well.
     """
 
-    difference: PairedDifference
+    difference: Gain
     is_sound: bool
     measures: dict[str, float]
     alarms: list[str] = field(default_factory=list)
@@ -92,8 +92,15 @@ class UnlabeledJudge:
         self._base_likeness, self.base_health = self._measure(base, *self.base_features)
 
     def judge(self, network: Network) -> Judgement:
-        """Compare a network with the base; nearer to the teacher counts only where its neighbours are better too."""
-        likeness, health = self._measure(network, *self.embed(network))
+        """Compare a network with the base; nearer to the teacher counts only where its neighbours are better too.
+
+        Raises:
+            TrainingError: its features are no longer numbers.
+        """
+        held_out, bank = self.embed(network)
+        if not (torch.isfinite(held_out).all() and torch.isfinite(bank).all()):
+            raise TrainingError("the features are no longer finite numbers: lower --lr-scores")
+        likeness, health = self._measure(network, held_out, bank)
         difference = paired_difference(self._base_likeness, likeness)
         is_nearer = health.teacher_nearness > self.base_health.teacher_nearness
         return Judgement(difference, is_nearer, dict(health.to_json()), self._collapse(health))

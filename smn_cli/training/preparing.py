@@ -5,11 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 
-from smn_cli.atomic import atomic_path
 from smn_cli.backbones.loading import Backbone
 from smn_cli.config import AdaptPlan
 from smn_cli.data.loading import image_batches
@@ -18,10 +16,10 @@ from smn_cli.evaluation.features import extract_features, on_device
 from smn_cli.training.panel import NUM_BANK, UnlabeledJudge
 from smn_cli.training.run_folder import RunFolder
 from smn_cli.training.swapped import SwappedObjective
-from smn_cli.training.teacher import TaughtObjective, make_teacher
+from smn_cli.training.teacher import TaughtObjective, Teacher, make_teacher
 from smn_cli.training.trainer import Objective
 
-TEACHER_FILE = Path("checkpoint") / "teacher.safetensors"
+TEACHER_FILE = "teacher.safetensors"
 Progress = Callable[[int, int], None]
 
 
@@ -85,15 +83,17 @@ def look_at_images(
     embedded = teacher_features(
         backbone, [*split.held_out, *training], larger, num_workers=num_workers, progress=progress
     )
-    network = on_device(backbone.model, next(backbone.model.parameters()).device)
-    sample = extract_features(network, image_batches(split.bank, working, num_workers=num_workers))
     tensors = {
         "held_out": embedded[: len(split.held_out)].contiguous(),
         "training": embedded[len(split.held_out) :].contiguous(),
-        "working": sample.half(),
     }
-    with atomic_path(folder.path / TEACHER_FILE) as temporary:
-        save_file(tensors, temporary)
+    if plan.objective == "taught":
+        network = on_device(backbone.model, next(backbone.model.parameters()).device)
+        working_features = extract_features(network, image_batches(split.bank, working, num_workers=num_workers))
+        tensors |= make_teacher(
+            tensors["training"], working_features, num_prototypes=plan.num_prototypes, seed=plan.seed
+        ).tensors()
+    folder.save_tensors(TEACHER_FILE, tensors)
 
 
 def make_objective(folder: RunFolder, backbone: Backbone, plan: AdaptPlan) -> Objective:
@@ -101,10 +101,9 @@ def make_objective(folder: RunFolder, backbone: Backbone, plan: AdaptPlan) -> Ob
     device = next(backbone.model.parameters()).device
     if plan.objective == "swapped":
         return SwappedObjective(backbone.num_features, plan, device)
-    known = load_file(folder.path / TEACHER_FILE)
-    teacher = make_teacher(known["training"], known["working"], num_prototypes=plan.num_prototypes, seed=plan.seed)
+    known = folder.load_tensors(TEACHER_FILE)
     return TaughtObjective(
-        teacher,
+        Teacher.of(known["training"], known["prototypes"], known["working_mean"]),
         temperature=plan.temperature,
         epsilon=plan.epsilon,
         iterations=plan.sinkhorn_iterations,
@@ -116,7 +115,7 @@ def make_unlabeled_judge(
     folder: RunFolder, backbone: Backbone, split: ImageSplit, working: Preprocessing
 ) -> UnlabeledJudge:
     """The health panel of a run; call `look_at_images` first."""
-    known = load_file(folder.path / TEACHER_FILE)
+    known = folder.load_tensors(TEACHER_FILE)
     bank = split.bank
     return UnlabeledJudge(
         split.held_out,

@@ -14,9 +14,11 @@ from torch import Tensor
 
 import smn_cli
 from smn_cli.adapters.fingerprint import fingerprint
-from smn_cli.backbones.loading import Backbone
+from smn_cli.adapters.statistics import round_statistics
+from smn_cli.backbones.loading import Backbone, load_backbone
 from smn_cli.config import AdaptPlan
 from smn_cli.data.checking import ImageSet
+from smn_cli.data.labeled import LabeledSplit
 from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.errors import CheckpointError, MismatchError
 from smn_cli.masking.binarize import binarize
@@ -34,6 +36,7 @@ class Learned:
         norm_stats: adapted statistics; empty if frozen, or if nothing beat the base.
         step, num_steps: the step that the masks are of (0 is the base), and the length of the run.
         is_finished: whether the run has ended.
+        judge_gain: of the judge's measure over the base, for the state that is kept; None if it was not judged.
         alarms: what went wrong, in words.
     """
 
@@ -43,6 +46,7 @@ class Learned:
     step: int
     num_steps: int
     is_finished: bool
+    judge_gain: float | None
     alarms: tuple[str, ...]
 
 
@@ -57,10 +61,11 @@ def read_learned(folder: RunFolder) -> Learned:
     try:
         trainer, keeper = state["trainer"], Keeper.from_state(state["keeper"])
         trained, step = dict(trainer["trained"]), int(trainer["step"])
-        norm_stats = dict(trainer["norm_stats"])
+        norm_stats = {name: round_statistics(tensor) for name, tensor in trainer["norm_stats"].items()}
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder.path / 'checkpoint'} is incomplete: {error}") from None
-    is_finished = step >= plan.num_steps or bool(keeper.alarms)
+    is_finished = has_finished(plan, step, keeper)
+    gain = (keeper.best_gain or None) if plan.keep == "best" else keeper.last_gain
     if plan.keep == "best" and plan.train != "head":
         step, norm_stats, trained_or_masks = keeper.best_step, keeper.norm_stats, keeper.tensors
     else:
@@ -68,7 +73,23 @@ def read_learned(folder: RunFolder) -> Learned:
     masks, weights = (trained_or_masks, {}) if plan.train != "full" else ({}, trained_or_masks)
     if plan.train != "full" and not masks:
         masks = {name: torch.ones_like(tensor, dtype=torch.bool) for name, tensor in trained.items()}
-    return Learned(masks, weights, norm_stats, step, plan.num_steps, is_finished, tuple(keeper.alarms))
+    return Learned(masks, weights, norm_stats, step, plan.num_steps, is_finished, gain, tuple(keeper.alarms))
+
+
+def has_finished(plan: AdaptPlan, step: int, keeper: Keeper) -> bool:
+    """Whether a run has nothing left to do: all steps taken, or stopped by an alarm while it keeps the best."""
+    return step >= plan.num_steps or (plan.keep == "best" and bool(keeper.alarms))
+
+
+def backbone_of_run(config: dict[str, Any], weights: Path | None) -> Backbone:
+    """The base of a run: from a file if one is given or was, else timm's weights of the same tag.
+
+    Raises:
+        BackboneError: the weights cannot be had or do not fit.
+    """
+    source = weights or config["weights"] or None
+    tagged = f"{config['arch']}.{config['tag']}" if config.get("tag") and source is None else config["arch"]
+    return load_backbone(str(tagged), source)
 
 
 def preprocessing_in(config: dict[str, Any], folder: RunFolder) -> Preprocessing:
@@ -117,6 +138,7 @@ def describe_run(
     weights: str,
     base_digest: str,
     device: str,
+    val: LabeledSplit | None,
 ) -> dict[str, Any]:
     """The content of config.json, but for the preprocessing."""
     return {
@@ -127,6 +149,8 @@ def describe_run(
         "plan": plan.to_json(),
         "images": {"good": len(images.good), "bad": len(images.bad)},
         "device": device,
+        "judge": "held-out images" if val is None else f"labeled images, {val.origin}",
+        "val": "" if val is None else str(val.folder.resolve()),
         "threads": torch.get_num_threads(),
         "versions": versions(),
         "platform": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",

@@ -4,10 +4,15 @@ import hashlib
 import io
 import json
 import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load, save
+from torch import Tensor
 
 from smn_cli.atomic import write_atomically
 from smn_cli.errors import CheckpointError, UsageError
@@ -32,29 +37,40 @@ class RunFolder:
         Raises:
             UsageError: a run is there and `overwrite` is false, or something else is.
         """
-        is_empty_folder = path.is_dir() and not any(path.iterdir())
+        is_empty_folder = path.is_dir() and not path.is_symlink() and not any(path.iterdir())
         if not path.exists() or is_empty_folder:
             return
-        if not (path / CONFIG).is_file():
+        if path.is_symlink() or not is_run(path):
             raise UsageError(f"--out {path} exists and is not a run folder of smn: choose another --out")
         if not overwrite:
             raise UsageError(f"--out {path} exists: --resume continues it, --overwrite replaces it")
 
     @classmethod
-    def create(cls, path: Path, *, overwrite: bool) -> "RunFolder":
-        """Make an empty run folder.
+    @contextmanager
+    def create(cls, path: Path, *, overwrite: bool) -> "Iterator[RunFolder]":
+        """A run folder in the making, beside `path`; it takes its place when the block ends well, else it vanishes.
 
         Raises:
             UsageError: see `check_free`; or the folder cannot be made.
         """
         cls.check_free(path, overwrite=overwrite)
         try:
-            if path.exists():
-                shutil.rmtree(path)
-            (path / STATE.parent).mkdir(parents=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            making = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
         except OSError as error:
             raise UsageError(f"--out {path} cannot be made: {error.strerror}") from None
-        return cls(path)
+        try:
+            (making / STATE.parent).mkdir()
+            making.chmod(0o755)
+            folder = cls(making)
+            yield folder
+            if path.exists():
+                shutil.rmtree(path)
+            making.rename(path)
+            folder.path = path
+        except BaseException:
+            shutil.rmtree(making, ignore_errors=True)
+            raise
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
@@ -119,11 +135,10 @@ class RunFolder:
         write_atomically(path, _lines(kept))
 
     def save_state(self, state: dict[str, Any]) -> None:
-        """Write the training state, and after it the SHA-256 of all of it."""
+        """Write the training state."""
         buffer = io.BytesIO()
         torch.save(state, buffer)
-        body = buffer.getvalue()
-        write_atomically(self.path / STATE, body + hashlib.sha256(body).digest())
+        self._write_checked(STATE, buffer.getvalue())
 
     def load_state(self) -> dict[str, Any]:
         """Read the training state.
@@ -131,21 +146,52 @@ class RunFolder:
         Raises:
             CheckpointError: it is missing or damaged.
         """
-        path = self.path / STATE
-        if not path.is_file():
-            raise CheckpointError(f"{path} is missing: the run stopped before its first checkpoint; start it again")
-        data = path.read_bytes()
+        try:
+            state = torch.load(io.BytesIO(self._read_checked(STATE)), map_location="cpu", weights_only=True)
+        except CheckpointError:
+            raise
+        except Exception as error:  # the unpickler raises anything on hostile bytes
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise CheckpointError(f"{self.path / STATE} is damaged: {reason}") from None
+        if not isinstance(state, dict) or not isinstance(state.get("trainer"), dict):
+            raise CheckpointError(f"{self.path / STATE} is damaged: it holds no training state")
+        return state
+
+    def save_tensors(self, name: str, tensors: dict[str, Tensor]) -> None:
+        """Write named tensors beside the training state."""
+        self._write_checked(STATE.parent / name, save(tensors))
+
+    def load_tensors(self, name: str) -> dict[str, Tensor]:
+        """Read what `save_tensors` wrote.
+
+        Raises:
+            CheckpointError: it is missing or damaged.
+        """
+        return load(self._read_checked(STATE.parent / name))
+
+    def _write_checked(self, name: Path, body: bytes) -> None:
+        """Write a file and, at its end, the SHA-256 of all before."""
+        write_atomically(self.path / name, body + hashlib.sha256(body).digest())
+
+    def _read_checked(self, name: Path) -> bytes:
+        path = self.path / name
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise CheckpointError(f"{path} cannot be read ({error.strerror}): start the run again") from None
         body, digest = data[:-_DIGEST_BYTES], data[-_DIGEST_BYTES:]
         if hashlib.sha256(body).digest() != digest:
             raise CheckpointError(f"{path} is damaged (its checksum does not match): start the run again")
-        try:
-            state = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
-        except Exception as error:  # the unpickler raises anything on hostile bytes
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise CheckpointError(f"{path} is damaged: {reason}") from None
-        if not isinstance(state, dict) or not isinstance(state.get("trainer"), dict):
-            raise CheckpointError(f"{path} is damaged: it holds no training state")
-        return state
+        return body
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder is a run of smn, by what its config.json says."""
+    try:
+        config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and str(config.get("schema", "")).startswith("smn.run/")
 
 
 def _lines(lines: list[str]) -> bytes:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ from smn_cli.data.checking import ImageSet
 from smn_cli.data.labeled import LabeledSplit
 from smn_cli.data.loading import ViewLoader
 from smn_cli.data.preprocessing import Preprocessing
-from smn_cli.errors import CheckpointError, Interrupted, TrainingError
+from smn_cli.errors import BackboneError, CheckpointError, Interrupted, TrainingError
 from smn_cli.evaluation.features import on_device
 from smn_cli.masking.backbone import run_backbone
 from smn_cli.training.keeping import Keeper
@@ -28,7 +28,7 @@ from smn_cli.training.preparing import (
     make_unlabeled_judge,
     split_images,
 )
-from smn_cli.training.record import check_run_base, describe_run, plan_of
+from smn_cli.training.record import check_run_base, describe_run, has_finished, plan_of
 from smn_cli.training.run_folder import RunFolder
 from smn_cli.training.trainer import StepReport, Trainer, make_source
 
@@ -79,6 +79,7 @@ class Session:
         source, objective = make_source(backbone.model, plan), make_objective(folder, backbone, plan)
         self.trainer = Trainer(source, objective, plan, self.preprocessing.normalize)
         self.keeper = Keeper()
+        self._base_buffers = {name: buffer.clone() for name, buffer in backbone.model.named_buffers()}
         self.panel: UnlabeledJudge = make_unlabeled_judge(folder, backbone, split, self.preprocessing)
         network = on_device(backbone.model, self.trainer.device)
         self.labeled = LabeledJudge(val, self.preprocessing, network) if val is not None else None
@@ -112,26 +113,24 @@ class Session:
             UsageError, DataError, BackboneError: the folder, the images or the sizes do not do.
         """
         options = options or RunOptions()
-        on_cpu = options.device.startswith("cpu")
-        plan = make_plan(wishes, len(images.good), native_size=backbone.native_size, on_cpu=on_cpu)
-        local = {plan.views.local_size} if plan.views.num_local else set()
         place(backbone, options.device)
-        check_sizes(backbone, sorted({plan.views.global_size, plan.teacher_size} | local))
+        plan = _plan_that_runs(wishes, len(images.good), backbone, options.device)
         base_digest = fingerprint(backbone.model.state_dict()).digest
-        folder = RunFolder.create(folder_path, overwrite=overwrite)
-        folder.write_images(images.good, images.bad_lines())
         working = preprocessing_of(backbone, plan.views.global_size)
-        config = describe_run(backbone, plan, images, weights=weights, base_digest=base_digest, device=options.device)
-        folder.write_config({**config, "preprocessing": working.to_json()})
         split = split_images(images.good, plan)
-        look_at_images(
-            folder, backbone, plan, split, working, num_workers=options.num_workers, progress=options.on_look
-        )
-        session = cls(folder, backbone, plan, split, options, val)
-        if plan.keep == "best":
-            network = on_device(backbone.model, session.trainer.device)
-            session.keeper.alarms = learnability_alarms(network, [*split.held_out, *split.bank][:500], working)
-        session._save()
+        with RunFolder.create(folder_path, overwrite=overwrite) as folder:
+            folder.write_images(images.good, images.bad_lines())
+            config = describe_run(
+                backbone, plan, images, weights=weights, base_digest=base_digest, device=options.device, val=val
+            )
+            folder.write_config({**config, "preprocessing": working.to_json()})
+            look_at_images(
+                folder, backbone, plan, split, working, num_workers=options.num_workers, progress=options.on_look
+            )
+            session = cls(folder, backbone, plan, split, options, val)
+            if plan.keep == "best":
+                session.keeper.alarms = session._first_alarms()
+            session._save()
         return session
 
     @classmethod
@@ -172,7 +171,13 @@ class Session:
     @property
     def is_finished(self) -> bool:
         """Whether there is nothing left to do: all steps taken, or stopped by an alarm."""
-        return self.trainer.step >= self.plan.num_steps or (self.plan.keep == "best" and self.keeper.has_collapsed)
+        return has_finished(self.plan, self.trainer.step, self.keeper)
+
+    def close(self) -> None:
+        """Bring the backbone back to the base, whose statistics a run may have adapted in place."""
+        with torch.no_grad():
+            for name, buffer in self.backbone.model.named_buffers():
+                buffer.copy_(self._base_buffers[name])
 
     def steps(self, stop: StopSignal | None = None) -> Iterator[StepReport]:
         """Take the remaining steps; log each, judge now and then, save every `save_every_s` seconds and at the end.
@@ -213,7 +218,20 @@ class Session:
     def network(self) -> Callable[[Tensor], Tensor]:
         """The adapted network as it is now, in eval mode."""
         weights = {name: tensor.detach() for name, tensor in self.trainer.source.effective_weights().items()}
+        weights |= self.trainer.norm_stats()
         return on_device(lambda images: run_backbone(self.backbone.model, images, weights), self.trainer.device)
+
+    def _first_alarms(self) -> list[str]:
+        """What speaks against the images before the first step."""
+        network = on_device(self.backbone.model, self.trainer.device)
+        sample = [*self.split.held_out, *self.split.bank][:500]
+        alarms = learnability_alarms(network, sample, self.preprocessing)
+        if not alarms and self.labeled is None and self.plan.num_holdout == 0:
+            alarms = [
+                f"too few: {len(sample)} images leave none to judge by; add images, lower --batch-size, give --val, "
+                "or take the last state unjudged with --keep last"
+            ]
+        return alarms
 
     def _judge(self, step: int) -> None:
         network = self.network()
@@ -231,6 +249,19 @@ class Session:
 
     def _save(self) -> None:
         self.folder.save_state({"trainer": self.trainer.state(), "keeper": self.keeper.state()})
+
+
+def _plan_that_runs(wishes: AdaptOptions, num_images: int, backbone: Backbone, device: str) -> AdaptPlan:
+    """The plan, at the native size if the network cannot take the derived one (a ViT with fixed positions)."""
+    plan = make_plan(wishes, num_images, native_size=backbone.native_size, on_cpu=device.startswith("cpu"))
+    local = {plan.views.local_size} if plan.views.num_local else set()
+    try:
+        check_sizes(backbone, sorted({plan.views.global_size, plan.teacher_size} | local))
+    except BackboneError:
+        if wishes.size is not None or plan.views.global_size == backbone.native_size:
+            raise
+        return _plan_that_runs(replace(wishes, size=backbone.native_size), num_images, backbone, device)
+    return plan
 
 
 def place(backbone: Backbone, device: str) -> None:

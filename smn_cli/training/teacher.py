@@ -12,11 +12,12 @@ move cannot collapse. With unit-length, centred features z of the working view a
 No head stands between, so the backbone's own features have to move.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from sklearn.cluster import KMeans
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.nn import functional
 
@@ -41,6 +42,16 @@ class Teacher:
     prototypes: Tensor
     working_mean: Tensor
 
+    @classmethod
+    def of(cls, teacher_features: Tensor, prototypes: Tensor, working_mean: Tensor) -> "Teacher":
+        """Centre raw teacher features (N, F); the other two as they are."""
+        unit = functional.normalize(teacher_features.float(), dim=1)
+        return cls(functional.normalize(unit - unit.mean(dim=0), dim=1), prototypes, working_mean)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What cannot be had from the raw features again, bit for bit."""
+        return {"prototypes": self.prototypes, "working_mean": self.working_mean}
+
 
 def make_teacher(teacher_features: Tensor, working_features: Tensor, *, num_prototypes: int, seed: int) -> Teacher:
     """Centre features and find prototypes.
@@ -51,14 +62,13 @@ def make_teacher(teacher_features: Tensor, working_features: Tensor, *, num_prot
         num_prototypes: K, at most N.
         seed: of k-means.
     """
-    unit = functional.normalize(teacher_features.float(), dim=1)
-    features = functional.normalize(unit - unit.mean(dim=0), dim=1)
     working_mean = functional.normalize(working_features.float(), dim=1).mean(dim=0)
-    sample = features
-    if len(features) > KMEANS_SAMPLE:
-        chosen = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))[:KMEANS_SAMPLE]
-        sample = features[chosen]
-    return Teacher(features, spherical_kmeans(sample, num_prototypes, seed=seed), working_mean)
+    raw = Teacher.of(teacher_features, torch.empty(0), working_mean)
+    sample = raw.features
+    if len(sample) > KMEANS_SAMPLE:
+        chosen = torch.randperm(len(sample), generator=torch.Generator().manual_seed(seed))[:KMEANS_SAMPLE]
+        sample = sample[chosen]
+    return replace(raw, prototypes=spherical_kmeans(sample, num_prototypes, seed=seed))
 
 
 def spherical_kmeans(features: Tensor, num_clusters: int, *, seed: int) -> Tensor:
@@ -73,7 +83,8 @@ def spherical_kmeans(features: Tensor, num_clusters: int, *, seed: int) -> Tenso
         (K, F), rows of unit length.
     """
     kmeans = KMeans(num_clusters, n_init=1, max_iter=25, random_state=seed % 2**32)
-    centres = kmeans.fit(features.double().numpy()).cluster_centers_
+    with threadpool_limits(1):  # several threads add partial sums in any order
+        centres = kmeans.fit(features.double().numpy()).cluster_centers_
     return functional.normalize(torch.from_numpy(centres).float(), dim=1)
 
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from smn_cli.adapters.statistics import round_statistics
 from smn_cli.config import AdaptPlan
 from smn_cli.data.loading import ViewBatch
 from smn_cli.errors import DataError, TrainingError
@@ -119,7 +120,7 @@ class Trainer:
             "trained": {name: tensor.detach() for name, tensor in self.source.trained.items()},
             "optimizer": self.optimizer.state_dict(),
             "objective": self.objective.state(),
-            "norm_stats": self.norm_stats(),
+            "norm_stats": running_statistics(self.source.backbone) if self.plan.norm_stats == "adapt" else {},
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -143,8 +144,10 @@ class Trainer:
         self._masks = self.source.masks()
 
     def norm_stats(self) -> dict[str, Tensor]:
-        """Running statistics that the adapter has to carry; empty while they are frozen."""
-        return running_statistics(self.source.backbone) if self.plan.norm_stats == "adapt" else {}
+        """Running statistics as the adapter will carry them, rounded; empty while they are frozen."""
+        if self.plan.norm_stats != "adapt":
+            return {}
+        return {name: round_statistics(tensor) for name, tensor in running_statistics(self.source.backbone).items()}
 
     def _features(self, views: list[Tensor]) -> list[Tensor]:
         """Features per view; views of one size share a forward pass, all share the effective weights."""

@@ -54,7 +54,8 @@ def places(tmp_path: Path, road: Road, bad_inputs: Path) -> dict[str, str]:
     """What the words of the table stand for: good inputs, bad ones, and outputs to be."""
     good = {name: str(path) for name, path in vars(road).items()}
     bad = {path.name.partition(".")[0]: str(path) for path in bad_inputs.iterdir()}
-    return {**good, **bad, "here": str(tmp_path), "out": str(tmp_path / "out"), "gone": str(tmp_path / "gone")}
+    outputs = {"out": tmp_path / "out", "ckpt": tmp_path / "out.safetensors", "gone": tmp_path / "gone"}
+    return {**good, **bad, "here": str(tmp_path), **{name: str(path) for name, path in outputs.items()}}
 
 
 ADAPT = f"adapt {{images}} --arch {RESNET} --weights {{weights}} --out {{out}} {SHORT}"
@@ -100,14 +101,17 @@ TABLE: dict[str, tuple[int, str, str]] = {
     "pack into no folder": (2, "pack {run} --out {gone}/a", "the folder {gone} does not exist"),
     "pack onto a folder": (2, "pack {run} --out {empty}", "--out {empty} is a folder"),
     "pack over other weights": (4, "pack {run} --out {out} --weights {other_weights}", "not the one the run was"),
-    "apply a damaged adapter": (6, "apply {damaged} --weights {weights} --out {out}", "its checksum does not match"),
-    "apply a truncated adapter": (6, "apply {truncated} --weights {weights} --out {out}", "checksum does not match"),
-    "apply no adapter": (6, "apply {weights} --weights {weights} --out {out}", "it is not an adapter"),
-    "apply nothing": (6, "apply {gone} --weights {weights} --out {out}", "{gone} cannot be read"),
+    "apply a damaged adapter": (6, "apply {damaged} --weights {weights} --out {ckpt}", "its checksum does not match"),
+    "apply a truncated adapter": (6, "apply {truncated} --weights {weights} --out {ckpt}", "checksum does not match"),
+    "apply no adapter": (6, "apply {weights} --weights {weights} --out {ckpt}", "it is not an adapter"),
+    "apply nothing": (6, "apply {gone} --weights {weights} --out {ckpt}", "{gone} cannot be read"),
     "apply over other weights": (
-        4, "apply {adapter} --weights {other_weights} --out {out}", "1 of 75 tensors differ, first layer2.0.conv1.w"
+        4, "apply {adapter} --weights {other_weights} --out {ckpt}", "1 of 75 tensors differ, first layer2.0.conv1.w"
     ),
-    "apply over another network": (5, "apply {adapter} --weights {vit} --out {out}", "does not fit test_resnet"),
+    "apply over another network": (5, "apply {adapter} --weights {vit} --out {ckpt}", "does not fit test_resnet"),
+    "apply to a name that timm would misread": (
+        2, "apply {adapter} --weights {weights} --out {out}", "expected a name ending in .safetensors"
+    ),
     "apply without out": (2, "apply {adapter} --weights {weights}", "--out"),
     "verify over other weights": (4, "verify {adapter} --weights {other_weights} --json {out}", "layer2.0.conv1"),
     "inspect a damaged adapter": (6, "inspect {damaged} --json {out}", "its checksum does not match"),

@@ -44,7 +44,7 @@ def test_full_fine_tuning_changes_the_weights_and_has_nothing_to_pack(
 
 
 def test_the_head_baseline_is_the_base(adapt: Adapt, tmp_path: Path) -> None:
-    assert adapt("--train", "head").code == 0
+    assert adapt("--recipe", "swav", "--train", "head").code == 0
     learned = read_learned(RunFolder.open(tmp_path / "run"))
     assert all(bool(mask.all()) for mask in learned.masks.values())
     assert learned.norm_stats == {}

@@ -11,9 +11,9 @@ from smn_cli.evaluation.health import (
     drift,
     effective_rank,
     neighbour_likeness,
-    paired_difference,
     view_agreement,
 )
+from smn_cli.evaluation.intervals import paired_difference
 
 
 def test_likeness_is_the_teachers_cosine_weighted_as_the_vote_is() -> None:

@@ -15,7 +15,7 @@ from smn_cli.data.checking import ImageSet
 from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.errors import Interrupted
 from smn_cli.evaluation.features import on_device
-from smn_cli.evaluation.health import PairedDifference
+from smn_cli.evaluation.intervals import Gain
 from smn_cli.training.keeping import Keeper
 from smn_cli.training.panel import Judgement, learnability_alarms
 from smn_cli.training.record import read_learned
@@ -27,7 +27,7 @@ TINY = {"recipe": "default", "size": 32, "teacher_size": 48, "batch_size": 8, "s
 
 
 def judgement(value: float, low: float, *, is_sound: bool = True, alarms: tuple[str, ...] = ()) -> Judgement:
-    return Judgement(PairedDifference(value, low, 2 * value - low), is_sound, {}, list(alarms))
+    return Judgement(Gain(value, low, 2 * value - low), is_sound, {}, list(alarms))
 
 
 def write_colours(folder: Path, num_images: int) -> list[Path]:

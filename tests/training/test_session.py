@@ -45,6 +45,7 @@ def test_interrupted_and_resumed_runs_equal_the_uninterrupted_one_bit_for_bit(
 ) -> None:
     place = workshop(arch)
     wishes: dict[str, Any] = {"steps": 10, "norm_stats": norm_stats, "recipe": recipe}
+    wishes |= {"queue": 16 if recipe == "paper" else None}
     whole = place.finish("whole", **wishes)
     stop_after(place.start("parts", **wishes), 2)  # within an epoch
     stop_after(place.resume("parts"), 5)  # with the queue full

@@ -1,0 +1,40 @@
+"""What `smn adapt` and `smn demo` say of a run that has ended."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from smn_cli.console import Output
+    from smn_cli.training.session import Session
+
+
+def conclude_run(output: "Output", session: "Session", seconds: float) -> dict[str, Any]:
+    """Write the report, say what is kept and why, and return the JSON of `smn adapt`."""
+    from smn_cli.masking.backbone import density
+    from smn_cli.reports.page import write_report
+    from smn_cli.training.record import read_learned
+
+    session.close()
+    run, plan = session.folder.path, session.plan
+    learned = read_learned(session.folder)
+    output.talk(f"report: {write_report(session)}")
+    for alarm in learned.alarms:
+        output.talk(f"alarm: {alarm}")
+    is_identity = plan.keep == "best" and learned.step == 0
+    if is_identity:
+        output.result(f"{run}: nothing beat the base, so the base itself is kept (the identity mask)")
+    else:
+        judged = f", {learned.judge_gain:+.4f} against the base to its judge" if learned.judge_gain is not None else ""
+        way = "smn eval DATA --run" if plan.train == "full" else "smn pack"
+        output.result(f"{run}: kept step {learned.step} of {session.trainer.step}{judged}; next: {way} {run}")
+    return {
+        "schema": "smn.adapt/1",
+        "run": str(run),
+        "steps": session.trainer.step,
+        "kept_step": learned.step,
+        "identity": is_identity,
+        "judge_gain": learned.judge_gain,
+        "alarms": list(learned.alarms),
+        "density": density(learned.masks),
+        "images": len(session.split.training),
+        "seconds": round(seconds, 1),
+    }
