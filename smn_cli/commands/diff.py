@@ -25,6 +25,7 @@ def diff(
         needs_base,
         shapes_as_base,
     )
+    from smn_cli.adapters.fingerprint import check_base
     from smn_cli.api import backbone_for
     from smn_cli.console import Output
 
@@ -33,6 +34,7 @@ def diff(
     check_same_base(adapters, [str(one), str(other)])
     if weights is not None or needs_base(adapters):
         state = backbone_for(adapters[0], weights).model.state_dict()
+        check_base(state, adapters[0].base_fingerprint, made_for=adapters[0].made_for)
         masks = [adapter.masks(state) for adapter in adapters]
     else:
         masks = [adapter.masks(shapes_as_base(adapter)) for adapter in adapters]
