@@ -21,7 +21,7 @@ SCHEMA = "smn.run/1"
 CONFIG, IMAGES, BAD_IMAGES, METRICS = "config.json", "images.txt", "bad_images.txt", "metrics.jsonl"
 STATE = Path("checkpoint") / "state.pt"
 _DIGEST_BYTES = 32
-_REQUIRED = {"arch", "weights", "base_digest", "plan", "preprocessing", "images", "threads", "versions"}
+_REQUIRED = {"judge", "arch", "weights", "base_digest", "plan", "preprocessing", "images", "threads", "versions"}
 
 
 class RunFolder:
