@@ -1,11 +1,16 @@
 """smn diff: what two adapters have in common."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from smn_cli.terminal.options import JsonOption, WeightsOption
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from smn_cli.adapters.adapter import Adapter
 
 
 def diff(
@@ -22,22 +27,13 @@ def diff(
         differing_settings,
         differing_statistics,
         in_all,
-        needs_base,
-        shapes_as_base,
     )
-    from smn_cli.adapters.fingerprint import check_base
-    from smn_cli.api import backbone_for
     from smn_cli.console import Output
 
     output = Output(json)
     adapters = [load_adapter(path) for path in (one, other)]
     check_same_base(adapters, [str(one), str(other)])
-    if weights is not None or needs_base(adapters):
-        state = backbone_for(adapters[0], weights).model.state_dict()
-        check_base(state, adapters[0].base_fingerprint, made_for=adapters[0].made_for)
-        masks = [adapter.masks(state) for adapter in adapters]
-    else:
-        masks = [adapter.masks(shapes_as_base(adapter)) for adapter in adapters]
+    masks = _masks(adapters, weights)
     by_tensor = compare_masks(*masks)
     total = in_all(by_tensor)
     rows = [
@@ -65,3 +61,16 @@ def diff(
             "differs": {name: list(values) for name, values in settings.items()},
         }
     )
+
+
+def _masks(adapters: "list[Adapter]", weights: Path | None) -> "list[dict[str, Tensor]]":
+    """Both masks; the base is read only if a codec needs it, or to check it where it is given."""
+    from smn_cli.adapters.combining import needs_base, shapes_as_base
+    from smn_cli.adapters.fingerprint import check_base
+    from smn_cli.api import backbone_for
+
+    if weights is None and not needs_base(adapters):
+        return [adapter.masks(shapes_as_base(adapter)) for adapter in adapters]
+    state = backbone_for(adapters[0], weights).model.state_dict()
+    check_base(state, adapters[0].base_fingerprint, made_for=adapters[0].made_for)
+    return [adapter.masks(state) for adapter in adapters]

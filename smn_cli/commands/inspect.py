@@ -1,11 +1,15 @@
 """smn inspect: what is in an adapter file. Needs no base."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from smn_cli.terminal.options import JsonOption
+
+if TYPE_CHECKING:
+    from smn_cli.adapters.schema import Header
+    from smn_cli.console import Output
 
 BAR_WIDTH = 30
 
@@ -33,36 +37,41 @@ def inspect(
         f"{header.num_weights:,} weights in {len(header.masks)} tensors, density {header.density:.4f}, "
         f"codec {header.codec}{codec_needs}, {file_bytes:,} bytes ({by_part})"
     )
+    _show_densities(output, header)
+    if header.norm_stats:
+        output.result(f"carries {len(header.norm_stats)} normalisation statistics")
+    output.result("made from " + ", ".join(f"{key} {_short(value)}" for key, value in header.provenance.items()))
+    output.json(
+        {"schema": "smn.inspect/1", "file": str(file), **_describe(header), "bytes": {"file": file_bytes, **parts}}
+    )
+
+
+def _show_densities(output: "Output", header: "Header") -> None:
     most_cut = max(1 - entry.density for entry in header.masks) or 1.0
     rows = [
         (entry.name, f"{entry.num_weights:,}", f"{entry.density:.4f}", _bar((1 - entry.density) / most_cut))
         for entry in header.masks
     ]
     output.table("density by tensor, the bar is the share that is cut", ("tensor", "weights", "density", "cut"), rows)
-    if header.norm_stats:
-        output.result(f"carries {len(header.norm_stats)} normalisation statistics")
-    output.result("made from " + ", ".join(f"{key} {_short(value)}" for key, value in header.provenance.items()))
-    output.json(
-        {
-            "schema": "smn.inspect/1",
-            "file": str(file),
-            "arch": header.arch,
-            "tag": header.tag,
-            "base_digest": header.base_digest,
-            "adapted_digest": header.adapted_digest,
-            "codec": header.codec,
-            "needs_base": header.needs_base,
-            "density": header.density,
-            "weights": header.num_weights,
-            "masks": [
-                {"name": e.name, "shape": list(e.shape), "kept": e.num_kept, "density": e.density} for e in header.masks
-            ],
-            "norm_stats": [name for name, _ in header.norm_stats],
-            "bytes": {"file": file_bytes, **parts},
-            "preprocessing": header.preprocessing,
-            "provenance": header.provenance,
-        }
-    )
+
+
+def _describe(header: "Header") -> dict[str, Any]:
+    return {
+        "arch": header.arch,
+        "tag": header.tag,
+        "base_digest": header.base_digest,
+        "adapted_digest": header.adapted_digest,
+        "codec": header.codec,
+        "needs_base": header.needs_base,
+        "density": header.density,
+        "weights": header.num_weights,
+        "masks": [
+            {"name": e.name, "shape": list(e.shape), "kept": e.num_kept, "density": e.density} for e in header.masks
+        ],
+        "norm_stats": [name for name, _ in header.norm_stats],
+        "preprocessing": header.preprocessing,
+        "provenance": header.provenance,
+    }
 
 
 def _bar(share: float) -> str:
