@@ -36,7 +36,8 @@ class Keeper:
         Returns:
             Whether it is kept.
         """
-        self.alarms.extend(judgement.alarms)
+        known = {_kind(alarm) for alarm in self.alarms}
+        self.alarms.extend(alarm for alarm in judgement.alarms if _kind(alarm) not in known)
         gain = judgement.difference
         self.last_gain = gain.value
         if judgement.alarms or not judgement.is_sound or gain.low <= 0 or gain.value <= self.best_gain:
@@ -58,3 +59,8 @@ class Keeper:
             TypeError: fields are missing or surplus.
         """
         return cls(**state)
+
+
+def _kind(alarm: str) -> str:
+    """The word before the colon: an alarm of one kind is told once."""
+    return alarm.partition(":")[0]

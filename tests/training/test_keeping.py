@@ -81,6 +81,13 @@ def test_only_a_better_state_replaces_the_best() -> None:
     assert keeper.best_step == 7
 
 
+def test_an_alarm_of_one_kind_is_told_once() -> None:
+    keeper = Keeper()
+    for alarms in (("ruin: .1",), ("ruin: .2", "collapse: 3")):
+        keeper.consider(1, judgement(0.1, 0.05, alarms=alarms), MASKS, {})
+    assert keeper.alarms == ["ruin: .1", "collapse: 3"]
+
+
 def test_what_is_kept_does_not_change_with_the_live_masks() -> None:
     keeper, live = Keeper(), torch.tensor([True, True])
     keeper.consider(1, judgement(0.1, 0.05), {"a": live}, {})
