@@ -15,3 +15,7 @@ def __getattr__(name: str) -> Any:
     if name in _API:
         return getattr(import_module("smn_cli.api"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -37,8 +37,8 @@ def pack(
     adapter.save(out)
     if not adapter.header.provenance["finished"]:
         output.talk(f"{run} is not finished: what it keeps so far is packed")
-    if adapter.header.density == 1 and not adapter.header.norm_stats:
-        output.talk("this is the identity mask: the adapted network is the base")
     report = measure_sizes(adapter, backbone.model.state_dict())
     report_sizes(output, out, report)
+    if adapter.header.density == 1 and not adapter.header.norm_stats:
+        output.result("this is the identity mask: the adapted network is the base, and nothing is gained by it")
     output.json({"schema": "smn.pack/1", "file": str(out), **report.to_json()})

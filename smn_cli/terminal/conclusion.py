@@ -20,7 +20,9 @@ def conclude_run(output: "Output", session: "Session", seconds: float) -> dict[s
     for alarm in learned.alarms:
         output.talk(f"alarm: {alarm}")
     is_identity = plan.keep == "best" and learned.step == 0
-    if is_identity:
+    if is_identity and session.trainer.step == 0:
+        output.result(f"{run}: not trained, because of the alarm; the base itself is kept (the identity mask)")
+    elif is_identity:
         output.result(f"{run}: nothing beat the base, so the base itself is kept (the identity mask)")
     else:
         judged = f", {learned.judge_gain:+.4f} against the base to its judge" if learned.judge_gain is not None else ""
@@ -31,6 +33,7 @@ def conclude_run(output: "Output", session: "Session", seconds: float) -> dict[s
         "run": str(run),
         "steps": session.trainer.step,
         "kept_step": learned.step,
+        "trained": session.trainer.step > 0,
         "identity": is_identity,
         "judge_gain": learned.judge_gain,
         "alarms": list(learned.alarms),

@@ -17,7 +17,7 @@ from smn_cli.errors import Interrupted
 from smn_cli.evaluation.features import on_device
 from smn_cli.evaluation.intervals import Gain
 from smn_cli.training.keeping import Keeper
-from smn_cli.training.panel import Judgement, learnability_alarms
+from smn_cli.training.panel import Judgement, learnability_alarms, own_standing
 from smn_cli.training.record import read_learned
 from smn_cli.training.session import Session, StopSignal
 from tests.training.small_runs import Workshop
@@ -114,6 +114,14 @@ def test_noise_sets_off_its_alarm_and_colours_do_not(
         Image.fromarray(generator.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(path)
     assert learnability_alarms(network, noise, prepare)[0].startswith("no structure:")
     assert learnability_alarms(network, colours.good, prepare) == []
+
+
+def test_own_standing_counts_the_halves_that_are_less_alike_than_the_own_one() -> None:
+    left = torch.eye(4)
+    assert own_standing(left, left) == 1.0
+    assert own_standing(left, left.roll(1, dims=0)) == 0.0
+    own_is_second = torch.tensor([[0.5, 0.9, 0.0], [0.0, 0.5, 0.9], [0.9, 0.0, 0.5]])
+    assert own_standing(torch.eye(3), own_is_second.T) == 0.5
 
 
 def start(workshop: Workshop, colours: ImageSet, name: str, **wishes: object) -> Session:
