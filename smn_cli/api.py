@@ -22,7 +22,7 @@ from smn_cli.data.finding import find_images
 from smn_cli.data.labeled import LabeledSplit
 from smn_cli.data.loading import image_batches
 from smn_cli.data.preprocessing import Preprocessing
-from smn_cli.errors import AdapterFileError, CheckpointError, MismatchError, UsageError
+from smn_cli.errors import AdapterFileError, BackboneError, CheckpointError, MismatchError, UsageError
 from smn_cli.evaluation.compare import Comparison, LabeledFeatures, Protocol, compare, score
 from smn_cli.evaluation.features import extract_features, on_device
 from smn_cli.training.record import check_run_base, plan_of, read_learned
@@ -318,4 +318,9 @@ def backbone_for(adapter: Adapter, weights: str | Path | None) -> Backbone:
     Raises:
         BackboneError: the weights cannot be had or do not fit.
     """
+    if weights is None and not adapter.header.tag:
+        raise BackboneError(
+            f"the adapter was made over weights of {adapter.header.arch} from a file, not from timm's hub: "
+            "give that file with --weights"
+        )
     return load_backbone(adapter.made_for if weights is None else adapter.header.arch, weights)

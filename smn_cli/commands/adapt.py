@@ -131,13 +131,13 @@ def _start(
     RunFolder.check_free(out, overwrite=overwrite)
     labeled = load_labeled_split(val, for_selection=True) if val is not None else None
     paths = find_images(images)
-    with output.progress("checking images", len(paths)) as tick:
-        checked = check_images(paths, max_bad=wishes.max_bad, progress=lambda done, _total: tick(done))
-    output.talk(f"{len(checked.good)} images, {len(checked.bad)} unusable" + _where_listed(out, len(checked.bad)))
     output.talk(f"loading {arch}" + (f" from {weights}" if weights else " from timm's hub"))
     backbone = load_backbone(arch, weights)
     for note in backbone.notes:
         output.talk(f"  {note}")
+    with output.progress("checking images", len(paths)) as tick:
+        checked = check_images(paths, max_bad=wishes.max_bad, progress=lambda done, _total: tick(done))
+    output.talk(f"{len(checked.good)} images, {len(checked.bad)} unusable" + _where_listed(out, len(checked.bad)))
     session = Session.start(
         out, backbone, checked, wishes, weights=str(weights or ""), overwrite=overwrite, options=options, val=labeled
     )
