@@ -64,7 +64,7 @@ def evaluate(
         f"{len(split.bank_paths)} training and {len(split.query_paths)} test images, {len(split.classes)} classes "
         f"({split.origin}), {preprocessing.size} px"
     )
-    protocol = Protocol(knn=knn or not linear, linear=linear, ks=tuple(k or (200, 20)))
+    protocol = Protocol(knn=knn or not linear, linear=linear, ks=tuple(k or Protocol.ks))
     num_images = (len(split.bank_paths) + len(split.query_paths)) * (1 if change is None else 2)
     with output.progress("embedding", num_images) as tick:
         comparison = evaluate_networks(

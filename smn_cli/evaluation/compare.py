@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from smn_cli.evaluation.intervals import Gain, Verdict, overall_verdict, paired_gain
-from smn_cli.evaluation.knn import PAPER_TEMPERATURE, knn_predict
+from smn_cli.evaluation.knn import PAPER_K, PAPER_TEMPERATURE, knn_predict
 from smn_cli.evaluation.linear_probe import PAPER_C, linear_probe_predict
 
 
@@ -25,7 +25,7 @@ class Protocol:
 
     knn: bool = True
     linear: bool = False
-    ks: tuple[int, ...] = (200, 20)
+    ks: tuple[int, ...] = (PAPER_K, 20)
     temperature: float = PAPER_TEMPERATURE
     c: float = PAPER_C
 
