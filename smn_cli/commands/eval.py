@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from smn_cli.backbones.loading import Backbone
     from smn_cli.data.labeled import LabeledSplit
     from smn_cli.data.preprocessing import Preprocessing
+    from smn_cli.evaluation.gates import GateResult
 
 
 def evaluate(
@@ -74,7 +75,6 @@ def evaluate(
     judged = comparison.adapted or comparison.base
     results = check_gates(gates, judged.metrics, {name: gain.value for name, gain in comparison.gains.items()})
     report_scores(output, comparison, results)
-    passed = all(result.passed for result in results)
     output.json(
         {
             "schema": "smn.eval/1",
@@ -83,11 +83,15 @@ def evaluate(
             "preprocessing": preprocessing.to_json(),
             **comparison.to_json(),
             "gates": [result.to_json() for result in results],
-            "passed": passed,
+            "passed": all(result.passed for result in results),
         }
     )
-    if not passed:
-        failed = [result for result in results if not result.passed]
+    _raise_if_failed(results)
+
+
+def _raise_if_failed(results: "list[GateResult]") -> None:
+    failed = [result for result in results if not result.passed]
+    if failed:
         found = "was not computed" if failed[0].value is None else f"is {failed[0].value:.4f}"
         raise GateError(f"{len(failed)} of {len(results)} gates failed, first {failed[0].gate}: it {found}")
 
