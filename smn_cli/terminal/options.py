@@ -18,6 +18,9 @@ DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cu
 WorkersOption = Annotated[
     int | None, typer.Option("--workers", min=0, help="Image loading processes; by default from the CPU count.")
 ]
+PrecisionOption = Annotated[
+    str, typer.Option("--precision", help="fp32; bf16 for matrix products and convolutions; auto: what suits.")
+]
 
 
 def resolve_device(name: str) -> str:
@@ -36,6 +39,23 @@ def resolve_device(name: str) -> str:
         reason = str(error).strip().splitlines()[0]
         raise UsageError(f"--device {name} cannot be used here ({reason}): try --device cpu") from None
     return name
+
+
+def resolve_precision(name: str, device: str) -> str:
+    """fp32 or bf16; "auto" is bf16 on a CUDA device that has it in hardware, else fp32.
+
+    Raises:
+        UsageError: there is no such precision.
+    """
+    from smn_cli.evaluation.precision import PRECISIONS
+
+    if name not in PRECISIONS:
+        raise UsageError(f"--precision {name}: expected one of {', '.join(PRECISIONS)}")
+    if name != "auto":
+        return name
+    import torch
+
+    return "bf16" if device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
 
 
 def resolve_workers(workers: int | None) -> int:
