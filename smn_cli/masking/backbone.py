@@ -4,10 +4,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from smn_cli.masking.binarize import binarize, masked_weight
+from smn_cli.masking.binarize import (
+    binarize,
+    check_not_empty,
+    effective_weight,
+    in_memory_order,
+    rescale_factor,
+    straight_through,
+)
 
 
 class WeightSource(Protocol):
@@ -22,16 +30,34 @@ class WeightSource(Protocol):
     trained: dict[str, nn.Parameter]
 
     def effective_weights(self) -> dict[str, Tensor]:
-        """Weights to compute with, by name, differentiable in `trained`; form them once a step."""
+        """Weights to train with, by name, differentiable in `trained`; take them once a step."""
+        ...
+
+    def refresh(self) -> int:
+        """To be called when `trained` has changed, before weights are taken again.
+
+        Returns:
+            How many mask bits have flipped since the last call, those of weights that are exactly zero left out.
+        """
+        ...
+
+    def final_weights(self) -> dict[str, Tensor]:
+        """The weights that an adapter of this moment would rebuild, as tensors of their own, without gradient."""
         ...
 
     def masks(self) -> dict[str, Tensor]:
         """Bool mask by parameter name; empty if there are none."""
         ...
 
+    def density(self) -> float:
+        """Fraction of the weights kept, as of the last `refresh`; 1.0 if there is no mask."""
+        ...
+
 
 class MaskedBackbone:
     """The method: maskable weights times masks of learned scores.
+
+    Besides base and scores it holds one more tensor a weight, the effective one, which is written over in every step.
 
     Args:
         backbone: maps images (B, C, H, W) to features (B, F); put in eval mode, gradients off.
@@ -43,7 +69,14 @@ class MaskedBackbone:
         self.backbone = backbone.eval().requires_grad_(False)
         self.threshold = threshold
         self._weights = {name: backbone.get_parameter(name) for name in scores}
-        self.trained = {name: nn.Parameter(tensor.detach().clone()) for name, tensor in scores.items()}
+        # scores lie in memory as their weights do, or every product of the two would stride
+        self.trained = {
+            name: nn.Parameter(torch.empty_like(self._weights[name], dtype=torch.float32).copy_(tensor))
+            for name, tensor in scores.items()
+        }
+        self._effective = {name: weight.detach().clone() for name, weight in self._weights.items()}
+        self._num_kept: dict[str, int] = {}
+        self.refresh()
 
     def effective_weights(self) -> dict[str, Tensor]:
         """Masked, rescaled weights.
@@ -51,14 +84,52 @@ class MaskedBackbone:
         Raises:
             TrainingError: a tensor's mask is empty; the message names it.
         """
+        for name, num_kept in self._num_kept.items():
+            check_not_empty(num_kept, self._weights[name], name)
         return {
-            name: masked_weight(scores, self._weights[name], self.threshold, name=name)
+            name: straight_through(scores, self._weights[name], self._effective[name], self._num_kept[name])
             for name, scores in self.trained.items()
         }
+
+    @torch.no_grad()
+    def refresh(self) -> int:
+        """Form the effective weights of the scores as they are now, in place."""
+        counts = []
+        for name, scores in self.trained.items():
+            # flat, and compared into floats before bools: on a CPU each is several times quicker
+            effective = in_memory_order(self._effective[name], like=scores)
+            before = effective.to(torch.bool)
+            mask = torch.gt(in_memory_order(scores, like=scores), self.threshold, out=effective).to(torch.bool)
+            counts.append(torch.stack([mask.count_nonzero(), (mask ^ before).count_nonzero()]))
+        # one wait for the device in all
+        num_kept, num_flips = torch.stack(counts).T.tolist()
+        self._num_kept = dict(zip(self.trained, num_kept, strict=True))
+        for name, effective in self._effective.items():
+            weight, kept = self._weights[name], self._num_kept[name]
+            if kept:
+                scale = rescale_factor(weight.numel(), kept)
+                # adding to +0.0 makes every cut weight a positive zero, as `effective_weight` does
+                torch.addcmul(effective.new_zeros(()), weight, effective, value=scale, out=effective)
+        return sum(num_flips)
+
+    def final_weights(self) -> dict[str, Tensor]:
+        """Masked, rescaled weights by their definition.
+
+        Raises:
+            TrainingError: a tensor's mask is empty; the message names it.
+        """
+        masks = self.masks()
+        for name, mask in masks.items():
+            check_not_empty(int(mask.sum()), mask, name)
+        return {name: effective_weight(self._weights[name].detach(), mask) for name, mask in masks.items()}
 
     def masks(self) -> dict[str, Tensor]:
         """Bool mask by parameter name, on the scores' device."""
         return {name: binarize(scores.detach(), self.threshold) for name, scores in self.trained.items()}
+
+    def density(self) -> float:
+        """Fraction of the masked weights kept, over all tensors together."""
+        return sum(self._num_kept.values()) / sum(weight.numel() for weight in self._weights.values())
 
 
 class TunedBackbone:
@@ -77,9 +148,21 @@ class TunedBackbone:
         """The trained copies."""
         return dict(self.trained)
 
+    def refresh(self) -> int:
+        """Nothing follows from the weights but themselves."""
+        return 0
+
+    def final_weights(self) -> dict[str, Tensor]:
+        """Copies of the trained copies."""
+        return {name: tensor.detach().clone() for name, tensor in self.trained.items()}
+
     def masks(self) -> dict[str, Tensor]:
         """None."""
         return {}
+
+    def density(self) -> float:
+        """Nothing is cut."""
+        return 1.0
 
 
 def run_backbone(backbone: nn.Module, images: Tensor, weights: dict[str, Tensor]) -> Tensor:

@@ -59,43 +59,71 @@ def effective_weight(weight: Tensor, mask: Tensor) -> Tensor:
 
 
 class _StraightThrough(torch.autograd.Function):
-    """Effective weight from scores. Keeps nothing for the backward pass but tensors that exist anyway."""
+    """Hands out an effective weight that was formed before, and takes its gradient to the scores."""
 
     @staticmethod
-    def forward(ctx, scores: Tensor, weight: Tensor, threshold: float) -> Tensor:  # type: ignore[no-untyped-def]
-        mask = binarize(scores, threshold)
-        ctx.num_kept = int(mask.sum())
-        ctx.threshold = threshold
-        ctx.save_for_backward(scores, weight)
-        return effective_weight(weight, mask)
+    def forward(  # type: ignore[no-untyped-def]
+        ctx, scores: Tensor, weight: Tensor, effective: Tensor, num_kept: int
+    ) -> Tensor:
+        ctx.num_kept = num_kept
+        ctx.save_for_backward(weight, effective)  # the layer keeps the latter for its own gradient, too
+        return effective.detach()
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[no-untyped-def]
-        scores, weight = ctx.saved_tensors
-        num_weights = weight.numel()
-        grad_mask = grad * weight
-        through_scale = (grad_mask * binarize(scores, ctx.threshold)).sum() * (-0.5 / ctx.num_kept)
-        # both terms carry 1 / sqrt(d); d^(-3/2) / N = 1 / (sqrt(d) kept)
-        return (grad_mask + through_scale) * rescale_factor(num_weights, ctx.num_kept), None, None
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[no-untyped-def]
+        weight, effective = ctx.saved_tensors
+        # the sum over kept weights, times 1 / sqrt(d); d^(-3/2) / N = 1 / (sqrt(d) kept)
+        through_scale = torch.dot(in_memory_order(grad, like=weight), in_memory_order(effective, like=weight)) * (
+            -0.5 / ctx.num_kept
+        )
+        scale = rescale_factor(weight.numel(), ctx.num_kept)
+        return torch.addcmul(through_scale, grad, weight, value=scale), None, None, None
+
+
+def straight_through(scores: Tensor, weight: Tensor, effective: Tensor, num_kept: int) -> Tensor:
+    """An effective weight, differentiable in the scores.
+
+    Args:
+        scores: float, same shape as `weight`; receives the gradient of the module's formula.
+        weight: frozen float32 weight.
+        effective: what `effective_weight` makes of both; must stay as it is until the backward pass is over.
+        num_kept: weights that the mask keeps, 1 or more.
+    """
+    output: Tensor = _StraightThrough.apply(scores, weight, effective, num_kept)
+    return output
 
 
 def masked_weight(scores: Tensor, weight: Tensor, threshold: float, *, name: str) -> Tensor:
-    """Effective weight, differentiable in the scores.
+    """Effective weight of one tensor, differentiable in the scores.
 
     Args:
-        scores: float, same shape as `weight`; receives the straight-through gradient.
-        weight: frozen float32 weight.
+        scores, weight: see `straight_through`.
         threshold: see `binarize`.
         name: the parameter's name, for the error.
 
     Raises:
         TrainingError: the mask would be empty.
     """
-    try:
-        effective: Tensor = _StraightThrough.apply(scores, weight, threshold)
-    except ValueError:
+    mask = binarize(scores.detach(), threshold)
+    num_kept = int(mask.sum())
+    check_not_empty(num_kept, weight, name)
+    return straight_through(scores, weight, effective_weight(weight, mask), num_kept)
+
+
+def check_not_empty(num_kept: int, weight: Tensor, name: str) -> None:
+    """Refuse an empty mask.
+
+    Raises:
+        TrainingError: nothing of the tensor is kept; the message names it.
+    """
+    if num_kept == 0:
         raise TrainingError(
             f"every one of the {weight.numel()} weights of {name} would be cut: lower the score learning rate, "
             "or leave this tensor out of the mask"
-        ) from None
-    return effective
+        )
+
+
+def in_memory_order(tensor: Tensor, *, like: Tensor) -> Tensor:
+    """(N,) all elements in the order in which another tensor lies in memory; no copy where both lie alike."""
+    dims = sorted(range(like.dim()), key=like.stride, reverse=True)
+    return tensor.permute(dims).reshape(-1)

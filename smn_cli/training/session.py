@@ -217,8 +217,7 @@ class Session:
 
     def network(self) -> Callable[[Tensor], Tensor]:
         """The adapted network as it is now, in eval mode."""
-        weights = {name: tensor.detach() for name, tensor in self.trainer.source.effective_weights().items()}
-        weights |= self.trainer.norm_stats()
+        weights = self.trainer.source.final_weights() | self.trainer.norm_stats()
         return on_device(lambda images: run_backbone(self.backbone.model, images, weights), self.trainer.device)
 
     def _first_alarms(self) -> list[str]:

@@ -17,7 +17,6 @@ from smn_cli.masking.backbone import (
     TunedBackbone,
     WeightSource,
     adapting_statistics,
-    density,
     run_backbone,
     running_statistics,
 )
@@ -78,7 +77,6 @@ class Trainer:
         self.step = 0
         self.device = next(source.backbone.parameters()).device
         self.optimizer = _optimizer(plan, list(source.trained.values()))
-        self._masks = source.masks()
 
     def run(self, batches: Iterable[ViewBatch]) -> Iterator[StepReport]:
         """Take one step per batch of views and report it.
@@ -107,11 +105,13 @@ class Trainer:
         if loss.requires_grad:
             loss.backward()  # type: ignore[no-untyped-call]
         self.objective.after_backward(self.step)
+        num_flips = 0
         if trains:
             self.optimizer.step()
             self.optimizer.zero_grad()
+            num_flips = self.source.refresh()
         self.step += 1
-        return self._report(loss_value, lr if trains else 0.0, lr_head)
+        return self._report(loss_value, num_flips, lr if trains else 0.0, lr_head)
 
     def state(self) -> dict[str, Any]:
         """Everything a resumed run needs, as tensors and plain values."""
@@ -141,7 +141,7 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.objective.load_state(state["objective"])
         self.step = int(state["step"])
-        self._masks = self.source.masks()
+        self.source.refresh()
 
     def norm_stats(self) -> dict[str, Tensor]:
         """Running statistics as the adapter will carry them, rounded; empty while they are frozen."""
@@ -173,16 +173,13 @@ class Trainer:
             warmup_steps=self.plan.warmup_steps,
         )
 
-    def _report(self, loss: float, lr_scores: float, lr_head: float) -> StepReport:
-        masks = self.source.masks()
-        num_flips = sum(int((mask != self._masks[name]).sum()) for name, mask in masks.items())
-        self._masks = masks
+    def _report(self, loss: float, num_flips: int, lr_scores: float, lr_head: float) -> StepReport:
         return StepReport(
             step=self.step,
             num_steps=self.plan.num_steps,
             loss=loss,
             log_k=math.log(self.plan.num_prototypes),
-            density=density(masks),
+            density=self.source.density(),
             num_flips=num_flips,
             lr_scores=lr_scores,
             lr_head=lr_head,
@@ -211,6 +208,7 @@ def make_source(backbone: nn.Module, plan: AdaptPlan) -> WeightSource:
 
 
 def _optimizer(plan: AdaptPlan, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    fused = parameters[0].device.type in ("cpu", "cuda")  # one pass over scores and moments
     if plan.score_optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=plan.lr_scores, betas=(plan.score_momentum, 0.99))
-    return torch.optim.SGD(parameters, lr=plan.lr_scores, momentum=plan.score_momentum)
+        return torch.optim.Adam(parameters, lr=plan.lr_scores, betas=(plan.score_momentum, 0.99), fused=fused)
+    return torch.optim.SGD(parameters, lr=plan.lr_scores, momentum=plan.score_momentum, fused=fused)

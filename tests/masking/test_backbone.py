@@ -197,3 +197,32 @@ def test_a_tuned_backbone_starts_as_the_base_and_trains_copies_of_its_weights(ar
     assert list(tuned.trained) == names
     assert tuned.masks() == {}
     assert digests(model) == before
+
+
+@pytest.mark.parametrize("arch", ARCHES)
+def test_the_weights_trained_with_are_those_an_adapter_would_rebuild(arch: str) -> None:
+    model = build(arch).to(memory_format=torch.channels_last)
+    masked = MaskedBackbone(model, scores_of(model, kept=0.9), threshold=0.1)
+    for _ in range(3):
+        final, masks = masked.final_weights(), masked.masks()
+        for name, weight in masked.effective_weights().items():
+            assert weight.detach().numpy().tobytes() == final[name].numpy().tobytes()
+            assert weight.stride() == model.get_parameter(name).stride()
+        assert masked.density() == density(masks)
+        with torch.no_grad():
+            for scores in masked.trained.values():
+                scores.add_(torch.randn_like(scores) * 0.1)
+        num_flips = sum(int((mask != masks[name]).sum()) for name, mask in masked.masks().items())
+        assert masked.refresh() == num_flips > 0
+
+
+def test_final_weights_do_not_change_with_later_scores() -> None:
+    model = build(CONVNET)
+    masked = MaskedBackbone(model, scores_of(model, kept=0.9))
+    name, weight = next(iter(masked.final_weights().items()))
+    before = weight.clone()
+    with torch.no_grad():
+        masked.trained[name].neg_()
+    masked.refresh()
+    assert torch.equal(weight, before)
+    assert not torch.equal(masked.final_weights()[name], before)
