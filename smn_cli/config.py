@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from smn_cli.errors import DataError, UsageError
-from smn_cli.recipes import RECIPES, TRAIN_CHOICES, Keep, NormStats, Recipe, Train, ViewPlan
+from smn_cli.recipes import RECIPES, TRAIN_CHOICES, Keep, NormStats, Precision, Recipe, Train, ViewPlan
 
 _LEAST = {"steps": 1, "epochs": 1, "size": 16, "teacher_size": 16, "prototypes": 2, "queue": 0}
 
@@ -35,11 +35,15 @@ class AdaptOptions:
     keep: Keep | None = None
     seed: int = 0
     max_bad: float = 0.01
+    precision: Precision | None = None
+    compile: bool = False
+    grad_checkpoint: bool = False
 
     def __post_init__(self) -> None:
         _require(self.recipe in RECIPES, "recipe", self.recipe, f"one of {', '.join(RECIPES)}")
         _require(self.norm_stats in (None, "frozen", "adapt"), "norm-stats", self.norm_stats, "frozen or adapt")
         _require(self.train in TRAIN_CHOICES, "train", self.train, f"one of {', '.join(TRAIN_CHOICES)}")
+        _require(self.precision in (None, "fp32", "bf16"), "precision", self.precision, "fp32 or bf16")
         _require(self.keep in (None, "best", "last"), "keep", self.keep, "best or last")
         _require(self.batch_size >= 2, "batch-size", self.batch_size, "2 or more")
         _require(0 <= self.max_bad <= 1, "max-bad", self.max_bad, "a fraction between 0 and 1")
@@ -101,6 +105,9 @@ class AdaptPlan:
     mask_also: tuple[str, ...]
     norm_stats: NormStats
     seed: int
+    precision: Precision
+    compile: bool
+    grad_checkpoint: bool
     reasons: dict[str, str] = field(default_factory=dict, compare=False)
 
     def to_json(self) -> dict[str, Any]:
@@ -122,7 +129,14 @@ class AdaptPlan:
         return cls(**plain)
 
 
-def make_plan(options: AdaptOptions, num_images: int, *, native_size: int = 224, on_cpu: bool = True) -> AdaptPlan:
+def make_plan(
+    options: AdaptOptions,
+    num_images: int,
+    *,
+    native_size: int = 224,
+    on_cpu: bool = True,
+    precision: Precision = "fp32",
+) -> AdaptPlan:
     """Resolve options into a plan for `num_images` images.
 
     Args:
@@ -130,6 +144,7 @@ def make_plan(options: AdaptOptions, num_images: int, *, native_size: int = 224,
         num_images: usable images.
         native_size: side of the images that the backbone was trained on, in pixels.
         on_cpu: whether training has to be cheap.
+        precision: what suits the device, if none was asked for.
 
     Raises:
         DataError: fewer images than one batch.
@@ -151,6 +166,9 @@ def make_plan(options: AdaptOptions, num_images: int, *, native_size: int = 224,
         head_steps = min(max(2 * steps_per_epoch, 60), 200, num_steps // 2)
         reasons["head_steps"] = "two epochs, at least 60, at most 200 steps: an untrained head teaches the mask noise"
     views = _views(options, recipe, _working_size(options, native_size, on_cpu, reasons))
+    norm_stats: NormStats = "adapt" if options.train == "norm" else options.norm_stats or recipe.norm_stats
+    if options.grad_checkpoint and norm_stats == "adapt":
+        raise UsageError("--grad-checkpoint computes features twice, so statistics would adapt twice: leave it out")
     default_lr = recipe.lr_tuned if options.train == "full" else recipe.lr_scores
     return AdaptPlan(
         recipe=options.recipe,
@@ -173,8 +191,11 @@ def make_plan(options: AdaptOptions, num_images: int, *, native_size: int = 224,
         score_optimizer="adam" if options.train == "full" else recipe.score_optimizer,
         lr_scores=_first(options.lr_scores, default_lr),
         lr_head=_first(options.lr_head, recipe.lr_head),
-        norm_stats="adapt" if options.train == "norm" else options.norm_stats or recipe.norm_stats,
+        norm_stats=norm_stats,
         seed=options.seed,
+        precision=options.precision or precision,
+        compile=options.compile,
+        grad_checkpoint=options.grad_checkpoint,
         reasons=reasons,
         **{name: getattr(recipe, name) for name in _COPIED},
     )

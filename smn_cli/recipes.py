@@ -9,6 +9,7 @@ from typing import Literal
 NormStats = Literal["frozen", "adapt"]
 Train = Literal["mask", "norm", "full", "head"]
 Keep = Literal["best", "last"]
+Precision = Literal["fp32", "bf16"]
 TRAIN_CHOICES = ("mask", "norm", "full", "head")
 
 

@@ -70,6 +70,19 @@ def load_backbone(arch: str, weights: str | Path | None = None) -> Backbone:
     return _describe(model, backbone.arch, "", classifier, tuple(notes))
 
 
+def checkpoint_gradients(model: nn.Module) -> None:
+    """Let a timm model forget most activations and compute them again in the backward pass.
+
+    Raises:
+        BackboneError: timm does not offer it for this network.
+    """
+    try:
+        timm.layers.set_reentrant_ckpt(False)  # the other kind loses the gradient of weights that are not arguments
+        model.set_grad_checkpointing(True)  # type: ignore[operator]
+    except (AttributeError, AssertionError) as error:
+        raise BackboneError(f"timm cannot checkpoint this network ({error}): leave --grad-checkpoint out") from None
+
+
 def wrap_backbone(model: nn.Module, *, arch: str | None = None) -> Backbone:
     """Take the classifier off a timm model, freeze it, and describe it.
 

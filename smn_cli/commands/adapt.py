@@ -58,6 +58,13 @@ def adapt(
         str | None, typer.Option("--norm-stats", help="frozen, or adapt to re-estimate and carry them.")
     ] = None,
     max_bad: Annotated[float, typer.Option("--max-bad", help="Fraction of bad images put up with.")] = DEFAULTS.max_bad,
+    precision: Annotated[
+        str | None, typer.Option("--precision", help="fp32, bf16; by default what trains fastest on the device.")
+    ] = None,
+    compile_: Annotated[bool, typer.Option("--compile", help="Compile the network with torch.compile first.")] = False,
+    grad_checkpoint: Annotated[
+        bool, typer.Option("--grad-checkpoint", help="Less memory, a third more time: activations are computed twice.")
+    ] = False,
     seed: Annotated[int, typer.Option("--seed", help="Two runs with one seed are equal.")] = DEFAULTS.seed,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in --out.")] = False,
@@ -84,6 +91,9 @@ def adapt(
         norm_stats=norm_stats,  # type: ignore[arg-type]  # AdaptOptions refuses other words by name
         max_bad=max_bad,
         seed=seed,
+        precision=precision,  # type: ignore[arg-type]
+        compile=compile_,
+        grad_checkpoint=grad_checkpoint,
     )
     from smn_cli.console import Output
     from smn_cli.terminal.options import resolve_device, resolve_workers

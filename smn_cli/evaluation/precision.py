@@ -1,10 +1,9 @@
 """In which number format a network computes."""
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
 
 import torch
-
-PRECISIONS = ("auto", "fp32", "bf16")
 
 
 def autocasting(precision: str, device: torch.device) -> AbstractContextManager[object]:
@@ -20,3 +19,12 @@ def autocasting(precision: str, device: torch.device) -> AbstractContextManager[
     if precision == "fp32":
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def fast_precision(device: torch.device) -> Literal["fp32", "bf16"]:
+    """What trains fastest there: bf16 on a CUDA device that has it in hardware, else fp32.
+
+    On a CPU with bf16 instructions, ConvNets still train two to three times slower in it (docs/benchmarks.md).
+    """
+    is_fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if is_fast else "fp32"

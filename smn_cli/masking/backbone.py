@@ -172,6 +172,28 @@ def run_backbone(backbone: nn.Module, images: Tensor, weights: dict[str, Tensor]
 
 
 @contextmanager
+def wearing(backbone: nn.Module, weights: dict[str, Tensor]) -> Iterator[None]:
+    """The backbone computes with the given weights inside, in the backward pass too, where checkpoints recompute.
+
+    `run_backbone` puts weights in place for one forward pass only.
+    """
+    places = {name: _place(backbone, name) for name in weights}
+    own = {name: module._parameters[last] for name, (module, last) in places.items()}
+    try:
+        for name, (module, last) in places.items():
+            module._parameters[last] = weights[name]  # type: ignore[assignment]  # any tensor computes
+        yield
+    finally:
+        for name, (module, last) in places.items():
+            module._parameters[last] = own[name]
+
+
+def _place(backbone: nn.Module, name: str) -> tuple[nn.Module, str]:
+    path, _, last = name.rpartition(".")
+    return backbone.get_submodule(path), last
+
+
+@contextmanager
 def adapting_statistics(backbone: nn.Module, *, enabled: bool = True) -> Iterator[None]:
     """Normalisation layers use and update batch statistics inside; everything else stays in eval mode."""
     layers = normalisation_layers(backbone) if enabled else {}

@@ -1,11 +1,14 @@
 """Options that several commands share, so that each is worded once."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from smn_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from smn_cli.recipes import Precision
 
 JsonOption = Annotated[
     str | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON; '-' is stdout.")
@@ -41,21 +44,21 @@ def resolve_device(name: str) -> str:
     return name
 
 
-def resolve_precision(name: str, device: str) -> str:
-    """fp32 or bf16; "auto" is bf16 on a CUDA device that has it in hardware, else fp32.
+def resolve_precision(name: str, device: str) -> "Precision":
+    """fp32 or bf16; "auto" is what suits the device.
 
     Raises:
         UsageError: there is no such precision.
     """
-    from smn_cli.evaluation.precision import PRECISIONS
-
-    if name not in PRECISIONS:
-        raise UsageError(f"--precision {name}: expected one of {', '.join(PRECISIONS)}")
-    if name != "auto":
-        return name
     import torch
 
-    return "bf16" if device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    from smn_cli.evaluation.precision import fast_precision
+
+    if name == "auto":
+        return fast_precision(torch.device(device))
+    if name not in ("fp32", "bf16"):
+        raise UsageError(f"--precision {name}: expected auto, fp32 or bf16")
+    return name  # type: ignore[return-value]
 
 
 def resolve_workers(workers: int | None) -> int:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from smn_cli.adapters.fingerprint import fingerprint
-from smn_cli.backbones.loading import Backbone, check_sizes
+from smn_cli.backbones.loading import Backbone, check_sizes, checkpoint_gradients
 from smn_cli.config import AdaptOptions, AdaptPlan, make_plan
 from smn_cli.data.checking import ImageSet
 from smn_cli.data.labeled import LabeledSplit
@@ -17,6 +17,7 @@ from smn_cli.data.loading import ViewLoader
 from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.errors import BackboneError, CheckpointError, Interrupted, TrainingError
 from smn_cli.evaluation.features import on_device
+from smn_cli.evaluation.precision import fast_precision
 from smn_cli.masking.backbone import run_backbone
 from smn_cli.training.keeping import Keeper
 from smn_cli.training.panel import Judgement, LabeledJudge, UnlabeledJudge, learnability_alarms
@@ -76,6 +77,8 @@ class Session:
         self.split = split
         self.options = options
         self.preprocessing = preprocessing_of(backbone, plan.views.global_size)
+        if plan.grad_checkpoint:
+            checkpoint_gradients(backbone.model)
         source, objective = make_source(backbone.model, plan), make_objective(folder, backbone, plan)
         self.trainer = Trainer(source, objective, plan, self.preprocessing.normalize)
         self.keeper = Keeper()
@@ -252,7 +255,13 @@ class Session:
 
 def _plan_that_runs(wishes: AdaptOptions, num_images: int, backbone: Backbone, device: str) -> AdaptPlan:
     """The plan, at the native size if the network cannot take the derived one (a ViT with fixed positions)."""
-    plan = make_plan(wishes, num_images, native_size=backbone.native_size, on_cpu=device.startswith("cpu"))
+    plan = make_plan(
+        wishes,
+        num_images,
+        native_size=backbone.native_size,
+        on_cpu=device.startswith("cpu"),
+        precision=fast_precision(torch.device(device)),
+    )
     local = {plan.views.local_size} if plan.views.num_local else set()
     try:
         check_sizes(backbone, sorted({plan.views.global_size, plan.teacher_size} | local))

@@ -1,7 +1,9 @@
 """One step of adaptation after another: views to features to a loss to an update of the scores."""
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -12,6 +14,7 @@ from smn_cli.adapters.statistics import round_statistics
 from smn_cli.config import AdaptPlan
 from smn_cli.data.loading import ViewBatch
 from smn_cli.errors import DataError, TrainingError
+from smn_cli.evaluation.precision import autocasting
 from smn_cli.masking.backbone import (
     MaskedBackbone,
     TunedBackbone,
@@ -19,6 +22,7 @@ from smn_cli.masking.backbone import (
     adapting_statistics,
     run_backbone,
     running_statistics,
+    wearing,
 )
 from smn_cli.masking.maskable import maskable_names
 from smn_cli.masking.scores import constant_scores, magnitude_scores
@@ -77,6 +81,7 @@ class Trainer:
         self.step = 0
         self.device = next(source.backbone.parameters()).device
         self.optimizer = _optimizer(plan, list(source.trained.values()))
+        self._run = _compiled(run_backbone) if plan.compile else run_backbone
 
     def run(self, batches: Iterable[ViewBatch]) -> Iterator[StepReport]:
         """Take one step per batch of views and report it.
@@ -94,16 +99,7 @@ class Trainer:
         lr_head = plan.lr_head * self._lr_factor(0)
         self.optimizer.param_groups[0]["lr"] = lr = plan.lr_scores * self._lr_factor(plan.head_steps)
         self.objective.before_step(lr_head)
-        with torch.set_grad_enabled(trains):
-            features = self._features(batch.views)
-        loss = self.objective.loss(self.step, batch.positions, features)
-        loss_value = float(loss.detach())
-        if not math.isfinite(loss_value):
-            raise TrainingError(
-                f"the loss is {loss_value} at step {self.step + 1}: lower --lr-scores or --lr-head and start again"
-            )
-        if loss.requires_grad:
-            loss.backward()  # type: ignore[no-untyped-call]
+        loss_value = self._forward_backward(batch, trains=trains)
         self.objective.after_backward(self.step)
         num_flips = 0
         if trains:
@@ -149,9 +145,24 @@ class Trainer:
             return {}
         return {name: round_statistics(tensor) for name, tensor in running_statistics(self.source.backbone).items()}
 
-    def _features(self, views: list[Tensor]) -> list[Tensor]:
-        """Features per view; views of one size share a forward pass, all share the effective weights."""
+    def _forward_backward(self, batch: ViewBatch, *, trains: bool) -> float:
+        """Gradients of a batch, and its loss."""
         weights = self.source.effective_weights()
+        with wearing(self.source.backbone, weights) if self.plan.grad_checkpoint else nullcontext():
+            with torch.set_grad_enabled(trains):
+                features = self._features(batch.views, weights)
+            loss = self.objective.loss(self.step, batch.positions, features)
+            loss_value = float(loss.detach())
+            if not math.isfinite(loss_value):
+                raise TrainingError(
+                    f"the loss is {loss_value} at step {self.step + 1}: lower --lr-scores or --lr-head and start again"
+                )
+            if loss.requires_grad:
+                loss.backward()  # type: ignore[no-untyped-call]
+        return loss_value
+
+    def _features(self, views: list[Tensor], weights: dict[str, Tensor]) -> list[Tensor]:
+        """Features per view; views of one size share a forward pass, all share the effective weights."""
         num_global = self.plan.views.num_global
         features: list[Tensor] = []
         for group in (views[:num_global], views[num_global:]):
@@ -159,8 +170,11 @@ class Trainer:
                 continue
             pixels = torch.cat(group).to(self.device, non_blocking=True)
             images = self.normalize(pixels).contiguous(memory_format=torch.channels_last)
-            with adapting_statistics(self.source.backbone, enabled=self.plan.norm_stats == "adapt"):
-                features.extend(run_backbone(self.source.backbone, images, weights).chunk(len(group)))
+            with (
+                adapting_statistics(self.source.backbone, enabled=self.plan.norm_stats == "adapt"),
+                autocasting(self.plan.precision, self.device),
+            ):
+                features.extend(self._run(self.source.backbone, images, weights).chunk(len(group)))
         return features
 
     def _lr_factor(self, first_step: int) -> float:
@@ -205,6 +219,27 @@ def make_source(backbone: nn.Module, plan: AdaptPlan) -> WeightSource:
     else:
         scores = {name: constant_scores(weight, plan.score_start) for name, weight in weights.items()}
     return MaskedBackbone(backbone, scores, plan.threshold)
+
+
+Run = Callable[[nn.Module, Tensor, dict[str, Tensor]], Tensor]
+
+
+def _compiled(run: Run) -> Run:
+    """The same function compiled, once for every size of views; a failure to compile in one line."""
+    from torch._dynamo.exc import TorchDynamoException  # takes two seconds to import
+
+    compiled = torch.compile(run, dynamic=False)
+
+    def try_compiled(backbone: nn.Module, images: Tensor, weights: dict[str, Tensor]) -> Tensor:
+        try:
+            with warnings.catch_warnings():  # the compiler looks for gradients where none are kept
+                warnings.filterwarnings("ignore", message="The .grad attribute")
+                return compiled(backbone, images, weights)
+        except TorchDynamoException as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise TrainingError(f"torch.compile failed ({reason}): leave --compile out") from None
+
+    return try_compiled
 
 
 def _optimizer(plan: AdaptPlan, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
