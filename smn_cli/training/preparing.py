@@ -13,6 +13,7 @@ from smn_cli.config import AdaptPlan
 from smn_cli.data.loading import image_batches
 from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.evaluation.features import extract_features, on_device
+from smn_cli.training.distributed import Team
 from smn_cli.training.panel import NUM_BANK, UnlabeledJudge
 from smn_cli.training.run_folder import RunFolder
 from smn_cli.training.swapped import SwappedObjective
@@ -64,6 +65,25 @@ def teacher_features(
     return extract_features(both, batches, progress=tick).half()
 
 
+def embed_for_teacher(
+    backbone: Backbone,
+    plan: AdaptPlan,
+    split: ImageSplit,
+    working: Preprocessing,
+    *,
+    num_workers: int,
+    team: Team,
+    progress: Progress | None = None,
+) -> Tensor:
+    """(N, F) features of the images that a run judges by and, for a taught one, trains on; each process does a share."""
+    larger = Preprocessing(plan.teacher_size, working.mean, working.std, working.interpolation)
+    training = split.training if plan.objective == "taught" else split.bank
+    paths = [*split.held_out, *training]
+    share = paths[team.rank :: team.size]
+    own = teacher_features(backbone, share, larger, num_workers=num_workers, progress=progress)
+    return team.joined(own, len(paths))
+
+
 def look_at_images(
     folder: RunFolder,
     backbone: Backbone,
@@ -73,15 +93,15 @@ def look_at_images(
     *,
     num_workers: int,
     progress: Progress | None = None,
+    team: Team | None = None,
 ) -> None:
     """Let the frozen network embed what the run needs, once, and keep it in the run folder.
 
-    Only the judges' images if the objective has codes of its own, else all of them.
+    Only the judges' images if the objective has codes of its own, else all of them. The first process of a team calls
+    this; the others help with `embed_for_teacher`.
     """
-    larger = Preprocessing(plan.teacher_size, working.mean, working.std, working.interpolation)
-    training = split.training if plan.objective == "taught" else split.bank
-    embedded = teacher_features(
-        backbone, [*split.held_out, *training], larger, num_workers=num_workers, progress=progress
+    embedded = embed_for_teacher(
+        backbone, plan, split, working, num_workers=num_workers, progress=progress, team=team or Team()
     )
     tensors = {
         "held_out": embedded[: len(split.held_out)].contiguous(),
@@ -96,11 +116,11 @@ def look_at_images(
     folder.save_tensors(TEACHER_FILE, tensors)
 
 
-def make_objective(folder: RunFolder, backbone: Backbone, plan: AdaptPlan) -> Objective:
+def make_objective(folder: RunFolder, backbone: Backbone, plan: AdaptPlan, team: Team | None = None) -> Objective:
     """The plan's objective; call `look_at_images` first."""
     device = next(backbone.model.parameters()).device
     if plan.objective == "swapped":
-        return SwappedObjective(backbone.num_features, plan, device)
+        return SwappedObjective(backbone.num_features, plan, device, team)
     known = folder.load_tensors(TEACHER_FILE)
     return TaughtObjective(
         Teacher.of(known["training"], known["prototypes"], known["working_mean"]),

@@ -3,9 +3,10 @@
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from smn_cli.config import AdaptPlan
+from smn_cli.training.distributed import Team
 from smn_cli.training.swav import ProjectionHead, Queue, codes_of_views, swapped_loss
 
 
@@ -16,10 +17,12 @@ class SwappedObjective:
         num_features: width of the features.
         plan: all settings.
         device: of the backbone.
+        team: the processes that share a batch; codes are made over all of it.
     """
 
-    def __init__(self, num_features: int, plan: AdaptPlan, device: torch.device) -> None:
+    def __init__(self, num_features: int, plan: AdaptPlan, device: torch.device, team: Team | None = None) -> None:
         self.plan = plan
+        self.team = team or Team()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(plan.seed)
             self.head = ProjectionHead(num_features, plan.embedding_dim, plan.num_prototypes).to(device)
@@ -44,15 +47,19 @@ class SwappedObjective:
         embeddings, logits = zip(*(self.head(view) for view in features), strict=True)
         num_code_views = self.queue.embeddings.shape[0]
         codes = codes_of_views(
-            [view.detach() for view in logits[:num_code_views]],
+            [self.team.gathered(view.detach()) for view in logits[:num_code_views]],
             self.head,
             self.queue,
             epsilon=plan.epsilon,
             iterations=plan.sinkhorn_iterations,
         )
         if step >= plan.queue_start_step:
-            self.queue.push(embeddings[:num_code_views])
-        return swapped_loss(logits, codes, temperature=plan.temperature)
+            self.queue.push([self.team.gathered(view.detach()) for view in embeddings[:num_code_views]])
+        return swapped_loss(logits, [self.team.own(code) for code in codes], temperature=plan.temperature)
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Those of the head."""
+        return list(self.head.parameters())
 
     def after_backward(self, step: int) -> None:
         """One step of the head; prototypes stay as they are while frozen."""

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from smn_cli.training.swav import sinkhorn
@@ -128,6 +128,10 @@ class TaughtObjective:
             for view in features
         ]
         return torch.stack(per_view).mean()
+
+    def parameters(self) -> list[nn.Parameter]:
+        """None: nothing here is trained."""
+        return []
 
     def after_backward(self, step: int) -> None:
         """Nothing here is trained."""

@@ -26,6 +26,7 @@ from smn_cli.masking.backbone import (
 )
 from smn_cli.masking.maskable import maskable_names
 from smn_cli.masking.scores import constant_scores, magnitude_scores
+from smn_cli.training.distributed import Team
 from smn_cli.training.schedule import lr_factor
 
 
@@ -54,6 +55,8 @@ class Objective(Protocol):
 
     def loss(self, step: int, positions: Tensor, features: list[Tensor]) -> Tensor: ...
 
+    def parameters(self) -> list[nn.Parameter]: ...
+
     def after_backward(self, step: int) -> None: ...
 
     def state(self) -> dict[str, Any]: ...
@@ -69,11 +72,18 @@ class Trainer:
         objective: what a step minimises.
         plan: all settings.
         normalize: uint8 pixels (B, 3, H, W) to the backbone's input.
+        team: the processes that share every batch.
     """
 
     def __init__(
-        self, source: WeightSource, objective: Objective, plan: AdaptPlan, normalize: Callable[[Tensor], Tensor]
+        self,
+        source: WeightSource,
+        objective: Objective,
+        plan: AdaptPlan,
+        normalize: Callable[[Tensor], Tensor],
+        team: Team | None = None,
     ) -> None:
+        self.team = team or Team()
         self.source = source
         self.objective = objective
         self.plan = plan
@@ -93,7 +103,7 @@ class Trainer:
             yield self.take_step(batch)
 
     def take_step(self, batch: ViewBatch) -> StepReport:
-        """One step on the views of a batch."""
+        """One step on the views of a batch, or of this process's share of it."""
         plan = self.plan
         trains = plan.train in ("mask", "full") and self.step >= plan.head_steps
         lr_head = plan.lr_head * self._lr_factor(0)
@@ -131,9 +141,7 @@ class Trainer:
         with torch.no_grad():
             for name, own in self.source.trained.items():
                 own.copy_(trained[name])
-            backbone_state = self.source.backbone.state_dict(keep_vars=True)
-            for name, tensor in state["norm_stats"].items():
-                backbone_state[name].copy_(tensor)
+        self._set_statistics(state["norm_stats"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.objective.load_state(state["objective"])
         self.step = int(state["step"])
@@ -145,6 +153,12 @@ class Trainer:
             return {}
         return {name: round_statistics(tensor) for name, tensor in running_statistics(self.source.backbone).items()}
 
+    @torch.no_grad()
+    def _set_statistics(self, statistics: dict[str, Tensor]) -> None:
+        own = self.source.backbone.state_dict(keep_vars=True)
+        for name, tensor in statistics.items():
+            own[name].copy_(tensor)
+
     def _forward_backward(self, batch: ViewBatch, *, trains: bool) -> float:
         """Gradients of a batch, and its loss."""
         weights = self.source.effective_weights()
@@ -152,13 +166,21 @@ class Trainer:
             with torch.set_grad_enabled(trains):
                 features = self._features(batch.views, weights)
             loss = self.objective.loss(self.step, batch.positions, features)
-            loss_value = float(loss.detach())
+            total = loss.detach().clone()
+            self.team.average([total])
+            loss_value = float(total)
             if not math.isfinite(loss_value):
                 raise TrainingError(
                     f"the loss is {loss_value} at step {self.step + 1}: lower --lr-scores or --lr-head and start again"
                 )
             if loss.requires_grad:
                 loss.backward()  # type: ignore[no-untyped-call]
+        trained = [*self.source.trained.values(), *self.objective.parameters()]
+        self.team.average([parameter.grad for parameter in trained if parameter.grad is not None])
+        if self.plan.norm_stats == "adapt" and self.team.size > 1:
+            statistics = running_statistics(self.source.backbone)
+            self.team.average(statistics.values())
+            self._set_statistics(statistics)
         return loss_value
 
     def _features(self, views: list[Tensor], weights: dict[str, Tensor]) -> list[Tensor]:

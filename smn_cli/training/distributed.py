@@ -1,0 +1,143 @@
+"""Several processes that train one mask: each takes its share of every batch, all hold the same scores.
+
+Start them with torchrun. With the processes' shares of equal size, the mean of their gradients is the gradient of the
+whole batch, so that a run differs from one in a single process by rounding only.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, distributed
+
+from smn_cli.errors import UsageError
+from smn_cli.masking.binarize import in_memory_order
+
+Result = TypeVar("Result")
+
+PATIENCE = timedelta(hours=6)
+"""How long processes wait for one another; one that dies is noticed at once, and ends the others."""
+
+
+@dataclass(frozen=True)
+class Team:
+    """The processes of a run; as it stands, one alone, for which nothing here costs anything.
+
+    Attributes:
+        rank: this process's number, from 0; the first one writes, judges and talks.
+        size: how many there are.
+        device: where tensors that are exchanged lie.
+    """
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = torch.device("cpu")  # noqa: RUF009  # immutable
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes, judges and talks."""
+        return self.rank == 0
+
+    def check_batch(self, batch_size: int) -> None:
+        """Refuse a batch that cannot be shared out evenly.
+
+        Raises:
+            UsageError: the batch is no multiple of the processes.
+        """
+        if batch_size % self.size:
+            raise UsageError(f"--batch-size {batch_size} cannot be shared by {self.size} processes: give a multiple")
+
+    def average(self, tensors: Iterable[Tensor]) -> None:
+        """Replace each tensor by its mean over the processes, in place."""
+        if self.size == 1:
+            return
+        flat = [in_memory_order(tensor, like=tensor) for tensor in tensors]  # dense: a view of the same memory
+        waiting = [distributed.all_reduce(tensor, async_op=True) for tensor in flat]
+        for work, tensor in zip(waiting, flat, strict=True):
+            work.wait()
+            tensor.div_(self.size)
+
+    def gathered(self, rows: Tensor) -> Tensor:
+        """(B, ...) rows of all processes, each of which has rows rank, rank + size, ... of the whole batch."""
+        if self.size == 1:
+            return rows
+        parts = [torch.empty_like(rows) for _ in range(self.size)]
+        distributed.all_gather(parts, rows.contiguous())
+        return torch.stack(parts, dim=1).flatten(0, 1)
+
+    def own(self, rows: Tensor) -> Tensor:
+        """This process's share of the whole batch's rows."""
+        return rows[self.rank :: self.size]
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is up in any process."""
+        if self.size == 1:
+            return flag
+        raised = torch.tensor(float(flag), device=self.device)
+        distributed.all_reduce(raised, distributed.ReduceOp.MAX)
+        return bool(raised)
+
+    def from_first(self, make: Callable[[], Result]) -> Result:
+        """What the first process makes of something, given to all."""
+        if self.size == 1:
+            return make()
+        box: list[Any] = [make() if self.is_first else None]
+        distributed.broadcast_object_list(box, device=self.device)
+        result: Result = box[0]
+        return result
+
+    def joined(self, own: Tensor, total: int) -> Tensor:
+        """(N, F) rows on the CPU that the processes made one after another of rank, rank + size, ... of N things."""
+        if self.size == 1:
+            return own
+        most = -(-total // self.size)
+        padded = own.new_zeros(most, *own.shape[1:])
+        padded[: len(own)] = own
+        return self.gathered(padded.to(self.device)).cpu()[:total]
+
+    def wait(self) -> None:
+        """Go on when all processes are here."""
+        if self.size > 1:
+            distributed.barrier()
+
+
+def launched_size() -> int:
+    """How many processes torchrun started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def launch_name() -> str:
+    """Of the torchrun that started this process: the same after it has restarted its workers, empty without it."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return ""
+    return f"{os.uname().nodename} {os.getppid()} {os.environ['TORCHELASTIC_RUN_ID']}"
+
+
+def was_restarted() -> bool:
+    """Whether torchrun started this process in place of one that died."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+@contextmanager
+def team_of(device: str) -> Iterator[Team]:
+    """The team that torchrun started this process for, while the block lasts.
+
+    Args:
+        device: of this process; of several GPUs on a machine each process takes its own.
+    """
+    if launched_size() == 1:
+        yield Team()
+        return
+    place = torch.device(device)
+    if place.type == "cuda":
+        place = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(place)
+    distributed.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=PATIENCE)
+    try:
+        yield Team(distributed.get_rank(), distributed.get_world_size(), place)
+    finally:
+        distributed.destroy_process_group()
