@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from smn_cli.adapters.statistics import round_statistics
 from smn_cli.config import AdaptPlan
+from smn_cli.data.augmenting import augment
 from smn_cli.data.loading import ViewBatch
 from smn_cli.errors import DataError, TrainingError
 from smn_cli.masking.backbone import (
@@ -65,7 +66,7 @@ class Trainer:
         source: what is trained over the frozen backbone; stays on its device.
         objective: what a step minimises.
         plan: all settings.
-        normalize: uint8 pixels (B, 3, H, W) to the backbone's input.
+        normalize: levels (B, 3, H, W) from 0 to 255 to the backbone's input.
     """
 
     def __init__(
@@ -97,7 +98,7 @@ class Trainer:
         self.optimizer.param_groups[0]["lr"] = lr = plan.lr_scores * self._lr_factor(plan.head_steps)
         self.objective.before_step(lr_head)
         with torch.set_grad_enabled(trains):
-            features = self._features(batch.views)
+            features = self._features(batch)
         loss = self.objective.loss(self.step, batch.positions, features)
         loss_value = float(loss.detach())
         if not math.isfinite(loss_value):
@@ -149,15 +150,17 @@ class Trainer:
             return {}
         return {name: round_statistics(tensor) for name, tensor in running_statistics(self.source.backbone).items()}
 
-    def _features(self, views: list[Tensor]) -> list[Tensor]:
+    def _features(self, batch: ViewBatch) -> list[Tensor]:
         """Features per view; views of one size share a forward pass, all share the effective weights."""
         weights = self.source.effective_weights()
-        num_global = self.plan.views.num_global
+        num_global, num_views = self.plan.views.num_global, len(batch.views)
         features: list[Tensor] = []
-        for group in (views[:num_global], views[num_global:]):
+        for first, last in ((0, num_global), (num_global, num_views)):
+            group = batch.views[first:last]
             if not group:
                 continue
             pixels = torch.cat(group).to(self.device, non_blocking=True)
+            pixels = augment(pixels, batch.changes.views(first, last), self.plan.views)
             images = self.normalize(pixels).contiguous(memory_format=torch.channels_last)
             with adapting_statistics(self.source.backbone, enabled=self.plan.norm_stats == "adapt"):
                 features.extend(run_backbone(self.source.backbone, images, weights).chunk(len(group)))
