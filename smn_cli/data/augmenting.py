@@ -80,10 +80,12 @@ def augment(pixels: Tensor, changes: Changes, plan: ViewPlan) -> Tensor:
     if not (has_jitter or plan.grey_probability or plan.blur_probability):
         return pixels
     changed = torch.empty(pixels.shape, device=pixels.device)
-    for order, rows in _chunks(changes.orders, pixels):
-        places = rows.to(pixels.device)
-        part = _recolour(_planes(pixels.index_select(0, places)), order, changes, rows, plan)
-        changed.index_copy_(0, places, _blurred(part, changes.sigmas[rows]) if plan.blur_probability else part)
+    with torch.autocast(pixels.device.type, enabled=False):
+        for order, rows in _chunks(changes.orders, pixels):
+            places = rows.to(pixels.device)
+            part = _recolour(_planes(pixels.index_select(0, places)), order, changes, rows, plan)
+            part = _blurred(part, changes.sigmas[rows]) if plan.blur_probability else part
+            changed.index_copy_(0, places, part)
     return changed
 
 
