@@ -39,7 +39,7 @@ class KeptImages:
         if self._crops is None:
             yield from image_batches(self.paths[:num_images], self.preprocessing, batch_size=BATCH_SIZE)
         else:
-            for crops in self._crops[:num_images].split(BATCH_SIZE):
+            for crops in torch.split(self._crops[:num_images], BATCH_SIZE):
                 yield self.preprocessing.normalize(crops)
 
     def _fit(self) -> bool:

@@ -1,5 +1,7 @@
 """Boxes are distributed as torchvision's, and lie inside their images."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -38,14 +40,15 @@ def test_boxes_are_distributed_as_those_of_torchvision(
     params = [crop.make_params(image) for _ in range(NUM_BOXES)]
     theirs = np.array([[param[name] for name in ("top", "left", "height", "width")] for param in params])
     ours = own_boxes(side, area, aspect)
-    for measure in (
+    measures: list[Callable[[np.ndarray], np.ndarray]] = [
         lambda boxes: boxes[:, 2] * boxes[:, 3],
         lambda boxes: boxes[:, 3] / boxes[:, 2],
         lambda boxes: boxes[:, 0],
         lambda boxes: boxes[:, 1],
         lambda boxes: boxes[:, 0] + boxes[:, 2],
         lambda boxes: boxes[:, 1] - boxes[:, 0],
-    ):
+    ]
+    for measure in measures:
         assert ks_2samp(measure(ours), measure(theirs)).pvalue > 1e-3
 
 

@@ -64,7 +64,8 @@ def test_grey(images: Tensor) -> None:
 @pytest.mark.parametrize("taps", [3, 5, 9, 13])
 def test_blur(taps: int, images: Tensor) -> None:
     def blurred(image: Tensor, sigma: float) -> Tensor:
-        return functional.gaussian_blur(image, [taps, taps], [sigma, sigma])
+        done: Tensor = functional.gaussian_blur(image, [taps, taps], [sigma, sigma])
+        return done
 
     sigmas = amounts(0.1, 2.0)
     assert_alike(colour.blur(images * 255, sigmas, taps), images, blurred, sigmas)
