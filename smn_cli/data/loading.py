@@ -1,64 +1,78 @@
 """Batches of views for training and of plain images for evaluation.
 
-A sample's views depend on (seed, epoch, image) alone: not on the number of workers, nor on where a resumed run starts.
+A sample's views depend on the seed, the step and its place in the step's batch alone: not on the number of workers or
+of threads, on what is cached, or on where a resumed run starts.
 """
 
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms.v2 import functional
 
+from smn_cli.data.augmenting import Changes, draw_changes
+from smn_cli.data.cache import make_cache
 from smn_cli.data.preprocessing import Preprocessing
-from smn_cli.data.reading import BadImageError, read_image
-from smn_cli.data.views import MultiCrop
+from smn_cli.data.views import ViewCutter, least_side, read_again
 from smn_cli.errors import DataError
 from smn_cli.recipes import ViewPlan
 
+SLICE = 16
+"""Images whose pixels are held at a time while their views are cut; what a thread takes in one piece."""
 
-class Draw(NamedTuple):
-    """One sample of one step: the image's position, and the seed of its views."""
 
-    position: int
-    seed: int
+class Task(NamedTuple):
+    """One step: its number, counted from 0, and the positions of its images."""
+
+    step: int
+    positions: list[int]
 
 
 class ViewBatch(NamedTuple):
-    """One step's images: their positions in the loader's paths (B,), and uint8 views (B, 3, size, size) of each,
-    global ones first."""
+    """One step's images: their positions in the loader's paths (B,), uint8 views (B, 3, size, size) of each, global
+    ones first, and what is to happen to them, (V, B); see `augmenting.augment`."""
 
     positions: Tensor
     views: list[Tensor]
+    changes: Changes
 
 
-class _ViewDataset(Dataset[tuple[int, Tensor, Tensor]]):
-    def __init__(self, paths: Sequence[Path], plan: ViewPlan) -> None:
-        self.paths = list(paths)
-        self.views = MultiCrop(plan)
+class _ViewDataset(Dataset[tuple[Tensor, Tensor]]):
+    """Whole batches of cut views, for the rows of a step's batch that are this process's."""
 
-    def __getitem__(self, draw: Draw) -> tuple[int, Tensor, Tensor]:
-        image = _read_again(self.paths[draw.position])
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(draw.seed)
-            large, small = self.views(image)
-        return draw.position, large, small
+    def __init__(self, cutter: ViewCutter, seed: int, part: tuple[int, int]) -> None:
+        self.cutter = cutter
+        self.seed = seed
+        self.part = part
+
+    def __getitem__(self, task: Task) -> tuple[Tensor, Tensor]:
+        return _joined([cut() for cut in self.slices(task)])
+
+    def slices(self, task: Task) -> list[Callable[[], tuple[Tensor, Tensor]]]:
+        """The batch as independent pieces of work."""
+        rank, world_size = self.part
+        places = self.cutter.draw(len(task.positions), _generator(self.seed, task.step, "places"))[rank::world_size]
+        own = task.positions[rank::world_size]
+        starts = range(0, len(own), SLICE)
+        return [_Cut(self.cutter, own[at : at + SLICE], places[at : at + SLICE]) for at in starts]
 
 
-class _ImageDataset(Dataset[Tensor]):
-    def __init__(self, paths: Sequence[Path], preprocessing: Preprocessing) -> None:
-        self.paths = list(paths)
-        self.preprocessing = preprocessing
+@dataclass(frozen=True)
+class _Cut:
+    cutter: ViewCutter
+    positions: list[int]
+    places: np.ndarray
 
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> Tensor:
-        return self.preprocessing(_read_again(self.paths[index]))
+    def __call__(self) -> tuple[Tensor, Tensor]:
+        return self.cutter.cut(self.positions, self.places)
 
 
 @dataclass(frozen=True)
@@ -70,7 +84,8 @@ class ViewLoader:
         plan: the views of an image.
         batch_size: images a step; what is left of an epoch is dropped, to come first to hand in another shuffle.
         seed: of the run.
-        num_workers: loader processes; 0 loads in this one.
+        num_workers: loader processes; 0 loads in this one, a step ahead, with as many threads as torch has.
+        part: (rank, world size); this process gets places rank, rank + world size, ... of every batch.
     """
 
     paths: Sequence[Path]
@@ -78,19 +93,18 @@ class ViewLoader:
     batch_size: int
     seed: int
     num_workers: int = 0
+    part: tuple[int, int] = (0, 1)
 
-    def draws(self, first_step: int, last_step: int) -> Iterator[list[Draw]]:
-        """The samples of steps first_step .. last_step - 1, counted from 0."""
+    def tasks(self, first_step: int, last_step: int) -> Iterator[Task]:
+        """The whole batches, all parts of them, of steps first_step .. last_step - 1, counted from 0."""
         steps_per_epoch = len(self.paths) // self.batch_size
         order: Tensor | None = None
         for step in range(first_step, last_step):
-            epoch, position = divmod(step, steps_per_epoch)
-            if order is None or position == 0:
+            epoch, place = divmod(step, steps_per_epoch)
+            if order is None or place == 0:
                 generator = torch.Generator().manual_seed(_mix(self.seed, epoch))
                 order = torch.randperm(len(self.paths), generator=generator)
-                seeds = torch.randint(2**63 - 1, (len(self.paths),), generator=generator)
-            chosen = order[position * self.batch_size : (position + 1) * self.batch_size].tolist()
-            yield [Draw(image, int(seeds[image])) for image in chosen]
+            yield Task(step, order[place * self.batch_size : (place + 1) * self.batch_size].tolist())
 
     def batches(self, first_step: int, last_step: int) -> Iterator[ViewBatch]:
         """One batch a step.
@@ -98,24 +112,84 @@ class ViewLoader:
         Raises:
             DataError: an image that was readable at the start no longer is.
         """
-        loader: DataLoader[tuple[int, Tensor, Tensor]] = DataLoader(
-            _ViewDataset(self.paths, self.plan),
-            batch_sampler=_Lazily(lambda: self.draws(first_step, last_step)),
+        rank, world_size = self.part
+        cut = self._in_processes(first_step, last_step) if self.num_workers else self._here(first_step, last_step)
+        num_views = self.plan.num_global + self.plan.num_local
+        for task, (large, small) in zip(self.tasks(first_step, last_step), cut, strict=True):
+            generator = _generator(self.seed, task.step, "changes")
+            changes = draw_changes(self.plan, (num_views, len(task.positions)), generator)
+            own = Changes(*(values[:, rank::world_size] for values in changes))
+            views = [view.permute(0, 3, 1, 2) for view in (*large.unbind(1), *small.unbind(1))]
+            yield ViewBatch(torch.tensor(task.positions[rank::world_size]), views, own)
+
+    def _dataset(self) -> _ViewDataset:
+        # only forked processes can share a cache, and forking is safe on Linux alone
+        can_share = not self.num_workers or sys.platform == "linux"
+        side = 2 * least_side(self.plan)
+        cache = make_cache(len(self.paths), side, num_processes=self.part[1]) if can_share else None
+        return _ViewDataset(ViewCutter(self.paths, self.plan, cache), self.seed, self.part)
+
+    def _here(self, first_step: int, last_step: int) -> Iterator[tuple[Tensor, Tensor]]:
+        dataset = self._dataset()
+        ahead: list[Future[tuple[Tensor, Tensor]]] | None = None
+        pool = ThreadPoolExecutor(torch.get_num_threads())
+        try:
+            for task in self.tasks(first_step, last_step):
+                now, ahead = ahead, [pool.submit(cut) for cut in dataset.slices(task)]
+                if now is not None:
+                    yield _joined([part.result() for part in now])
+            if ahead is not None:
+                yield _joined([part.result() for part in ahead])
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _in_processes(self, first_step: int, last_step: int) -> Iterator[tuple[Tensor, Tensor]]:
+        loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
+            self._dataset(),
+            batch_size=None,
+            sampler=_Lazily(lambda: self.tasks(first_step, last_step)),
             num_workers=self.num_workers,
             worker_init_fn=_one_thread,
-            prefetch_factor=2 if self.num_workers else None,
+            prefetch_factor=2,
+            multiprocessing_context="fork" if sys.platform == "linux" else None,
         )
         try:
-            for positions, large, small in loader:
-                yield ViewBatch(positions, [*large.unbind(1), *small.unbind(1)])
+            yield from loader
         except DataError as error:
             raise _from_worker(error) from None
+
+
+class _ImageDataset(Dataset[Tensor]):
+    """uint8 crops, as the network sees them but for the normalisation."""
+
+    def __init__(self, paths: Sequence[Path], preprocessing: Preprocessing) -> None:
+        self.paths = list(paths)
+        self.preprocessing = preprocessing
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Tensor:
+        pixels: Tensor = functional.pil_to_tensor(self.preprocessing.crop(read_again(self.paths[index])))
+        return pixels
 
 
 def image_batches(
     paths: Sequence[Path], preprocessing: Preprocessing, *, batch_size: int = 128, num_workers: int = 0
 ) -> Iterator[Tensor]:
     """Normalised float32 batches (B, 3, size, size) of the images, in order.
+
+    Raises:
+        DataError: an image cannot be read; the message names it.
+    """
+    for crops in crop_batches(paths, preprocessing, batch_size=batch_size, num_workers=num_workers):
+        yield preprocessing.normalize(crops)
+
+
+def crop_batches(
+    paths: Sequence[Path], preprocessing: Preprocessing, *, batch_size: int = 128, num_workers: int = 0
+) -> Iterator[Tensor]:
+    """The same before normalisation: uint8.
 
     Raises:
         DataError: an image cannot be read; the message names it.
@@ -133,12 +207,12 @@ def image_batches(
 
 
 class _Lazily:
-    """A batch sampler that makes its batches as they are asked for: a long run has millions of draws."""
+    """A sampler that makes its tasks as they are asked for: a long run has millions of draws."""
 
-    def __init__(self, make: Callable[[], Iterator[list[Draw]]]) -> None:
+    def __init__(self, make: Callable[[], Iterator[Task]]) -> None:
         self._make = make
 
-    def __iter__(self) -> Iterator[list[Draw]]:
+    def __iter__(self) -> Iterator[Task]:
         return self._make()
 
 
@@ -147,11 +221,16 @@ def _from_worker(error: DataError) -> DataError:
     return DataError(str(error).strip().splitlines()[-1].rpartition("DataError: ")[2])
 
 
-def _read_again(path: Path) -> Image.Image:
-    try:
-        return read_image(path)
-    except BadImageError as error:
-        raise DataError(f"{path} can no longer be read ({error}): did it change since it was found?") from None
+def _joined(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    large, small = zip(*parts, strict=True)
+    return torch.cat(large), torch.cat(small)
+
+
+def _generator(seed: int, step: int, purpose: str) -> np.random.Generator:
+    return np.random.default_rng([seed, step, _PURPOSES.index(purpose)])
+
+
+_PURPOSES = ("places", "changes")
 
 
 def _mix(seed: int, epoch: int) -> int:

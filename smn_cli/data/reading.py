@@ -19,12 +19,17 @@ class BadImageError(DataError):
     """A file that cannot be used as an image; the message is the reason, without the path."""
 
 
-def read_image(path: str | Path) -> Image.Image:
+def read_image(path: str | Path, *, least_side: int | None = None) -> Image.Image:
     """Decode a file to an upright 8-bit RGB image.
 
     The first frame counts; EXIF orientation is applied; grey is repeated over the channels; transparency is laid over
     white; CMYK is converted. 16-bit grey keeps its high byte. 32-bit and float grey is taken as 8-bit if it lies in
     0-255, as 16-bit if in 0-65535, and is stretched over its own range otherwise, or if it lies in 0-1.
+
+    Args:
+        path: of the file.
+        least_side: reduce the image by a whole factor, as far as its shorter side keeps this many pixels; a JPEG is
+            decoded at a half, a quarter or an eighth, which takes a fraction of the time. None keeps all pixels.
 
     Raises:
         BadImageError: the file is unreadable, truncated, larger than 100 million pixels or narrower than 2.
@@ -41,7 +46,9 @@ def read_image(path: str | Path) -> Image.Image:
                 if min(width, height) < MIN_SIDE:
                     raise BadImageError(f"{width} x {height} pixels: too small")
                 image.seek(0)
-                return _to_rgb(ImageOps.exif_transpose(image))
+                if least_side is not None:
+                    image.draft(None, (least_side, least_side))
+                return _reduced(_to_rgb(ImageOps.exif_transpose(image)), least_side)
     except BadImageError:
         raise
     except UnidentifiedImageError:
@@ -62,6 +69,11 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
     return image.convert("RGB")
+
+
+def _reduced(image: Image.Image, least_side: int | None) -> Image.Image:
+    factor = min(image.size) // least_side if least_side is not None else 1
+    return image.reduce(factor) if factor > 1 else image
 
 
 def _from_deep_grey(values: np.ndarray) -> Image.Image:

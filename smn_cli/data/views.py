@@ -1,49 +1,113 @@
-"""Random views of an image for a training step (multi-crop, arXiv 2006.09882, section 3.2)."""
+"""Random views of images for a training step (multi-crop, arXiv 2006.09882, section 3.2): cut and resized.
 
+What happens to their colours comes later, for all views at once: see `augmenting`.
+"""
+
+from collections.abc import Sequence
+from math import ceil, sqrt
+from pathlib import Path
+
+import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
-from torchvision.transforms import InterpolationMode, v2
-from torchvision.transforms.v2 import functional
+from torch import Tensor
+from torch.nn.functional import interpolate
 
+from smn_cli.data.boxes import draw_places, fit_boxes
+from smn_cli.data.cache import PixelCache
+from smn_cli.data.reading import BadImageError, read_image
+from smn_cli.errors import DataError
 from smn_cli.recipes import ViewPlan
 
 
-class MultiCrop:
-    """Draws `num_global` large and `num_local` small views of one image, as uint8 tensors.
+class ViewCutter:
+    """Cuts the views of a plan out of image files.
 
-    The order of the steps is SwAV's: random resized crop, flip, colour jitter, grey, blur. All randomness comes from
-    torch's global generator, which the caller seeds per sample.
+    An image is decoded once, reduced as far as the plan's views allow, cached or not, so that the pixels never depend
+    on the cache.
+
+    Args:
+        paths: the images that positions refer to.
+        plan: how many views there are, and how large.
+        cache: keeps decoded images while there is room; None reads every file every time.
     """
 
-    def __init__(self, plan: ViewPlan) -> None:
+    def __init__(self, paths: Sequence[Path], plan: ViewPlan, cache: PixelCache | None = None) -> None:
+        self.paths = paths
         self.plan = plan
-        self._global = _view(plan, plan.global_size, plan.global_area)
-        self._local = _view(plan, plan.local_size, plan.local_area)
+        self.cache = cache
+        self._least_side = least_side(plan)
 
-    def __call__(self, image: Image.Image) -> tuple[Tensor, Tensor]:
-        """RGB image to (num_global, 3, size, size) and (num_local, 3, local_size, local_size), uint8."""
-        pixels = functional.pil_to_tensor(image)
+    def draw(self, num_images: int, generator: np.random.Generator) -> np.ndarray:
+        """(num_images, num_global + num_local, ...) draws for `cut`."""
+        return draw_places(num_images, self.plan.num_global + self.plan.num_local, generator)
+
+    def cut(self, positions: Sequence[int], places: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Views of the images at these positions, by draws (B, V, ...) of their own.
+
+        Returns:
+            uint8 (B, num_global, size, size, 3) and (B, num_local, local_size, local_size, 3).
+
+        Raises:
+            DataError: an image cannot be read; the message names it.
+        """
+        plan = self.plan
+        images = [self._image(position) for position in positions]
+        sides = np.array([(image.shape[1], image.shape[0]) for image in images])
+        split = plan.num_global
+        large = fit_boxes(places[:, :split], sides, plan.global_area, plan.aspect)
+        small = fit_boxes(places[:, split:], sides, plan.local_area, plan.aspect)
+        return _resized(images, large, plan.global_size), _resized(images, small, plan.local_size)
+
+    def _image(self, position: int) -> np.ndarray:
+        """(H, W, 3) uint8."""
+        known = None if self.cache is None else self.cache.get(position)
+        if known is not None:
+            return known
+        image = read_again(self.paths[position], least_side=self._least_side)
+        pixels = np.array(image)
         if self.plan.from_centre_square:
-            pixels = functional.center_crop(pixels, [min(image.size)])
-        large = [self._global(pixels) for _ in range(self.plan.num_global)]
-        small = [self._local(pixels) for _ in range(self.plan.num_local)]
-        size = self.plan.local_size
-        return torch.stack(large), torch.stack(small) if small else torch.empty(0, 3, size, size, dtype=torch.uint8)
+            pixels = _centre_square(pixels)
+        if self.cache is not None:
+            self.cache.put(position, pixels)
+        return pixels
 
 
-def _view(plan: ViewPlan, size: int, area: tuple[float, float]) -> nn.Module:
-    brightness, contrast, saturation, hue = plan.jitter
-    crop = v2.RandomResizedCrop(
-        size, scale=area, ratio=plan.aspect, interpolation=InterpolationMode.BILINEAR, antialias=True
-    )
-    steps: list[nn.Module] = [crop, v2.RandomHorizontalFlip(plan.flip_probability)]
-    if plan.jitter_probability:
-        steps.append(v2.RandomApply([v2.ColorJitter(brightness, contrast, saturation, hue)], plan.jitter_probability))
-    if plan.grey_probability:
-        steps.append(v2.RandomGrayscale(plan.grey_probability))
-    if plan.blur_probability:
-        # SwAV's deviation of at most 2 px needs 13 taps; small views take fewer
-        kernel = max(3, min(13, size // 16 * 2 + 1))
-        steps.append(v2.RandomApply([v2.GaussianBlur(kernel, plan.blur_sigma)], plan.blur_probability))
-    return nn.Sequential(*steps)
+def least_side(plan: ViewPlan) -> int:
+    """Pixels of an image's shorter side below which its smallest views would have to be enlarged."""
+    sides = [plan.global_size / sqrt(plan.global_area[0])]
+    if plan.num_local:
+        sides.append(plan.local_size / sqrt(plan.local_area[0]))
+    return ceil(max(sides))
+
+
+def read_again(path: Path, *, least_side: int | None = None) -> Image.Image:
+    """An image that was readable when it was found; see `read_image`.
+
+    Raises:
+        DataError: it no longer is; the message names it.
+    """
+    try:
+        return read_image(path, least_side=least_side)
+    except BadImageError as error:
+        raise DataError(f"{path} can no longer be read ({error}): did it change since it was found?") from None
+
+
+def _resized(images: list[np.ndarray], boxes: np.ndarray, size: int) -> Tensor:
+    """(B, V, size, size, 3) from boxes (B, V, 4)."""
+    views = []
+    for image, of_image in zip(images, boxes.tolist(), strict=True):
+        for top, left, height, width in of_image:
+            box = torch.from_numpy(image[top : top + height, left : left + width]).permute(2, 0, 1)[None]
+            views.append(interpolate(box, size=(size, size), mode="bilinear", antialias=True))
+    if not views:
+        return torch.empty(*boxes.shape[:2], size, size, 3, dtype=torch.uint8)
+    return torch.cat(views).permute(0, 2, 3, 1).contiguous().view(*boxes.shape[:2], size, size, 3)
+
+
+def _centre_square(pixels: np.ndarray) -> np.ndarray:
+    height, width = pixels.shape[:2]
+    side = min(height, width)
+    # rounded as torchvision's centre crop is
+    top, left = round((height - side) / 2), round((width - side) / 2)
+    return np.ascontiguousarray(pixels[top : top + side, left : left + side])

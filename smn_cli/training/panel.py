@@ -1,6 +1,6 @@
 """Who judges a run while it lasts: held-out unlabeled images, or labeled ones if there are any."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,8 @@ from scipy.stats import norm
 from torch import Tensor
 from torch.nn import functional
 
+from smn_cli.data.kept import KeptImages
 from smn_cli.data.labeled import LabeledSplit
-from smn_cli.data.loading import image_batches
 from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.errors import TrainingError
 from smn_cli.evaluation.compare import LabeledFeatures, Protocol, score
@@ -83,8 +83,8 @@ class UnlabeledJudge:
         teacher_bank: Tensor,
         base: Network,
     ) -> None:
-        self._preprocessing = preprocessing
-        self._held_out, self._bank = held_out, bank
+        self.images = KeptImages([*held_out, *bank], preprocessing)
+        self._num_held_out = len(held_out)
         self._k = min(NUM_NEIGHBOURS, max(1, len(bank) // 5))
         teacher_mean = functional.normalize(teacher_bank.float(), dim=1).mean(dim=0)
         self._teacher = centred(teacher_held_out, teacher_mean)
@@ -109,13 +109,12 @@ class UnlabeledJudge:
 
     def embed(self, network: Network) -> tuple[Tensor, Tensor]:
         """Features (H, F) of the held-out images and (N, F) of the bank."""
-        paths = [*self._held_out, *self._bank]
-        features = extract_features(network, image_batches(paths, self._preprocessing))
-        return features[: len(self._held_out)], features[len(self._held_out) :]
+        features = extract_features(network, self.images.batches())
+        return features[: self._num_held_out], features[self._num_held_out :]
 
     def _measure(self, network: Network, held_out: Tensor, bank: Tensor) -> tuple[Tensor, Health]:
         likeness = neighbour_likeness(held_out, bank, self._likeness, k=self._k)
-        views = image_batches(self._held_out, self._preprocessing)
+        views = self.images.batches(self._num_held_out)
         mirrored = extract_features(network, (_mirrored_crop(batch) for batch in views))
         return likeness, Health(
             neighbour_likeness=float(likeness.mean()),
@@ -151,7 +150,7 @@ class LabeledJudge:
 
     def __init__(self, split: LabeledSplit, preprocessing: Preprocessing, base: Network) -> None:
         self._split = split
-        self._preprocessing = preprocessing
+        self._images = KeptImages([*split.bank_paths, *split.query_paths], preprocessing)
         self._base = self._correct(base)
 
     def judge(self, network: Network) -> Judgement:
@@ -163,8 +162,7 @@ class LabeledJudge:
 
     def _correct(self, network: Network) -> dict[str, Tensor]:
         split = self._split
-        paths = [*split.bank_paths, *split.query_paths]
-        features = extract_features(network, image_batches(paths, self._preprocessing))
+        features = extract_features(network, self._images.batches())
         num_bank = len(split.bank_paths)
         labeled = LabeledFeatures(
             features[:num_bank], torch.tensor(split.bank_labels), features[num_bank:], torch.tensor(split.query_labels)
@@ -173,22 +171,22 @@ class LabeledJudge:
 
 
 @torch.inference_mode()
-def learnability_alarms(base: Network, images: list[Path], preprocessing: Preprocessing) -> list[str]:
+def learnability_alarms(base: Network, batches: Iterable[Tensor]) -> list[str]:
     """What can be seen before a run: images that are copies of one another, or that hold no structure.
 
     Structure means that the left half of an image is more alike to its own right half than to others, beyond chance.
 
     Args:
         base: the frozen network at the working size.
-        images: a sample of at least a few dozen.
-        preprocessing: of the working size.
+        batches: prepared images (B, 3, size, size), in all a sample of at least a few dozen.
     """
     whole, left, right = [], [], []
-    for batch in image_batches(images, preprocessing):
+    for batch in batches:
         halves = batch.chunk(2, dim=3)
         whole.append(base(batch))
-        left.append(base(_resized(halves[0], preprocessing.size)))
-        right.append(base(_resized(halves[1], preprocessing.size)))
+        left.append(base(_resized(halves[0], batch.shape[-1])))
+        right.append(base(_resized(halves[1], batch.shape[-1])))
+    num_images = sum(map(len, whole))
     rank = effective_rank(torch.cat(whole).cpu())
     if rank < 3:
         return [
@@ -196,11 +194,11 @@ def learnability_alarms(base: Network, images: list[Path], preprocessing: Prepro
         ]
     standing = own_standing(torch.cat(left).cpu(), torch.cat(right).cpu())
     # under chance the mean of N uniform numbers, whose deviation is 1 / sqrt(12 N)
-    by_chance = float(norm.sf((standing - 0.5) * (12 * len(images)) ** 0.5))
+    by_chance = float(norm.sf((standing - 0.5) * (12 * num_images) ** 0.5))
     if by_chance > CHANCE_LEVEL or standing < LEAST_STANDING:
         return [
             f"no structure: the two halves of an image are no more alike than those of different images "
-            f"(standing {standing:.3f} of {len(images)} images, chance is .5); are these photographs? "
+            f"(standing {standing:.3f} of {num_images} images, chance is .5); are these photographs? "
             "--keep last trains all the same"
         ]
     return []

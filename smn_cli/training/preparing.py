@@ -75,7 +75,7 @@ def embed_for_teacher(
     team: Team,
     progress: Progress | None = None,
 ) -> Tensor:
-    """(N, F) features of the images that a run judges by and, for a taught one, trains on; each process does a share."""
+    """(N, F) features of the images that a run judges by and, if taught, trains on; each process does a share."""
     larger = Preprocessing(plan.teacher_size, working.mean, working.std, working.interpolation)
     training = split.training if plan.objective == "taught" else split.bank
     paths = [*split.held_out, *training]

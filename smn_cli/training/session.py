@@ -226,11 +226,11 @@ class Session:
     def _first_alarms(self) -> list[str]:
         """What speaks against the images before the first step."""
         network = on_device(self.backbone.model, self.trainer.device)
-        sample = [*self.split.held_out, *self.split.bank][:500]
-        alarms = learnability_alarms(network, sample, self.preprocessing)
+        num_images = min(500, len(self.panel.images.paths))
+        alarms = learnability_alarms(network, self.panel.images.batches(num_images))
         if not alarms and self.labeled is None and self.plan.num_holdout == 0:
             alarms = [
-                f"too few: {len(sample)} images leave none to judge by; add images, lower --batch-size, give --val, "
+                f"too few: {num_images} images leave none to judge by; add images, lower --batch-size, give --val, "
                 "or take the last state unjudged with --keep last"
             ]
         return alarms

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from smn_cli.adapters.statistics import round_statistics
 from smn_cli.config import AdaptPlan
+from smn_cli.data.augmenting import augment
 from smn_cli.data.loading import ViewBatch
 from smn_cli.errors import DataError, TrainingError
 from smn_cli.evaluation.precision import autocasting
@@ -71,7 +72,7 @@ class Trainer:
         source: what is trained over the frozen backbone; stays on its device.
         objective: what a step minimises.
         plan: all settings.
-        normalize: uint8 pixels (B, 3, H, W) to the backbone's input.
+        normalize: levels (B, 3, H, W) from 0 to 255 to the backbone's input.
         team: the processes that share every batch.
     """
 
@@ -164,7 +165,7 @@ class Trainer:
         weights = self.source.effective_weights()
         with wearing(self.source.backbone, weights) if self.plan.grad_checkpoint else nullcontext():
             with torch.set_grad_enabled(trains):
-                features = self._features(batch.views, weights)
+                features = self._features(batch, weights)
             loss = self.objective.loss(self.step, batch.positions, features)
             total = loss.detach().clone()
             self.team.average([total])
@@ -183,14 +184,16 @@ class Trainer:
             self._set_statistics(statistics)
         return loss_value
 
-    def _features(self, views: list[Tensor], weights: dict[str, Tensor]) -> list[Tensor]:
+    def _features(self, batch: ViewBatch, weights: dict[str, Tensor]) -> list[Tensor]:
         """Features per view; views of one size share a forward pass, all share the effective weights."""
-        num_global = self.plan.views.num_global
+        num_global, num_views = self.plan.views.num_global, len(batch.views)
         features: list[Tensor] = []
-        for group in (views[:num_global], views[num_global:]):
+        for first, last in ((0, num_global), (num_global, num_views)):
+            group = batch.views[first:last]
             if not group:
                 continue
             pixels = torch.cat(group).to(self.device, non_blocking=True)
+            pixels = augment(pixels, batch.changes.views(first, last), self.plan.views)
             images = self.normalize(pixels).contiguous(memory_format=torch.channels_last)
             with (
                 adapting_statistics(self.source.backbone, enabled=self.plan.norm_stats == "adapt"),

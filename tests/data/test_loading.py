@@ -1,19 +1,19 @@
-"""Views have the planned sizes, and a sample's depend on seed, epoch and image alone."""
+"""Views have the planned sizes, and depend on the seed, the step and the place in its batch alone."""
 
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor
 
+from smn_cli.data import loading
+from smn_cli.data.cache import PixelCache
 from smn_cli.data.finding import find_images
 from smn_cli.data.loading import ViewLoader, image_batches
 from smn_cli.data.preprocessing import Preprocessing
-from smn_cli.data.views import MultiCrop
 from smn_cli.errors import DataError
 from smn_cli.recipes import ViewPlan
 from tests.conftest import write_images
@@ -30,14 +30,15 @@ def paths(tmp_path: Path) -> list[Path]:
     return find_images([tmp_path / "images"])
 
 
-def loader(paths: list[Path], *, seed: int = 0, num_workers: int = 0) -> ViewLoader:
+def loader(paths: list[Path], *, seed: int = 0, num_workers: int = 0, part: tuple[int, int] = (0, 1)) -> ViewLoader:
     """Batches of three."""
-    return ViewLoader(paths, PLAN, 3, seed, num_workers)
+    return ViewLoader(paths, PLAN, 3, seed, num_workers, part)
 
 
 def loaded(loader: ViewLoader, first_step: int, last_step: int) -> list[tuple[list[int], list[Tensor]]]:
-    """Positions and views of the steps."""
-    return [(batch.positions.tolist(), batch.views) for batch in loader.batches(first_step, last_step)]
+    """Positions and views of the steps, and the draws of what is to happen to them."""
+    batches = loader.batches(first_step, last_step)
+    return [(batch.positions.tolist(), [*batch.views, *batch.changes]) for batch in batches]
 
 
 def assert_equal(found: list[tuple[list[int], list[Tensor]]], expected: list[tuple[list[int], list[Tensor]]]) -> None:
@@ -50,8 +51,9 @@ def assert_equal(found: list[tuple[list[int], list[Tensor]]], expected: list[tup
 
 def test_views_come_in_the_planned_numbers_sizes_and_type(paths: list[Path]) -> None:
     [(_, views)] = loaded(loader(paths), 0, 1)
-    assert [tuple(view.shape) for view in views] == [(3, 3, 24, 24)] * 2 + [(3, 3, 16, 16)] * 3
-    assert {view.dtype for view in views} == {torch.uint8}
+    assert [tuple(view.shape) for view in views[:5]] == [(3, 3, 24, 24)] * 2 + [(3, 3, 16, 16)] * 3
+    assert {view.dtype for view in views[:5]} == {torch.uint8}
+    assert [tuple(values.shape) for values in views[5:]] == [(5, 3), (5, 3), (5, 3, 4), (5, 3), (5, 3)]
 
 
 def test_the_views_of_an_image_differ_from_each_other(paths: list[Path]) -> None:
@@ -65,41 +67,68 @@ def test_without_local_views_only_global_ones_come(paths: list[Path]) -> None:
     assert [tuple(view.shape) for view in views] == [(3, 3, 24, 24)] * 2
 
 
-def test_a_view_with_nothing_left_to_chance_is_the_image() -> None:
-    pixels = np.random.default_rng(0).integers(0, 255, (16, 16, 3), dtype=np.uint8)
-    large, small = MultiCrop(STILL)(Image.fromarray(pixels))
-    np.testing.assert_array_equal(large[0].permute(1, 2, 0).numpy(), pixels)
-    assert small.shape == (0, 3, 16, 16)
-
-
-def test_global_views_show_at_least_the_planned_area() -> None:
-    # every pixel's value is its row, so the span of a view's values tells how many rows it covers
-    rows = np.repeat(np.arange(100, dtype=np.uint8)[:, None, None], 100, axis=1).repeat(3, axis=2)
-    crop = MultiCrop(replace(STILL, global_size=32, global_area=(0.5, 0.5), num_global=20))
-    large, _ = crop(Image.fromarray(rows))
-    spans = large.flatten(1).max(dim=1).values.int() - large.flatten(1).min(dim=1).values.int()
-    # half the area at aspect ratios between 3/4 and 4/3 is sqrt(.5 x 3/4) = .61 to sqrt(.5 x 4/3) = .82 of the rows;
-    # the resampling filter takes up to 2 rows at either end
-    assert 57 <= int(spans.min()) <= int(spans.max()) <= 83
-
-
 @pytest.mark.parametrize("first_step", [1, 2, 3, 4, 7])
 def test_a_sample_does_not_depend_on_where_the_run_starts(paths: list[Path], first_step: int) -> None:
     assert_equal(loaded(loader(paths), first_step, 8), loaded(loader(paths), 0, 8)[first_step:])
 
 
-def test_a_sample_does_not_depend_on_the_number_of_workers(paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_a_sample_does_not_depend_on_the_number_of_workers(
+    num_workers: int, paths: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.undo()  # a worker hands its tensors over through a local socket
-    assert_equal(loaded(loader(paths, num_workers=1), 2, 5), loaded(loader(paths), 2, 5))
+    assert_equal(loaded(loader(paths, num_workers=num_workers), 2, 8), loaded(loader(paths), 2, 8))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_sample_does_not_depend_on_what_is_cached(
+    num_workers: int, paths: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    write_images(paths[0].parent, 11, size=100)  # large enough to be reduced before they are cached
+    expected = loaded(loader(paths, num_workers=num_workers), 0, 9)
+    for num_bytes in (0, 5 * 50 * 50 * 3 + 1):
+        monkeypatch.setattr(loading, "make_cache", lambda num, _, num_bytes=num_bytes, **__: PixelCache(num, num_bytes))
+        assert_equal(loaded(loader(paths, num_workers=num_workers), 0, 9), expected)
+    monkeypatch.setattr(loading, "make_cache", lambda *_, **__: None)
+    assert_equal(loaded(loader(paths, num_workers=num_workers), 0, 9), expected)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_files_are_read_once(num_workers: int, paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    whole = ViewLoader(paths, PLAN, 11, 0, num_workers)
+    batches = whole.batches(0, 12)
+    first = [next(batches) for _ in range(6)]  # loaders are at most four batches ahead
+    for path in paths:
+        path.write_bytes(b"no image")
+    assert len(first) + sum(1 for _ in batches) == 12
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_the_parts_of_a_batch_are_the_batch(world_size: int, paths: list[Path]) -> None:
+    whole = loaded(loader(paths), 1, 5)
+    for rank in range(world_size):
+        for (positions, views), (all_positions, all_views) in zip(
+            loaded(loader(paths, part=(rank, world_size)), 1, 5), whole, strict=True
+        ):
+            assert positions == all_positions[rank::world_size]
+            assert all(torch.equal(a, b[rank::world_size]) for a, b in zip(views[:5], all_views[:5], strict=True))
+            assert all(torch.equal(a, b[:, rank::world_size]) for a, b in zip(views[5:], all_views[5:], strict=True))
+
+
+def test_many_threads_give_the_batches_of_one(paths: list[Path]) -> None:
+    expected = list(ViewLoader(paths * 4, PLAN, 40, 0).batches(0, 3))
+    torch.set_num_threads(1)
+    for found, batch in zip(ViewLoader(paths * 4, PLAN, 40, 0).batches(0, 3), expected, strict=True):
+        assert all(map(torch.equal, found.views, batch.views))
 
 
 def test_a_sample_does_not_depend_on_the_global_generator_and_leaves_it_alone(paths: list[Path]) -> None:
     expected = loaded(loader(paths), 0, 2)
     torch.manual_seed(123)
-    assert_equal(loaded(loader(paths), 0, 2), expected)
     left = torch.get_rng_state()
-    torch.manual_seed(123)
-    torch.empty((), dtype=torch.int64).random_()  # torch's loader draws one number a start, for its workers
+    assert_equal(loaded(loader(paths), 0, 2), expected)
     assert torch.equal(torch.get_rng_state(), left)
 
 
@@ -127,14 +156,14 @@ def test_positions_name_the_images_that_the_views_show(paths: list[Path]) -> Non
 def test_an_epoch_shows_no_image_twice(num_images: int, tmp_path: Path) -> None:
     loader = ViewLoader([tmp_path / str(number) for number in range(num_images)], PLAN, 3, 0)
     for epoch in range(4):
-        seen = Counter(draw.position for step in loader.draws(3 * epoch, 3 * epoch + 3) for draw in step)
+        seen = Counter(image for task in loader.tasks(3 * epoch, 3 * epoch + 3) for image in task.positions)
         assert len(seen) == 9
         assert set(seen.values()) == {1}
 
 
 def test_every_image_gets_its_turn_though_the_last_batch_of_an_epoch_is_dropped(tmp_path: Path) -> None:
     loader = ViewLoader([tmp_path / str(number) for number in range(11)], PLAN, 3, 0)
-    assert {draw.position for step in loader.draws(0, 30) for draw in step} == set(range(11))
+    assert {image for task in loader.tasks(0, 30) for image in task.positions} == set(range(11))
 
 
 def test_an_image_that_vanishes_during_the_run_is_named(paths: list[Path]) -> None:

@@ -12,6 +12,7 @@ from smn_cli.adapters.fingerprint import fingerprint
 from smn_cli.api import pack_run
 from smn_cli.config import AdaptOptions
 from smn_cli.data.checking import ImageSet
+from smn_cli.data.loading import image_batches
 from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.errors import Interrupted
 from smn_cli.evaluation.features import on_device
@@ -99,7 +100,7 @@ def test_copies_of_one_image_set_off_their_alarm(workshop: Callable[..., Worksho
     backbone = workshop().backbone()
     network = on_device(backbone.model, torch.device("cpu"))
     prepare = Preprocessing(32, backbone.mean, backbone.std, backbone.interpolation)
-    assert learnability_alarms(network, [colours.good[0]] * 30, prepare)[0].startswith("copies:")
+    assert learnability_alarms(network, image_batches([colours.good[0]] * 30, prepare))[0].startswith("copies:")
 
 
 def test_noise_sets_off_its_alarm_and_colours_do_not(
@@ -112,8 +113,8 @@ def test_noise_sets_off_its_alarm_and_colours_do_not(
     noise = [tmp_path / f"noise{number}.png" for number in range(40)]
     for path in noise:
         Image.fromarray(generator.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(path)
-    assert learnability_alarms(network, noise, prepare)[0].startswith("no structure:")
-    assert learnability_alarms(network, colours.good, prepare) == []
+    assert learnability_alarms(network, image_batches(noise, prepare))[0].startswith("no structure:")
+    assert learnability_alarms(network, image_batches(colours.good, prepare)) == []
 
 
 def test_own_standing_counts_the_halves_that_are_less_alike_than_the_own_one() -> None:

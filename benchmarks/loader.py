@@ -1,0 +1,181 @@
+"""Views a second of the loader beside the usual pipeline: one PIL image, one view, one transform after the other.
+
+    python benchmarks/loader.py --images clothing=FOLDER --images cifar10=FOLDER [--out FILE]
+
+Both give the same views of the same files, normalised and channels last, on the CPU; the colour and blur that smn
+computes for whole batches count. Epoch by epoch in one process, the two in turns; medians over the rounds.
+"""
+
+import argparse
+import os
+import platform
+import statistics
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import PIL
+import torch
+import torchvision
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+
+from smn_cli.data.augmenting import augment
+from smn_cli.data.loading import ViewLoader
+from smn_cli.data.preprocessing import Preprocessing
+from smn_cli.recipes import RECIPES, ViewPlan
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+PLANS = {
+    "2 x 64 + 6 x 32 px, all steps": ViewPlan(
+        2, 64, (0.14, 1.0), 6, 32, (0.05, 0.14), (0.8, 0.8, 0.8, 0.2), 0.8, 0.2, 0.5
+    ),
+    "default: 1 x 64 px, crop and flip": RECIPES["default"].views,
+}
+
+
+class CentreSquare(torch.nn.Module):
+    """The middle of an image."""
+
+    def forward(self, image: Image.Image) -> Image.Image:
+        return v2.functional.center_crop(image, [min(image.size)])
+
+
+class UsualDataset(Dataset):
+    """One image after the other, all its views, as the tutorials write it."""
+
+    def __init__(self, paths: list[Path], plan: ViewPlan) -> None:
+        self.paths = paths
+        large = usual_view(plan, plan.global_size, plan.global_area)
+        small = usual_view(plan, plan.local_size, plan.local_area)
+        self.transforms = [large] * plan.num_global + [small] * plan.num_local
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> list[Tensor]:
+        with Image.open(self.paths[index]) as file:
+            image = file.convert("RGB")
+        return [transform(image) for transform in self.transforms]
+
+
+def usual_view(plan: ViewPlan, size: int, area: tuple[float, float]) -> v2.Transform:
+    """torchvision's transforms on PIL images, in the order of SwAV."""
+    kernel = max(3, min(13, size // 16 * 2 + 1))
+    steps: list = [CentreSquare()] if plan.from_centre_square else []
+    steps += [v2.RandomResizedCrop(size, scale=area, ratio=plan.aspect), v2.RandomHorizontalFlip(plan.flip_probability)]
+    if plan.jitter_probability:
+        steps.append(v2.RandomApply([v2.ColorJitter(*plan.jitter)], plan.jitter_probability))
+    if plan.grey_probability:
+        steps.append(v2.RandomGrayscale(plan.grey_probability))
+    if plan.blur_probability:
+        steps.append(v2.RandomApply([v2.GaussianBlur(kernel, plan.blur_sigma)], plan.blur_probability))
+    return v2.Compose([*steps, v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)])
+
+
+def usual_epochs(paths: list[Path], plan: ViewPlan, batch_size: int, workers: int, epochs: int) -> Iterator[float]:
+    """Seconds of every epoch."""
+    loader = DataLoader(
+        UsualDataset(paths, plan), batch_size, shuffle=True, num_workers=workers, persistent_workers=workers > 0
+    )
+    for _ in range(epochs):
+        started = time.perf_counter()
+        for views in loader:
+            for group in (views[: plan.num_global], views[plan.num_global :]):
+                if group:
+                    torch.cat(group).contiguous(memory_format=torch.channels_last)
+        yield time.perf_counter() - started
+
+
+def smn_epochs(paths: list[Path], plan: ViewPlan, batch_size: int, workers: int, epochs: int) -> Iterator[float]:
+    """Seconds of every epoch."""
+    normalize = Preprocessing(64, MEAN, STD).normalize
+    steps = len(paths) // batch_size
+    batches = ViewLoader(paths, plan, batch_size, 0, workers).batches(0, epochs * steps)
+    num_views = plan.num_global + plan.num_local
+    for _ in range(epochs):
+        started = time.perf_counter()
+        for _, batch in zip(range(steps), batches, strict=False):
+            for first, last in ((0, plan.num_global), (plan.num_global, num_views)):
+                if first < last:
+                    pixels = torch.cat(batch.views[first:last])
+                    changed = augment(pixels, batch.changes.views(first, last), plan)
+                    normalize(changed).contiguous(memory_format=torch.channels_last)
+        yield time.perf_counter() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", action="append", required=True, metavar="NAME=FOLDER")
+    parser.add_argument("--num-images", type=int, default=512)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    torch.manual_seed(0)
+    lines = [*heading(options)]
+    for name, folder in (words.split("=", 1) for words in options.images):
+        every = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+        paths = every[:: max(1, len(every) // options.num_images)][: options.num_images]
+        for plan_name, plan in PLANS.items():
+            for workers in (0, 2):
+                lines.append(compare(name, paths, plan_name, plan, workers, options))
+                print(lines[-1], flush=True)
+    if options.out is not None:
+        options.out.write_text("\n".join(lines) + "\n")
+
+
+def compare(
+    name: str, paths: list[Path], plan_name: str, plan: ViewPlan, workers: int, options: argparse.Namespace
+) -> str:
+    """One row of the table."""
+    arguments = (paths, plan, options.batch_size, workers, options.epochs)
+    num_views = len(paths) // options.batch_size * options.batch_size * (plan.num_global + plan.num_local)
+    usual, own = [], []
+    for _ in range(options.rounds):
+        usual.append([num_views / seconds for seconds in usual_epochs(*arguments)])
+        own.append([num_views / seconds for seconds in smn_epochs(*arguments)])
+    cells = []
+    for chosen in (slice(0, 1), slice(1, None)):
+        medians = [middle(statistics.mean(rates[chosen]) for rates in side) for side in (usual, own)]
+        ratios = [
+            statistics.mean(mine[chosen]) / statistics.mean(theirs[chosen])
+            for theirs, mine in zip(usual, own, strict=True)
+        ]
+        cells += [
+            f"{medians[0]:,.0f}",
+            f"{medians[1]:,.0f}",
+            f"{middle(ratios):.1f} ({min(ratios):.1f}-{max(ratios):.1f})",
+        ]
+    return f"| {name} | {plan_name} | {workers} | " + " | ".join(cells) + " |"
+
+
+def middle(values: Iterable[float]) -> float:
+    return statistics.median(list(values))
+
+
+def heading(options: argparse.Namespace) -> list[str]:
+    return [
+        "# The loader",
+        "",
+        "    python benchmarks/loader.py "
+        + " ".join(f"--images {words.split('=', 1)[0]}=FOLDER" for words in options.images)
+        + f" --num-images {options.num_images} --batch-size {options.batch_size} --rounds {options.rounds}"
+        + f" --epochs {options.epochs}",
+        "",
+        f"Views a second on {os.cpu_count()} shared CPU cores ({platform.machine()}), seed 0; torch {torch.__version__}, "
+        f"torchvision {torchvision.__version__}, Pillow {PIL.__version__}, Python {platform.python_version()}.",
+        "The usual pipeline (torchvision v2 on PIL images, image by image) and smn's in turns, the same views of the same",
+        "files, ready for the network. The first epoch starts the workers and decodes all files. Ratios: median of the",
+        "rounds, and the least and the most.",
+        "",
+        "| images | views | workers | usual, first | smn, first | ratio | usual, later | smn, later | ratio |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
