@@ -27,12 +27,15 @@ NUM_ROWS, NUM_NEIGHBOURS, NUM_COLOURS = 6, 5, 8
 def write_report(session: Session) -> Path:
     """Write report.html into the run folder: verdict, curves, density by tensor, embedding map, neighbours.
 
-    Everything stands in the one file; it loads nothing from anywhere.
+    Everything stands in the one file; it loads nothing from anywhere. All processes of a team call this.
     """
     learned = read_learned(session.folder)
     steps, evaluations = _read_metrics(session.folder.path)
     base = session.panel.base_features
-    adapted = session.panel.embed(_kept_network(session, learned))
+    adapted = session.panel.embed(_kept_network(session, learned))  # each process of a team a share
+    path = session.folder.path / "report.html"
+    if not session.team.is_first:
+        return path
     environment = Environment(loader=PackageLoader("smn_cli.reports"), autoescape=select_autoescape(["html", "j2"]))
     page = environment.get_template("report.html.j2").render(
         session=session,
@@ -47,7 +50,6 @@ def write_report(session: Session) -> Path:
         evaluations=evaluations,
         settings=session.plan.to_json(),
     )
-    path = session.folder.path / "report.html"
     write_atomically(path, page.encode())
     return path
 

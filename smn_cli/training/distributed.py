@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -18,6 +19,7 @@ from smn_cli.errors import UsageError
 from smn_cli.masking.binarize import in_memory_order
 
 Result = TypeVar("Result")
+Things = TypeVar("Things", Tensor, list[Path], range)
 
 PATIENCE = timedelta(hours=6)
 """How long processes wait for one another; one that dies is noticed at once, and ends the others."""
@@ -69,9 +71,10 @@ class Team:
         distributed.all_gather(parts, rows.contiguous())
         return torch.stack(parts, dim=1).flatten(0, 1)
 
-    def own(self, rows: Tensor) -> Tensor:
-        """This process's share of the whole batch's rows."""
-        return rows[self.rank :: self.size]
+    def own(self, things: Things) -> Things:
+        """This process's share of a sequence or of a tensor's rows."""
+        share: Things = things[self.rank :: self.size]
+        return share
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is up in any process."""

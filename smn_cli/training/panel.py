@@ -25,6 +25,7 @@ from smn_cli.evaluation.health import (
     view_agreement,
 )
 from smn_cli.evaluation.intervals import Gain, paired_difference
+from smn_cli.training.distributed import Team
 
 NUM_NEIGHBOURS = 20
 NUM_BANK = 2000
@@ -72,6 +73,7 @@ class UnlabeledJudge:
         preprocessing: of the working size.
         teacher_held_out, teacher_bank: (H, F) and (N, F) features of the teacher for the same images.
         base: the frozen network at the working size.
+        team: the processes that share the run; each embeds a share of the images, and all judge alike.
     """
 
     def __init__(
@@ -82,9 +84,12 @@ class UnlabeledJudge:
         teacher_held_out: Tensor,
         teacher_bank: Tensor,
         base: Network,
+        team: Team | None = None,
     ) -> None:
-        self.images = KeptImages([*held_out, *bank], preprocessing)
-        self._num_held_out = len(held_out)
+        self._team = team or Team()
+        paths = [*held_out, *bank]
+        self.images = KeptImages(self._team.own(paths), preprocessing)
+        self._num_images, self._num_held_out = len(paths), len(held_out)
         self._k = min(NUM_NEIGHBOURS, max(1, len(bank) // 5))
         teacher_mean = functional.normalize(teacher_bank.float(), dim=1).mean(dim=0)
         self._teacher = centred(teacher_held_out, teacher_mean)
@@ -109,13 +114,14 @@ class UnlabeledJudge:
 
     def embed(self, network: Network) -> tuple[Tensor, Tensor]:
         """Features (H, F) of the held-out images and (N, F) of the bank."""
-        features = extract_features(network, self.images.batches())
+        features = self._team.joined(extract_features(network, self.images.batches()), self._num_images)
         return features[: self._num_held_out], features[self._num_held_out :]
 
     def _measure(self, network: Network, held_out: Tensor, bank: Tensor) -> tuple[Tensor, Health]:
         likeness = neighbour_likeness(held_out, bank, self._likeness, k=self._k)
-        views = self.images.batches(self._num_held_out)
+        views = self.images.batches(len(self._team.own(range(self._num_held_out))))
         mirrored = extract_features(network, (_mirrored_crop(batch) for batch in views))
+        mirrored = self._team.joined(mirrored, self._num_held_out)
         return likeness, Health(
             neighbour_likeness=float(likeness.mean()),
             teacher_nearness=float((centred(held_out, self._base_mean) * self._teacher).sum(dim=1).mean()),
@@ -146,11 +152,15 @@ class LabeledJudge:
         split: bank and queries.
         preprocessing: of the working size.
         base: the frozen network.
+        team: see `UnlabeledJudge`.
     """
 
-    def __init__(self, split: LabeledSplit, preprocessing: Preprocessing, base: Network) -> None:
+    def __init__(
+        self, split: LabeledSplit, preprocessing: Preprocessing, base: Network, team: Team | None = None
+    ) -> None:
         self._split = split
-        self._images = KeptImages([*split.bank_paths, *split.query_paths], preprocessing)
+        self._team = team or Team()
+        self._images = KeptImages(self._team.own([*split.bank_paths, *split.query_paths]), preprocessing)
         self._base = self._correct(base)
 
     def judge(self, network: Network) -> Judgement:
@@ -162,8 +172,9 @@ class LabeledJudge:
 
     def _correct(self, network: Network) -> dict[str, Tensor]:
         split = self._split
-        features = extract_features(network, self._images.batches())
         num_bank = len(split.bank_paths)
+        num_images = num_bank + len(split.query_paths)
+        features = self._team.joined(extract_features(network, self._images.batches()), num_images)
         labeled = LabeledFeatures(
             features[:num_bank], torch.tensor(split.bank_labels), features[num_bank:], torch.tensor(split.query_labels)
         )

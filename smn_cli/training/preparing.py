@@ -79,30 +79,21 @@ def embed_for_teacher(
     larger = Preprocessing(plan.teacher_size, working.mean, working.std, working.interpolation)
     training = split.training if plan.objective == "taught" else split.bank
     paths = [*split.held_out, *training]
-    share = paths[team.rank :: team.size]
-    own = teacher_features(backbone, share, larger, num_workers=num_workers, progress=progress)
+    own = teacher_features(backbone, team.own(paths), larger, num_workers=num_workers, progress=progress)
     return team.joined(own, len(paths))
 
 
-def look_at_images(
+def save_look(
     folder: RunFolder,
     backbone: Backbone,
     plan: AdaptPlan,
     split: ImageSplit,
     working: Preprocessing,
+    embedded: Tensor,
     *,
     num_workers: int,
-    progress: Progress | None = None,
-    team: Team | None = None,
 ) -> None:
-    """Let the frozen network embed what the run needs, once, and keep it in the run folder.
-
-    Only the judges' images if the objective has codes of its own, else all of them. The first process of a team calls
-    this; the others help with `embed_for_teacher`.
-    """
-    embedded = embed_for_teacher(
-        backbone, plan, split, working, num_workers=num_workers, progress=progress, team=team or Team()
-    )
+    """Keep in the run folder what the frozen network made of the images, see `embed_for_teacher`, and what follows."""
     tensors = {
         "held_out": embedded[: len(split.held_out)].contiguous(),
         "training": embedded[len(split.held_out) :].contiguous(),
@@ -117,7 +108,7 @@ def look_at_images(
 
 
 def make_objective(folder: RunFolder, backbone: Backbone, plan: AdaptPlan, team: Team | None = None) -> Objective:
-    """The plan's objective; call `look_at_images` first."""
+    """The plan's objective; call `save_look` first."""
     device = next(backbone.model.parameters()).device
     if plan.objective == "swapped":
         return SwappedObjective(backbone.num_features, plan, device, team)
@@ -132,9 +123,9 @@ def make_objective(folder: RunFolder, backbone: Backbone, plan: AdaptPlan, team:
 
 
 def make_unlabeled_judge(
-    folder: RunFolder, backbone: Backbone, split: ImageSplit, working: Preprocessing
+    folder: RunFolder, backbone: Backbone, split: ImageSplit, working: Preprocessing, team: Team | None = None
 ) -> UnlabeledJudge:
-    """The health panel of a run; call `look_at_images` first."""
+    """The health panel of a run; call `save_look` first."""
     known = folder.load_tensors(TEACHER_FILE)
     bank = split.bank
     return UnlabeledJudge(
@@ -144,4 +135,5 @@ def make_unlabeled_judge(
         known["held_out"].float(),
         known["training"][: len(bank)].float(),
         on_device(backbone.model, next(backbone.model.parameters()).device),
+        team,
     )

@@ -136,7 +136,6 @@ def describe_run(
     images: ImageSet,
     *,
     weights: str,
-    base_digest: str,
     device: str,
     val: LabeledSplit | None,
 ) -> dict[str, Any]:
@@ -145,7 +144,7 @@ def describe_run(
         "arch": backbone.arch,
         "tag": backbone.tag,
         "weights": str(Path(weights).resolve()) if weights else "",
-        "base_digest": base_digest,
+        "base_digest": fingerprint(backbone.model.state_dict()).digest,
         "plan": plan.to_json(),
         "images": {"good": len(images.good), "bad": len(images.bad)},
         "device": device,

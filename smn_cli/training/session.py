@@ -2,13 +2,15 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from smn_cli.adapters.fingerprint import fingerprint
 from smn_cli.backbones.loading import Backbone, check_sizes, checkpoint_gradients
 from smn_cli.config import AdaptOptions, AdaptPlan, make_plan
 from smn_cli.data.checking import ImageSet
@@ -19,14 +21,16 @@ from smn_cli.errors import BackboneError, CheckpointError, Interrupted, Training
 from smn_cli.evaluation.features import on_device
 from smn_cli.evaluation.precision import fast_precision
 from smn_cli.masking.backbone import run_backbone
+from smn_cli.training.distributed import Team
 from smn_cli.training.keeping import Keeper
 from smn_cli.training.panel import Judgement, LabeledJudge, UnlabeledJudge, learnability_alarms
 from smn_cli.training.preparing import (
     ImageSplit,
     Progress,
-    look_at_images,
+    embed_for_teacher,
     make_objective,
     make_unlabeled_judge,
+    save_look,
     split_images,
 )
 from smn_cli.training.record import check_run_base, describe_run, has_finished, plan_of
@@ -50,6 +54,7 @@ class RunOptions:
         save_every_s: seconds between checkpoints.
         on_look: called with (images embedded, images in all) before the first step.
         on_judgement: called with (step, judgement) after every evaluation.
+        team: the processes that share the run.
     """
 
     device: str = "cpu"
@@ -57,6 +62,7 @@ class RunOptions:
     save_every_s: float = 60.0
     on_look: Progress | None = None
     on_judgement: Callable[[int, Judgement], None] | None = None
+    team: Team = field(default_factory=Team)
 
 
 class Session:
@@ -79,13 +85,14 @@ class Session:
         self.preprocessing = preprocessing_of(backbone, plan.views.global_size)
         if plan.grad_checkpoint:
             checkpoint_gradients(backbone.model)
-        source, objective = make_source(backbone.model, plan), make_objective(folder, backbone, plan)
-        self.trainer = Trainer(source, objective, plan, self.preprocessing.normalize)
+        self.team = options.team
+        source, objective = make_source(backbone.model, plan), make_objective(folder, backbone, plan, self.team)
+        self.trainer = Trainer(source, objective, plan, self.preprocessing.normalize, self.team)
         self.keeper = Keeper()
         self._base_buffers = {name: buffer.clone() for name, buffer in backbone.model.named_buffers()}
-        self.panel: UnlabeledJudge = make_unlabeled_judge(folder, backbone, split, self.preprocessing)
+        self.panel: UnlabeledJudge = make_unlabeled_judge(folder, backbone, split, self.preprocessing, self.team)
         network = on_device(backbone.model, self.trainer.device)
-        self.labeled = LabeledJudge(val, self.preprocessing, network) if val is not None else None
+        self.labeled = LabeledJudge(val, self.preprocessing, network, self.team) if val is not None else None
 
     @classmethod
     def start(
@@ -102,6 +109,8 @@ class Session:
     ) -> "Session":
         """Plan a run, make its folder and let the frozen network look at the images.
 
+        All processes of a team call this alike; the first one writes.
+
         Args:
             folder_path: becomes the run folder.
             backbone: as loaded; put on the device.
@@ -116,24 +125,30 @@ class Session:
             UsageError, DataError, BackboneError: the folder, the images or the sizes do not do.
         """
         options = options or RunOptions()
+        team = options.team
         place(backbone, options.device)
         plan = _plan_that_runs(wishes, len(images.good), backbone, options.device)
-        base_digest = fingerprint(backbone.model.state_dict()).digest
+        team.check_batch(plan.batch_size)
         working = preprocessing_of(backbone, plan.views.global_size)
         split = split_images(images.good, plan)
-        with RunFolder.create(folder_path, overwrite=overwrite) as folder:
-            folder.write_images(images.good, images.bad_lines())
-            config = describe_run(
-                backbone, plan, images, weights=weights, base_digest=base_digest, device=options.device, val=val
-            )
-            folder.write_config({**config, "preprocessing": working.to_json()})
-            look_at_images(
-                folder, backbone, plan, split, working, num_workers=options.num_workers, progress=options.on_look
-            )
+        embed = partial(embed_for_teacher, backbone, plan, split, working, num_workers=options.num_workers, team=team)
+        with RunFolder.create(folder_path, overwrite=overwrite) if team.is_first else nullcontext() as made:
+            if made is not None:
+                made.write_images(images.good, images.bad_lines())
+                config = describe_run(backbone, plan, images, weights=weights, device=options.device, val=val)
+                made.write_config({**config, "preprocessing": working.to_json()})
+                embedded = embed(progress=options.on_look)
+                save_look(made, backbone, plan, split, working, embedded, num_workers=options.num_workers)
+            else:
+                embed()
+            folder = made or RunFolder(folder_path)
+            folder.path = team.from_first(lambda: folder.path)  # where it is in the making
             session = cls(folder, backbone, plan, split, options, val)
             if plan.keep == "best":
-                session.keeper.alarms = session._first_alarms()
+                session.keeper.alarms = team.from_first(session._first_alarms)
             session._save()
+        folder.path = folder_path
+        team.wait()
         return session
 
     @classmethod
@@ -168,7 +183,9 @@ class Session:
             session.keeper = Keeper.from_state(state["keeper"])
         except (KeyError, ValueError, RuntimeError, TypeError) as error:
             raise CheckpointError(f"{folder.path} does not fit its own settings: {error}") from None
-        folder.keep_metrics_until(session.trainer.step)
+        if options.team.is_first:
+            folder.keep_metrics_until(session.trainer.step)
+        options.team.wait()
         return session
 
     @property
@@ -190,16 +207,17 @@ class Session:
             TrainingError: training cannot go on and the last state was to be kept; the last checkpoint stays.
         """
         plan, trainer = self.plan, self.trainer
-        loader = ViewLoader(self.split.training, plan.views, plan.batch_size, plan.seed, self.options.num_workers)
+        part = (self.team.rank, self.team.size)
+        loader = ViewLoader(self.split.training, plan.views, plan.batch_size, plan.seed, self.options.num_workers, part)
         last_save = time.monotonic()
         if self.is_finished:
             return
         try:
             for report in trainer.run(loader.batches(trainer.step, plan.num_steps)):
-                self.folder.append_metrics(report.to_json())
+                self._log(report.to_json())
                 if report.step % plan.eval_every == 0 or report.step == plan.num_steps:
                     self._judge(report.step)
-                wants_stop = stop is not None and stop.requested and not self.is_finished
+                wants_stop = self.team.any(stop is not None and stop.requested) and not self.is_finished
                 is_due = time.monotonic() - last_save >= self.options.save_every_s
                 if wants_stop or self.is_finished or is_due:
                     self._save()
@@ -245,11 +263,18 @@ class Session:
             )
         tensors = self.trainer.source.masks() or dict(self.trainer.source.trained)
         self.keeper.consider(step, judgement, tensors, self.trainer.norm_stats())
-        self.folder.append_metrics({"step": step, "evaluation": judgement.to_json()})
+        self.keeper.alarms = self.team.from_first(lambda: self.keeper.alarms)
+        self._log({"step": step, "evaluation": judgement.to_json()})
         if self.options.on_judgement is not None:
             self.options.on_judgement(step, judgement)
 
+    def _log(self, record: dict[str, Any]) -> None:
+        if self.team.is_first:
+            self.folder.append_metrics(record)
+
     def _save(self) -> None:
+        if not self.team.is_first:
+            return
         self.folder.save_state({"trainer": self.trainer.state(), "keeper": self.keeper.state()})
 
 
