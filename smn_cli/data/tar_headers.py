@@ -143,7 +143,7 @@ def _from_records(content: bytes, extra: _Extra) -> _Extra:
         length = int(digits) if digits.isdigit() else 0
         record = content[position + len(digits) + 1 : position + length]
         key, equals, value = record.partition(b"=")
-        if not equals or not record.endswith(b"\n"):
+        if not equals or not record.endswith(b"\n") or position + length > len(content):
             raise ValueError("not a record")
         position += length
         if key == b"path":

@@ -7,6 +7,9 @@ import typer
 
 from smn_cli.errors import UsageError
 
+ImagesArgument = Annotated[
+    list[Path] | None, typer.Argument(metavar="IMAGES...", help="Folders, image files, tars, text files of paths.")
+]
 JsonOption = Annotated[
     str | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON; '-' is stdout.")
 ]

@@ -147,7 +147,7 @@ def describe_run(
         "weights": str(Path(weights).resolve()) if weights else "",
         "base_digest": base_digest,
         "plan": plan.to_json(),
-        "images": {"good": len(images.good), "bad": len(images.bad)},
+        "images": {"found": images.num_found, "good": len(images.good), "bad": len(images.bad)},
         "device": device,
         "judge": "held-out images" if val is None else f"labeled images, {val.origin}",
         "val": "" if val is None else str(val.folder.resolve()),

@@ -102,7 +102,7 @@ class Session:
         Args:
             folder_path: becomes the run folder.
             backbone: as loaded; put on the device.
-            images: checked images.
+            images: checked images; settings follow from all that may be usable, also of those not looked at.
             wishes: settings asked for.
             weights: the weights file, remembered for later commands; empty for hub weights.
             overwrite: whether an existing run there may be replaced.
@@ -114,7 +114,7 @@ class Session:
         """
         options = options or RunOptions()
         place(backbone, options.device)
-        plan = _plan_that_runs(wishes, len(images.good), backbone, options.device)
+        plan = plan_that_runs(wishes, images.num_usable, backbone, options.device)
         base_digest = fingerprint(backbone.model.state_dict()).digest
         working = preprocessing_of(backbone, plan.views.global_size)
         split = split_images(images.good, plan)
@@ -251,7 +251,7 @@ class Session:
         self.folder.save_state({"trainer": self.trainer.state(), "keeper": self.keeper.state()})
 
 
-def _plan_that_runs(wishes: AdaptOptions, num_images: int, backbone: Backbone, device: str) -> AdaptPlan:
+def plan_that_runs(wishes: AdaptOptions, num_images: int, backbone: Backbone, device: str) -> AdaptPlan:
     """The plan, at the native size if the network cannot take the derived one (a ViT with fixed positions)."""
     plan = make_plan(wishes, num_images, native_size=backbone.native_size, on_cpu=device.startswith("cpu"))
     local = {plan.views.local_size} if plan.views.num_local else set()
@@ -260,7 +260,7 @@ def _plan_that_runs(wishes: AdaptOptions, num_images: int, backbone: Backbone, d
     except BackboneError:
         if wishes.size is not None or plan.views.global_size == backbone.native_size:
             raise
-        return _plan_that_runs(replace(wishes, size=backbone.native_size), num_images, backbone, device)
+        return plan_that_runs(replace(wishes, size=backbone.native_size), num_images, backbone, device)
     return plan
 
 
