@@ -96,6 +96,7 @@ class Session:
         overwrite: bool = False,
         options: RunOptions | None = None,
         val: LabeledSplit | None = None,
+        plan: AdaptPlan | None = None,
     ) -> "Session":
         """Plan a run, make its folder and let the frozen network look at the images.
 
@@ -108,13 +109,14 @@ class Session:
             overwrite: whether an existing run there may be replaced.
             options: device, workers, how often to save.
             val: labeled images that judge instead of the held-out ones.
+            plan: instead of the one that follows from wishes and images.
 
         Raises:
             UsageError, DataError, BackboneError: the folder, the images or the sizes do not do.
         """
         options = options or RunOptions()
         place(backbone, options.device)
-        plan = plan_that_runs(wishes, images.num_usable, backbone, options.device)
+        plan = plan or plan_that_runs(wishes, images.num_usable, backbone, options.device)
         base_digest = fingerprint(backbone.model.state_dict()).digest
         working = preprocessing_of(backbone, plan.views.global_size)
         split = split_images(images.good, plan)
@@ -129,7 +131,7 @@ class Session:
             )
             session = cls(folder, backbone, plan, split, options, val)
             if plan.keep == "best":
-                session.keeper.alarms = session._first_alarms()
+                session.keeper.alarms = session.first_alarms()
             session._save()
         return session
 
@@ -221,7 +223,7 @@ class Session:
         weights |= self.trainer.norm_stats()
         return on_device(lambda images: run_backbone(self.backbone.model, images, weights), self.trainer.device)
 
-    def _first_alarms(self) -> list[str]:
+    def first_alarms(self) -> list[str]:
         """What speaks against the images before the first step."""
         network = on_device(self.backbone.model, self.trainer.device)
         sample = [*self.split.held_out, *self.split.bank][:500]
