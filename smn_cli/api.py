@@ -17,7 +17,6 @@ from smn_cli.atomic import write_atomically
 from smn_cli.backbones.loading import Backbone, check_sizes, load_backbone, load_with_timm, wrap_backbone
 from smn_cli.backbones.weight_files import read_weight_file
 from smn_cli.config import AdaptOptions
-from smn_cli.data.checking import check_images
 from smn_cli.data.finding import find_images
 from smn_cli.data.labeled import LabeledSplit
 from smn_cli.data.loading import image_batches
@@ -25,6 +24,7 @@ from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.errors import AdapterFileError, BackboneError, CheckpointError, MismatchError, UsageError
 from smn_cli.evaluation.compare import Comparison, LabeledFeatures, Protocol, compare, score
 from smn_cli.evaluation.features import extract_features, on_device
+from smn_cli.training.preparing import check_for_run
 from smn_cli.training.record import check_run_base, plan_of, read_learned
 from smn_cli.training.run_folder import RunFolder
 from smn_cli.training.session import RunOptions, Session
@@ -47,7 +47,7 @@ def adapt(
 
     Args:
         model: a pretrained timm model. Its classifier is taken off and it is frozen; no weight of it changes.
-        images: folders, files or lists of paths.
+        images: folders, files, tars or lists of paths.
         out: run folder to make, with metrics and checkpoints; a temporary one if not given.
         device: where to train.
         num_workers: image loading processes.
@@ -65,7 +65,7 @@ def adapt(
         raise UsageError("adapt returns an adapter, and train='full' has none: run smn adapt --train full")
     backbone = wrap_backbone(model)
     inputs = [images] if isinstance(images, str | Path) else list(images)
-    checked = check_images(find_images(inputs), max_bad=wishes.max_bad)
+    checked = check_for_run(find_images(inputs), wishes)
     with TemporaryDirectory() as temporary:
         session = Session.start(
             Path(out) if out is not None else Path(temporary, "run"),

@@ -17,6 +17,7 @@ from smn_cli.commands.eval import evaluate
 from smn_cli.commands.inspect import inspect
 from smn_cli.commands.merge import merge
 from smn_cli.commands.pack import pack
+from smn_cli.commands.plan import plan
 from smn_cli.commands.verify import verify
 from smn_cli.errors import SmnError
 
@@ -54,6 +55,7 @@ def _smn(
 
 _COMMANDS: dict[str, Callable[..., None]] = {
     "adapt": adapt,
+    "plan": plan,
     "eval": evaluate,
     "pack": pack,
     "apply": apply,

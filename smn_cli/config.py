@@ -110,6 +110,11 @@ class AdaptPlan:
     grad_checkpoint: bool
     reasons: dict[str, str] = field(default_factory=dict, compare=False)
 
+    @property
+    def most_images(self) -> int:
+        """Images that a run can use at most: those of its steps and the held-out ones."""
+        return max(self.num_steps, 1) * self.batch_size + self.num_holdout
+
     def to_json(self) -> dict[str, Any]:
         """Plain dictionary for `config.json`."""
         return asdict(self)

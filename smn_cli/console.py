@@ -29,12 +29,13 @@ class Output:
 
     Args:
         json_target: None, a file's path, or "-" for stdout, which then holds nothing but the JSON.
+        is_silent: say nothing at all, as those processes of a run do that are not its first.
     """
 
-    def __init__(self, json_target: str | None = None) -> None:
-        self.json_target = json_target
-        self._talk = _console(stderr=True)
-        self._results = self._talk if json_target == "-" else _console(stderr=False)
+    def __init__(self, json_target: str | None = None, *, is_silent: bool = False) -> None:
+        self.json_target = None if is_silent else json_target
+        self._talk = _console(stderr=True, quiet=is_silent)
+        self._results = self._talk if json_target == "-" else _console(stderr=False, quiet=is_silent)
         if json_target not in (None, "-"):
             path = Path(str(json_target)).absolute()
             if not path.parent.is_dir():
@@ -110,8 +111,8 @@ class Output:
             yield tick
 
 
-def _console(*, stderr: bool) -> Console:
-    console = Console(stderr=stderr, highlight=False, soft_wrap=True)
+def _console(*, stderr: bool, quiet: bool) -> Console:
+    console = Console(stderr=stderr, highlight=False, soft_wrap=True, quiet=quiet)
     if not console.is_terminal:
         console.width = 200  # a table in a file or a pipe is not to be cut
     return console

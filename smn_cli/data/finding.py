@@ -1,30 +1,46 @@
-"""From what a user names (folders, files, lists of paths) to a sorted list of image files."""
+"""From what a user names (folders, files, tars, lists of paths) to a sorted list of images."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from smn_cli.errors import DataError
+from smn_cli.data.folders import list_files
+from smn_cli.data.suffixes import (
+    COMPRESSED_SUFFIXES,
+    IMAGE_SUFFIXES,
+    LIST_SUFFIXES,
+    TAR_SUFFIXES,
+    is_compressed_tar,
+    is_tar,
+    suffix_of,
+)
+from smn_cli.data.tars import is_tar_member, list_tar
+from smn_cli.errors import DataError, first_few
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
-LIST_SUFFIXES = frozenset({".txt", ".lst"})
+_LOOKED_FOR = IMAGE_SUFFIXES | TAR_SUFFIXES | COMPRESSED_SUFFIXES
+_Note = Callable[[str], None]
 
 
-def find_images(inputs: Sequence[str | Path]) -> list[Path]:
-    """All image files that `inputs` name, each once, sorted: neither the file system nor the inputs' order matters.
+def find_images(inputs: Sequence[str | Path], *, note: _Note | None = None) -> list[Path]:
+    """All images that `inputs` name, each once, sorted: neither the file system nor the inputs' order matters.
 
     Args:
-        inputs: folders (searched to any depth; hidden entries and links to folders are left out), image files, or
-            text files with one path a line, relative to the list's own folder; blank and '#' lines are skipped.
+        inputs: folders (searched to any depth; hidden entries and links to folders are left out), image files, tars of
+            images, or text files with one path a line, relative to the list's own folder; blank and '#' lines are
+            skipped. A folder's tars count where it has no loose images: else they are mostly the same images, packed.
+        note: called with a line on what was left out.
+
+    Returns:
+        Paths; an image in a tar has one below the tar, as if that were a folder, see `smn_cli.data.tars`.
 
     Raises:
-        DataError: an input does not exist, is neither kind, a folder cannot be read, or there is no image in any of
-            them.
+        DataError: an input does not exist, is neither kind, a folder or tar cannot be read, a tar is compressed, or
+            there is no image in any of them.
     """
     found: dict[str, Path] = {}
     for item in inputs:
-        for path in _expand(Path(item)):
-            found.setdefault(os.path.abspath(path), path)  # noqa: PTH100  # resolve() would cost a look at every part
+        for name, path in _expand(Path(item), note or (lambda _line: None)):
+            found.setdefault(name, path)
     if not found:
         kinds = ", ".join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))
         raise DataError(f"no images in {_names(inputs)}: expected files ending in {kinds}")
@@ -40,39 +56,74 @@ def find_class_folders(folder: Path) -> dict[str, list[Path]]:
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder: expected one folder a class inside it")
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    classes = {name: list(_walk(folder / name)) for name in names}
+    classes = {name: [path for _, path in _in_folder(folder / name, lambda _line: None)] for name in names}
     classes = {name: paths for name, paths in classes.items() if paths}
     if not classes:
         raise DataError(f"{folder} has no class folders with images: expected {folder}/CLASS/image.jpg")
     return classes
 
 
-def _expand(path: Path) -> Iterable[Path]:
+def _expand(path: Path, note: _Note) -> Iterator[tuple[str, Path]]:
+    """Images with their absolute names."""
     if path.is_dir():
-        return _walk(path)
-    if not path.exists():
-        raise DataError(f"{path} does not exist: expected a folder, an image or a text file of paths")
+        yield from _in_folder(path, note)
+    elif path.exists():
+        yield from _in_file(path)
+    elif is_tar_member(path):
+        yield _absolute(path), path
+    else:
+        raise DataError(f"{path} does not exist: expected a folder, an image, a tar or a text file of paths")
+
+
+def _in_file(path: Path) -> Iterator[tuple[str, Path]]:
     suffix = path.suffix.lower()
     if suffix in LIST_SUFFIXES:
-        return _read_list(path)
-    if suffix in IMAGE_SUFFIXES:
-        return [path]
-    raise DataError(f"{path} is neither an image nor a list of paths (.txt): expected a folder, an image or a list")
+        yield from _read_list(path)
+    elif is_tar(path) or is_compressed_tar(path):
+        yield from _in_tar(path)
+    elif suffix in IMAGE_SUFFIXES:
+        yield _absolute(path), path
+    else:
+        raise DataError(f"{path} is neither an image nor a list of paths (.txt): expected a folder, an image or a list")
 
 
-def _walk(folder: Path) -> Iterable[Path]:
-    for root, folders, files in os.walk(folder, onerror=_refuse):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES:
-                yield Path(root, name)
+def _in_folder(folder: Path, note: _Note) -> Iterator[tuple[str, Path]]:
+    names = list_files(folder, _LOOKED_FOR)
+    images = [name for name in names if suffix_of(name) in IMAGE_SUFFIXES]
+    tars = [folder / name for name in names if suffix_of(name) in TAR_SUFFIXES]
+    compressed = [
+        path for name in names if suffix_of(name) in COMPRESSED_SUFFIXES and is_compressed_tar(path := folder / name)
+    ]
+    if images:
+        yield from _named(folder, images)
+        if tars:
+            note(f"{folder} has images and tars ({_first(tars)}): the tars are left out; name them to use them")
+    elif tars or compressed:
+        for tar in tars or compressed:
+            yield from _in_tar(tar)
+    if compressed:
+        note(f"{folder}: compressed tars are left out ({_first(compressed)})")
 
 
-def _refuse(error: OSError) -> None:
-    raise DataError(f"{error.filename} cannot be searched for images: {error.strerror}")
+def _in_tar(tar: Path) -> Iterator[tuple[str, Path]]:
+    if is_compressed_tar(tar):
+        raise DataError(
+            f"{tar} is compressed, so that no image in it can be read alone: unpack it, or repack it as .tar"
+        )
+    yield from _named(tar, list_tar(tar))
 
 
-def _read_list(path: Path) -> Iterable[Path]:
+def _named(parent: Path, names: list[str]) -> Iterator[tuple[str, Path]]:
+    root = os.path.join(_absolute(parent), "")  # noqa: PTH118
+    for name in names:
+        yield root + name.replace("/", os.sep), Path(parent, name)
+
+
+def _absolute(path: Path) -> str:
+    return os.path.abspath(path)  # noqa: PTH100  # resolve() would cost a look at every part
+
+
+def _read_list(path: Path) -> Iterator[tuple[str, Path]]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -82,9 +133,16 @@ def _read_list(path: Path) -> Iterable[Path]:
         if not entry or entry.startswith("#"):
             continue
         target = path.parent / entry
-        if not target.is_file():
+        if is_tar(target) or is_compressed_tar(target):
+            yield from _in_tar(target)
+        elif target.is_file() or is_tar_member(target):
+            yield _absolute(target), target
+        else:
             raise DataError(f"{path} line {number}: {entry} is not a file; paths are taken relative to {path.parent}")
-        yield target
+
+
+def _first(paths: list[Path]) -> str:
+    return first_few([path.name for path in paths], limit=2)
 
 
 def _names(inputs: Sequence[str | Path]) -> str:

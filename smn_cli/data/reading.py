@@ -1,4 +1,4 @@
-"""One image file to RGB pixels, whatever its mode; or a clear reason why not."""
+"""One image, a file or a member of a tar, to RGB pixels, whatever its mode; or a clear reason why not."""
 
 import warnings
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from smn_cli.data.tars import open_image
 from smn_cli.errors import DataError
 
 MAX_PIXELS = 100_000_000
@@ -39,7 +40,7 @@ def read_image(path: str | Path, *, least_side: int | None = None) -> Image.Imag
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             # given a path, Pillow maps plain TIFFs into memory and garbles those that EXIF turns on their side
-            with Path(path).open("rb") as file, Image.open(file, formats=FORMATS) as image:
+            with open_image(Path(path)) as file, Image.open(file, formats=FORMATS) as image:
                 width, height = image.size
                 if width * height > MAX_PIXELS:
                     raise BadImageError(f"{width} x {height} pixels: more than {MAX_PIXELS // 10**6} million")

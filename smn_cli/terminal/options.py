@@ -10,6 +10,9 @@ from smn_cli.errors import UsageError
 if TYPE_CHECKING:
     from smn_cli.recipes import Precision
 
+ImagesArgument = Annotated[
+    list[Path] | None, typer.Argument(metavar="IMAGES...", help="Folders, image files, tars, text files of paths.")
+]
 JsonOption = Annotated[
     str | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON; '-' is stdout.")
 ]

@@ -125,19 +125,25 @@ def was_restarted() -> bool:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
+def device_of_process(device: str) -> str:
+    """Where this process works: of several GPUs on a machine each process takes its own."""
+    if launched_size() > 1 and device.startswith("cuda"):
+        return f"cuda:{os.environ['LOCAL_RANK']}"
+    return device
+
+
 @contextmanager
 def team_of(device: str) -> Iterator[Team]:
     """The team that torchrun started this process for, while the block lasts.
 
     Args:
-        device: of this process; of several GPUs on a machine each process takes its own.
+        device: of this process, see `device_of_process`.
     """
     if launched_size() == 1:
         yield Team()
         return
     place = torch.device(device)
     if place.type == "cuda":
-        place = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(place)
     distributed.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=PATIENCE)
     try:

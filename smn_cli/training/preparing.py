@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from smn_cli.backbones.loading import Backbone
-from smn_cli.config import AdaptPlan
+from smn_cli.config import AdaptOptions, AdaptPlan, make_plan
+from smn_cli.data.checking import ImageSet, check_images, check_some_images
 from smn_cli.data.loading import image_batches
 from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.evaluation.features import extract_features, on_device
@@ -35,6 +36,30 @@ class ImageSplit:
     def bank(self) -> list[Path]:
         """The training images that held-out ones look for neighbours among."""
         return self.training[:NUM_BANK]
+
+
+WORTH_DRAWING = 1.1
+"""Images found for each that a run can use, from which on only a draw of them is looked at."""
+
+
+def num_wanted(num_found: int, wishes: AdaptOptions) -> int:
+    """How many of the images found are to be looked at: all, or what the run can use where that is clearly less."""
+    if num_found < wishes.batch_size:
+        return num_found
+    most = make_plan(wishes, num_found).most_images
+    return most if num_found > WORTH_DRAWING * most else num_found
+
+
+def check_for_run(paths: list[Path], wishes: AdaptOptions, *, progress: Progress | None = None) -> ImageSet:
+    """Look at the images that a run over `paths` can use: all of them, or a seeded draw.
+
+    Raises:
+        DataError: too many of the images looked at are bad.
+    """
+    num = num_wanted(len(paths), wishes)
+    if num == len(paths):
+        return check_images(paths, max_bad=wishes.max_bad, progress=progress)
+    return check_some_images(paths, num, seed=wishes.seed, max_bad=wishes.max_bad, progress=progress)
 
 
 def split_images(paths: list[Path], plan: AdaptPlan) -> ImageSplit:

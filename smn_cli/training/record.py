@@ -22,8 +22,9 @@ from smn_cli.data.labeled import LabeledSplit
 from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.errors import CheckpointError, MismatchError
 from smn_cli.masking.binarize import binarize
+from smn_cli.training.distributed import launch_name, launched_size, was_restarted
 from smn_cli.training.keeping import Keeper
-from smn_cli.training.run_folder import RunFolder
+from smn_cli.training.run_folder import RunFolder, is_run
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,13 @@ def read_learned(folder: RunFolder) -> Learned:
     if plan.train != "full" and not masks:
         masks = {name: torch.ones_like(tensor, dtype=torch.bool) for name, tensor in trained.items()}
     return Learned(masks, weights, norm_stats, step, plan.num_steps, is_finished, gain, tuple(keeper.alarms))
+
+
+def is_own_restart(folder_path: Path) -> bool:
+    """Whether this process was started by torchrun in place of one that died, in the run of that folder."""
+    if not was_restarted() or not is_run(folder_path):
+        return False
+    return RunFolder.open(folder_path).read_config().get("launch") == launch_name()
 
 
 def has_finished(plan: AdaptPlan, step: int, keeper: Keeper) -> bool:
@@ -146,8 +154,10 @@ def describe_run(
         "weights": str(Path(weights).resolve()) if weights else "",
         "base_digest": fingerprint(backbone.model.state_dict()).digest,
         "plan": plan.to_json(),
-        "images": {"good": len(images.good), "bad": len(images.bad)},
-        "device": device,
+        "images": {"found": images.num_found, "good": len(images.good), "bad": len(images.bad)},
+        "device": device.partition(":")[0] if launched_size() > 1 else device,
+        "processes": launched_size(),
+        "launch": launch_name(),
         "judge": "held-out images" if val is None else f"labeled images, {val.origin}",
         "val": "" if val is None else str(val.folder.resolve()),
         "threads": torch.get_num_threads(),

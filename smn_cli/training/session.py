@@ -106,6 +106,7 @@ class Session:
         overwrite: bool = False,
         options: RunOptions | None = None,
         val: LabeledSplit | None = None,
+        plan: AdaptPlan | None = None,
     ) -> "Session":
         """Plan a run, make its folder and let the frozen network look at the images.
 
@@ -114,12 +115,13 @@ class Session:
         Args:
             folder_path: becomes the run folder.
             backbone: as loaded; put on the device.
-            images: checked images.
+            images: checked images; settings follow from all that may be usable, also of those not looked at.
             wishes: settings asked for.
             weights: the weights file, remembered for later commands; empty for hub weights.
             overwrite: whether an existing run there may be replaced.
             options: device, workers, how often to save.
             val: labeled images that judge instead of the held-out ones.
+            plan: instead of the one that follows from wishes and images.
 
         Raises:
             UsageError, DataError, BackboneError: the folder, the images or the sizes do not do.
@@ -127,7 +129,7 @@ class Session:
         options = options or RunOptions()
         team = options.team
         place(backbone, options.device)
-        plan = _plan_that_runs(wishes, len(images.good), backbone, options.device)
+        plan = plan or plan_that_runs(wishes, images.num_usable, backbone, options.device)
         team.check_batch(plan.batch_size)
         working = preprocessing_of(backbone, plan.views.global_size)
         split = split_images(images.good, plan)
@@ -145,7 +147,7 @@ class Session:
             folder.path = team.from_first(lambda: folder.path)  # where it is in the making
             session = cls(folder, backbone, plan, split, options, val)
             if plan.keep == "best":
-                session.keeper.alarms = team.from_first(session._first_alarms)
+                session.keeper.alarms = team.from_first(session.first_alarms)
             session._save()
         folder.path = folder_path
         team.wait()
@@ -241,7 +243,7 @@ class Session:
         weights = self.trainer.source.final_weights() | self.trainer.norm_stats()
         return on_device(lambda images: run_backbone(self.backbone.model, images, weights), self.trainer.device)
 
-    def _first_alarms(self) -> list[str]:
+    def first_alarms(self) -> list[str]:
         """What speaks against the images before the first step."""
         network = on_device(self.backbone.model, self.trainer.device)
         num_images = min(500, len(self.panel.images.paths))
@@ -278,7 +280,7 @@ class Session:
         self.folder.save_state({"trainer": self.trainer.state(), "keeper": self.keeper.state()})
 
 
-def _plan_that_runs(wishes: AdaptOptions, num_images: int, backbone: Backbone, device: str) -> AdaptPlan:
+def plan_that_runs(wishes: AdaptOptions, num_images: int, backbone: Backbone, device: str) -> AdaptPlan:
     """The plan, at the native size if the network cannot take the derived one (a ViT with fixed positions)."""
     plan = make_plan(
         wishes,
@@ -293,7 +295,7 @@ def _plan_that_runs(wishes: AdaptOptions, num_images: int, backbone: Backbone, d
     except BackboneError:
         if wishes.size is not None or plan.views.global_size == backbone.native_size:
             raise
-        return _plan_that_runs(replace(wishes, size=backbone.native_size), num_images, backbone, device)
+        return plan_that_runs(replace(wishes, size=backbone.native_size), num_images, backbone, device)
     return plan
 
 

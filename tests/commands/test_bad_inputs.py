@@ -42,6 +42,7 @@ def bad_inputs(tmp_path_factory: pytest.TempPathFactory, road: Road) -> Path:
     (made / "damaged.safetensors").write_bytes(data[:200] + bytes([data[200] ^ 1]) + data[201:])
     (made / "truncated.safetensors").write_bytes(data[:-100])
     (made / "notes.txt").write_text("gone.png\n")
+    (made / "notes_tar.tar").write_text("gone.png\n")
     shutil.copytree(road.run, made / "broken_run")
     (made / "broken_run" / "config.json").write_text("{")
     shutil.copytree(road.run, made / "stateless_run")
@@ -93,6 +94,10 @@ TABLE: dict[str, tuple[int, str, str]] = {
     "resume nothing": (6, "adapt --resume --out {gone}", "{gone} is not a run folder"),
     "json in no folder": (2, ADAPT + " --json {gone}/r.json", "--json {gone}/r.json: its folder does not exist"),
     "json a folder": (2, ADAPT + " --json {empty}", "--json {empty} is a folder"),
+    "plan without images": (2, f"plan --arch {RESNET}", "smn plan needs IMAGES and --arch"),
+    "plan too few images": (5, f"plan {{few}} {BASE} --batch-size 8", "5 usable images are fewer than one batch of 8"),
+    "plan garbage": (5, f"plan {{notes_tar}} {BASE}", "is not a tar file"),
+    "plan a setting out of range": (2, f"plan {{images}} {BASE} --steps 0", "--steps is 0: expected 1 or more"),
     "pack no run": (6, "pack {images} --out {out}", "{images} is not a run folder"),
     "pack a damaged run": (6, "pack {broken_run} --out {out}", "config.json cannot be read"),
     "pack a run without state": (6, "pack {stateless_run} --out {out}", "state.pt is damaged"),

@@ -33,7 +33,7 @@ def test_adapt_makes_a_run_folder_and_reports_it(road: Road, run_cli: Run, tmp_p
     assert 0 < content["density"] < 1
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (config["arch"], config["weights"]) == (RESNET, str(road.weights))
-    assert config["images"] == {"bad": 0, "good": 24}
+    assert config["images"] == {"found": 24, "bad": 0, "good": 24}
     metrics = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [record["step"] for record in metrics if "loss" in record] == [1, 2, 3]
     assert (tmp_path / "run" / "checkpoint" / "state.pt").is_file()

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from smn_cli.data.finding import IMAGE_SUFFIXES, find_class_folders, find_images
+from smn_cli.data.finding import find_class_folders, find_images
+from smn_cli.data.suffixes import IMAGE_SUFFIXES
 from smn_cli.errors import DataError
 
 

@@ -1,0 +1,68 @@
+"""The options that shape a run, worded once for all commands that start or plan one."""
+
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from typing import Annotated, Any
+
+import typer
+
+from smn_cli.config import AdaptOptions
+
+DEFAULTS = AdaptOptions()
+
+OPTIONS: dict[str, Any] = {
+    "recipe": Annotated[
+        str, typer.Option("--recipe", help="default; swav without a teacher; paper for its exact settings.")
+    ],
+    "train": Annotated[
+        str, typer.Option("--train", help="mask; or a baseline: norm (statistics only), full, head (nothing).")
+    ],
+    "keep": Annotated[str | None, typer.Option("--keep", help="best (or the base, if nothing beat it), or last.")],
+    "steps": Annotated[int | None, typer.Option("--steps", help="Length of the run; by default from the images.")],
+    "epochs": Annotated[int | None, typer.Option("--epochs", help="The same, in passes over the images.")],
+    "batch_size": Annotated[int, typer.Option("--batch-size", help="Images a step.")],
+    "size": Annotated[int | None, typer.Option("--size", help="Side of the global views, in pixels.")],
+    "teacher_size": Annotated[
+        int | None, typer.Option("--teacher-size", help="Side of the views that the frozen network sees.")
+    ],
+    "local_views": Annotated[int | None, typer.Option("--local-views", help="Small views an image.")],
+    "prototypes": Annotated[int | None, typer.Option("--prototypes", help="By default from the images.")],
+    "queue": Annotated[int | None, typer.Option("--queue", help="Embeddings kept for the codes.")],
+    "lr_scores": Annotated[float | None, typer.Option("--lr-scores", help="Learning rate of the scores.")],
+    "lr_head": Annotated[float | None, typer.Option("--lr-head", help="Learning rate of the head.")],
+    "norm_stats": Annotated[
+        str | None, typer.Option("--norm-stats", help="frozen, or adapt to re-estimate and carry them.")
+    ],
+    "max_bad": Annotated[float, typer.Option("--max-bad", help="Fraction of bad images put up with.")],
+    "precision": Annotated[
+        str | None, typer.Option("--precision", help="fp32, bf16; by default what trains fastest on the device.")
+    ],
+    "compile": Annotated[bool, typer.Option("--compile", help="Compile the network with torch.compile first.")],
+    "grad_checkpoint": Annotated[
+        bool, typer.Option("--grad-checkpoint", help="Less memory, a third more time: activations are computed twice.")
+    ],
+    "seed": Annotated[int, typer.Option("--seed", help="Two runs with one seed are equal.")],
+}
+"""Fields of `AdaptOptions` that can be asked for, with their options; the defaults are the fields' own."""
+
+
+def takes_wishes(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of `OPTIONS` in the place of its parameter `wishes`, which gets the `AdaptOptions`."""
+    own = inspect.signature(command).parameters.values()
+    shared = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=getattr(DEFAULTS, name), annotation=option)
+        for name, option in OPTIONS.items()
+    ]
+    merged: list[inspect.Parameter] = []
+    for parameter in own:
+        merged += shared if parameter.name == "wishes" else [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)]
+
+    @wraps(command)
+    def with_wishes(**given: Any) -> None:
+        wishes = AdaptOptions(**{name: given.pop(name) for name in OPTIONS})
+        command(wishes=wishes, **given)
+
+    with_wishes.__signature__ = inspect.Signature(merged)  # type: ignore[attr-defined]  # what Typer reads
+    with_wishes.__annotations__ = {parameter.name: parameter.annotation for parameter in merged}
+    return with_wishes

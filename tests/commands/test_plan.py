@@ -1,0 +1,120 @@
+"""smn plan says what smn adapt would do with the same words, and leaves nothing behind."""
+
+import inspect
+import json
+import tarfile
+import tempfile
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from smn_cli.commands.adapt import adapt
+from smn_cli.commands.plan import plan
+from smn_cli.config import AdaptOptions
+from smn_cli.terminal.wishes import OPTIONS
+from tests.commands.conftest import SHORT, Road
+from tests.conftest import RESNET, Outcome, write_images
+
+Run = Callable[..., Outcome]
+LITTLE = [*SHORT.split(), "--workers", 0, "--device", "cpu"]
+
+
+def planned(run_cli: Run, images: Path, road: Road, *words: object) -> tuple[dict[str, Any], Outcome]:
+    """The JSON of smn plan, and what was said."""
+    options = ["--arch", RESNET, "--weights", road.weights, *LITTLE, *words, "--json", "-"]
+    outcome = run_cli("plan", images, *options)
+    assert outcome.code == 0, outcome.err
+    return json.loads(outcome.out), outcome
+
+
+def test_the_plan_is_that_of_the_run(run_cli: Run, road: Road) -> None:
+    content, outcome = planned(run_cli, road.images, road)
+    config = json.loads((road.run / "config.json").read_text())
+    assert content["schema"] == "smn.plan/1"
+    assert content["plan"] == config["plan"]
+    assert content["images"] == {"found": 24, "used": 24, "looked_at": 24, "bad": {}}
+    assert content["measured_steps"] >= 3
+    assert content["step_s"] > 0
+    assert content["images_per_s"] == pytest.approx(8 / content["step_s"])
+    parts = content["seconds"]
+    assert parts["total"] == pytest.approx(sum(parts.values()) - parts["total"])
+    assert parts["steps"] == pytest.approx(3 * content["step_s"])
+    assert "recipe paper: 3 steps of 8" in outcome.err
+
+
+def test_the_state_that_is_foretold_is_the_one_that_is_written(run_cli: Run, road: Road) -> None:
+    content, _ = planned(run_cli, road.images, road)
+    written = sum(path.stat().st_size for path in road.run.rglob("*") if path.is_file())
+    assert written < content["run_folder_bytes"] < 3 * written
+
+
+def test_nothing_stays_behind(run_cli: Run, road: Road, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    planned(run_cli, road.images, road)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--recipe", "default", "--train", "full"], None),
+        (["--recipe", "default", "--train", "norm"], "statistics alone"),
+        (["--recipe", "default", "--keep", "last"], "mask"),
+    ],
+)
+def test_adapter_bytes_follow_from_what_is_trained(
+    run_cli: Run, road: Road, words: list[str], expected: str | None
+) -> None:
+    shared = ["--arch", RESNET, "--weights", road.weights, "--size", 32, "--batch-size", 8, "--steps", 3]
+    outcome = run_cli("plan", road.images, *shared, *words, "--device", "cpu", "--workers", 0, "--json", "-")
+    assert outcome.code == 0, outcome.err
+    content = json.loads(outcome.out)
+    if expected is None:
+        assert content["adapter_bytes"] is None
+    else:
+        low, high = content["adapter_bytes"]
+        assert low >= 4800
+        assert (low < high) == (expected == "mask")
+
+
+def test_bad_images_are_told_with_what_they_lead_to_and_stop_nothing(run_cli: Run, road: Road, tmp_path: Path) -> None:
+    write_images(tmp_path, 20)
+    (tmp_path / "000.png").write_bytes(b"no image")
+    content, outcome = planned(run_cli, tmp_path, road)
+    assert list(content["images"]["bad"]) == [str(tmp_path / "000.png")]
+    assert "unusable: 1 of 20 looked at: more than --max-bad 0.01, at which smn adapt stops" in outcome.err
+
+
+def test_a_run_over_a_tar_is_planned_and_goes_the_whole_road(run_cli: Run, road: Road, tmp_path: Path) -> None:
+    tar = tmp_path / "shard.tar"
+    with tarfile.open(tar, "w") as file:
+        file.add(road.images, "images")
+    content, _ = planned(run_cli, tar, road)
+    assert content["images"]["used"] == 24
+    words = ["--arch", RESNET, "--weights", road.weights, "--out", tmp_path / "run", *SHORT.split()]
+    assert run_cli("adapt", tar, *words, "--workers", 2).code == 0
+    listed = (tmp_path / "run" / "images.txt").read_text().splitlines()
+    assert listed == [str(tar / "images" / path.name) for path in sorted(road.images.iterdir())]
+    assert run_cli("pack", tmp_path / "run", "--out", tmp_path / "a.safetensors").code == 0
+    assert run_cli("verify", tmp_path / "a.safetensors", "--weights", road.weights).code == 0
+
+
+def test_more_images_than_a_run_can_use_are_told(run_cli: Run, road: Road, tmp_path: Path) -> None:
+    write_images(tmp_path / "many", 40, size=16)
+    content, _ = planned(run_cli, tmp_path / "many", road)
+    assert content["images"]["found"] == 40
+    assert content["images"]["used"] == 24
+    words = ["--arch", RESNET, "--weights", road.weights, "--out", tmp_path / "run", *SHORT.split()]
+    outcome = run_cli("adapt", tmp_path / "many", *words)
+    assert "found 40 images, more than the run can use: 24 images, 0 unusable in a random draw" in outcome.err
+
+
+def test_both_commands_take_every_setting_that_a_user_may_wish() -> None:
+    kept_from_users = {"score_start", "threshold"}
+    assert OPTIONS.keys() == {field.name for field in fields(AdaptOptions)} - kept_from_users
+    for command in (adapt, plan):
+        assert OPTIONS.keys() < inspect.signature(command).parameters.keys()
