@@ -133,6 +133,8 @@ def _device_of_run(out: Path) -> str:
 
 def _train(output: "Output", session: "Session") -> float:
     """Take the steps that are left; returns the seconds they took."""
+    from torch import OutOfMemoryError
+
     try:
         return _take_steps(output, session)
     except Interrupted:
@@ -140,7 +142,7 @@ def _train(output: "Output", session: "Session") -> float:
             raise
         raise typer.Exit(Interrupted.exit_code) from None  # the first process says it for all
     except RuntimeError as error:
-        if session.team.size == 1:
+        if session.team.size == 1 or isinstance(error, OutOfMemoryError):
             raise
         # a peer that died shows as a broken connection, in words of the library's own
         raise TrainingError(f"process {session.team.rank} lost the others or failed itself: {error}") from None

@@ -145,7 +145,13 @@ def team_of(device: str) -> Iterator[Team]:
     place = torch.device(device)
     if place.type == "cuda":
         torch.cuda.set_device(place)
-    distributed.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=PATIENCE)
+    found = distributed.rendezvous("env://", timeout=PATIENCE)  # type: ignore[attr-defined]
+    store, rank, size = next(found)
+    # some torchruns keep one store over all attempts, in which the addresses of dead processes would be found
+    number = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    attempt = distributed.PrefixStore(f"attempt {number}", store)  # type: ignore[attr-defined]
+    backend = "nccl" if place.type == "cuda" else "gloo"
+    distributed.init_process_group(backend, store=attempt, rank=rank, world_size=size, timeout=PATIENCE)
     try:
         yield Team(distributed.get_rank(), distributed.get_world_size(), place)
     finally:
