@@ -166,11 +166,12 @@ def heading(options: argparse.Namespace) -> list[str]:
         + f" --num-images {options.num_images} --batch-size {options.batch_size} --rounds {options.rounds}"
         + f" --epochs {options.epochs}",
         "",
-        f"Views a second on {os.cpu_count()} shared CPU cores ({platform.machine()}), seed 0; torch {torch.__version__}, "
-        f"torchvision {torchvision.__version__}, Pillow {PIL.__version__}, Python {platform.python_version()}.",
-        "The usual pipeline (torchvision v2 on PIL images, image by image) and smn's in turns, the same views of the same",
-        "files, ready for the network. The first epoch starts the workers and decodes all files. Ratios: median of the",
-        "rounds, and the least and the most.",
+        f"Views a second on {os.cpu_count()} shared CPU cores ({platform.machine()}), seed 0; "
+        f"torch {torch.__version__}, torchvision {torchvision.__version__}, Pillow {PIL.__version__}, "
+        f"Python {platform.python_version()}.",
+        "The usual pipeline (torchvision v2 on PIL images, image by image) and smn's in turns, the same views of the",
+        "same files, ready for the network. The first epoch starts the workers and decodes all files. Ratios: the",
+        "median of the rounds, and the least and the most.",
         "",
         "| images | views | workers | usual, first | smn, first | ratio | usual, later | smn, later | ratio |",
         "|---|---|---|---|---|---|---|---|---|",
