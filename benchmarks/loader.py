@@ -11,8 +11,10 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from statistics import mean
+from typing import NamedTuple
 
 import PIL
 import torch
@@ -34,6 +36,21 @@ PLANS = {
     ),
     "default: 1 x 64 px, crop and flip": RECIPES["default"].views,
 }
+
+
+class Times(NamedTuple):
+    """Seconds on the clock, and of all threads of this process on a core."""
+
+    wall: float
+    cpu: float
+
+
+def now() -> Times:
+    return Times(time.perf_counter(), time.process_time())
+
+
+def since(start: Times) -> Times:
+    return Times(*(later - earlier for later, earlier in zip(now(), start, strict=True)))
 
 
 class CentreSquare(torch.nn.Module):
@@ -75,35 +92,35 @@ def usual_view(plan: ViewPlan, size: int, area: tuple[float, float]) -> v2.Trans
     return v2.Compose([*steps, v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)])
 
 
-def usual_epochs(paths: list[Path], plan: ViewPlan, batch_size: int, workers: int, epochs: int) -> Iterator[float]:
-    """Seconds of every epoch."""
+def usual_epochs(paths: list[Path], plan: ViewPlan, batch_size: int, workers: int, epochs: int) -> Iterator[Times]:
+    """Of every epoch."""
     loader = DataLoader(
         UsualDataset(paths, plan), batch_size, shuffle=True, num_workers=workers, persistent_workers=workers > 0
     )
     for _ in range(epochs):
-        started = time.perf_counter()
+        started = now()
         for views in loader:
             for group in (views[: plan.num_global], views[plan.num_global :]):
                 if group:
                     torch.cat(group).contiguous(memory_format=torch.channels_last)
-        yield time.perf_counter() - started
+        yield since(started)
 
 
-def smn_epochs(paths: list[Path], plan: ViewPlan, batch_size: int, workers: int, epochs: int) -> Iterator[float]:
-    """Seconds of every epoch."""
+def smn_epochs(paths: list[Path], plan: ViewPlan, batch_size: int, workers: int, epochs: int) -> Iterator[Times]:
+    """Of every epoch."""
     normalize = Preprocessing(64, MEAN, STD).normalize
     steps = len(paths) // batch_size
     batches = ViewLoader(paths, plan, batch_size, 0, workers).batches(0, epochs * steps)
     num_views = plan.num_global + plan.num_local
     for _ in range(epochs):
-        started = time.perf_counter()
+        started = now()
         for _, batch in zip(range(steps), batches, strict=False):
             for first, last in ((0, plan.num_global), (plan.num_global, num_views)):
                 if first < last:
                     pixels = torch.cat(batch.views[first:last])
                     changed = augment(pixels, batch.changes.views(first, last), plan)
                     normalize(changed).contiguous(memory_format=torch.channels_last)
-        yield time.perf_counter() - started
+        yield since(started)
 
 
 def main() -> None:
@@ -136,25 +153,21 @@ def compare(
     num_views = len(paths) // options.batch_size * options.batch_size * (plan.num_global + plan.num_local)
     usual, own = [], []
     for _ in range(options.rounds):
-        usual.append([num_views / seconds for seconds in usual_epochs(*arguments)])
-        own.append([num_views / seconds for seconds in smn_epochs(*arguments)])
+        usual.append(list(usual_epochs(*arguments)))
+        own.append(list(smn_epochs(*arguments)))
     cells = []
     for chosen in (slice(0, 1), slice(1, None)):
-        medians = [middle(statistics.mean(rates[chosen]) for rates in side) for side in (usual, own)]
-        ratios = [
-            statistics.mean(mine[chosen]) / statistics.mean(theirs[chosen])
-            for theirs, mine in zip(usual, own, strict=True)
-        ]
-        cells += [
-            f"{medians[0]:,.0f}",
-            f"{medians[1]:,.0f}",
-            f"{middle(ratios):.1f} ({min(ratios):.1f}-{max(ratios):.1f})",
-        ]
+        rates = [[num_views / mean(times.wall for times in rounds[chosen]) for rounds in side] for side in (usual, own)]
+        ratios = [mine / theirs for theirs, mine in zip(*rates, strict=True)]
+        cells += [f"{statistics.median(rate):,.0f}" for rate in rates]
+        cells.append(f"{statistics.median(ratios):.1f} ({min(ratios):.1f}-{max(ratios):.1f})")
+    # the time of other processes is not known before they end
+    cpu = [
+        statistics.median(mean(times.cpu for times in rounds[1:]) / num_views for rounds in side)
+        for side in (usual, own)
+    ]
+    cells.append(f"{cpu[0] * 1e6:.0f} / {cpu[1] * 1e6:.0f} = {cpu[0] / cpu[1]:.1f}" if not workers else "")
     return f"| {name} | {plan_name} | {workers} | " + " | ".join(cells) + " |"
-
-
-def middle(values: Iterable[float]) -> float:
-    return statistics.median(list(values))
 
 
 def heading(options: argparse.Namespace) -> list[str]:
@@ -166,14 +179,16 @@ def heading(options: argparse.Namespace) -> list[str]:
         + f" --num-images {options.num_images} --batch-size {options.batch_size} --rounds {options.rounds}"
         + f" --epochs {options.epochs}",
         "",
-        f"Views a second on {os.cpu_count()} shared CPU cores ({platform.machine()}), seed 0; torch {torch.__version__}, "
-        f"torchvision {torchvision.__version__}, Pillow {PIL.__version__}, Python {platform.python_version()}.",
-        "The usual pipeline (torchvision v2 on PIL images, image by image) and smn's in turns, the same views of the same",
-        "files, ready for the network. The first epoch starts the workers and decodes all files. Ratios: median of the",
-        "rounds, and the least and the most.",
+        f"Views a second on {os.cpu_count()} shared CPU cores ({platform.machine()}), seed 0; "
+        f"torch {torch.__version__}, torchvision {torchvision.__version__}, Pillow {PIL.__version__}, "
+        f"Python {platform.python_version()}.",
+        "The usual pipeline (torchvision v2 on PIL images, image by image) and smn's in turns, the same views of the",
+        "same files, ready for the network. The first epoch starts the workers and decodes all files. Ratios: the",
+        "median of the rounds, and the least and the most. Last column: microseconds of CPU time a view in later",
+        "epochs, usual / smn, which other jobs on the machine disturb less.",
         "",
-        "| images | views | workers | usual, first | smn, first | ratio | usual, later | smn, later | ratio |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| images | views | workers | usual, first | smn, first | ratio | usual, later | smn, later | ratio | CPU µs |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
 
 

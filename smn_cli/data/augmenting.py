@@ -15,7 +15,7 @@ from torch import Tensor
 from smn_cli.data import colour
 from smn_cli.recipes import ViewPlan
 
-CHUNK = 1 << 17
+CHUNK = 1 << 18
 """Numbers worked on at a time on a CPU, so that they stay in its cache from the first step to the last."""
 ORDERS = tuple(permutations(range(4)))
 """The orders in which brightness, contrast, saturation and hue are changed."""
@@ -110,7 +110,7 @@ def _recolour(pixels: Tensor, order: int, changes: Changes, rows: Tensor, plan: 
             pixels = steps[step](pixels, amounts[:, step])
     chosen = changes.greys[rows].nonzero()[:, 0].to(pixels.device)
     if len(chosen):
-        pixels[chosen] = colour.grey(pixels[chosen]).expand(-1, 3, -1, -1)
+        pixels.index_copy_(0, chosen, colour.grey(pixels.index_select(0, chosen)).expand(-1, 3, -1, -1))
     return pixels
 
 
@@ -120,7 +120,8 @@ def _blurred(pixels: Tensor, sigmas: Tensor) -> Tensor:
         # SwAV's deviation of at most 2 px needs 13 taps; small views take fewer
         taps = max(3, min(13, pixels.shape[-1] // 16 * 2 + 1))
         places = chosen.to(pixels.device)
-        pixels[places] = colour.blur(pixels[places], sigmas[chosen].to(pixels.device), taps)
+        done = colour.blur(pixels.index_select(0, places), sigmas[chosen].to(pixels.device), taps)
+        pixels.index_copy_(0, places, done)
     return pixels
 
 

@@ -48,13 +48,12 @@ def turn_hue(pixels: Tensor, turns: Tensor) -> Tensor:
     sixths = torch.where(red == high, green - blue, numerator).div_(span.clamp_min(1e-6))
     sixths.add_(6 * turns[:, None, None])
     sixths.sub_(torch.floor(sixths / 6), alpha=6)
-    # each primary is full within one sixth of its own hue, absent two sixths away, linear between
-    shares = (
-        (sixths - 3).abs_().sub_(1),
-        (sixths - 2).abs_().neg_().add_(2),
-        (sixths - 4).abs_().neg_().add_(2),
-    )
-    return torch.stack([torch.addcmul(low, span, share.clamp_(0, 1)) for share in shares], dim=1)
+    # along the circle a primary is full within one sixth of its own hue, gone two sixths away, linear between
+    turned = torch.empty_like(pixels)
+    for channel, (opposite_or_own, start, sign) in enumerate(((3, low, 1), (2, high, -1), (4, high, -1))):
+        distance = (sixths - opposite_or_own).abs_().sub_(1).clamp_(0, 1)
+        torch.addcmul(start, span, distance, value=sign, out=turned[:, channel])
+    return turned
 
 
 def blur(pixels: Tensor, sigmas: Tensor, taps: int) -> Tensor:

@@ -6,9 +6,11 @@ of threads, on what is cached, or on where a resumed run starts.
 
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +29,8 @@ from smn_cli.recipes import ViewPlan
 
 SLICE = 16
 """Images whose pixels are held at a time while their views are cut; what a thread takes in one piece."""
+MOST_THREADS = 8
+"""Of this process that load; with more they wait for each other, for Python runs one at a time."""
 
 
 class Task(NamedTuple):
@@ -62,17 +66,7 @@ class _ViewDataset(Dataset[tuple[Tensor, Tensor]]):
         places = self.cutter.draw(len(task.positions), _generator(self.seed, task.step, "places"))[rank::world_size]
         own = task.positions[rank::world_size]
         starts = range(0, len(own), SLICE)
-        return [_Cut(self.cutter, own[at : at + SLICE], places[at : at + SLICE]) for at in starts]
-
-
-@dataclass(frozen=True)
-class _Cut:
-    cutter: ViewCutter
-    positions: list[int]
-    places: np.ndarray
-
-    def __call__(self) -> tuple[Tensor, Tensor]:
-        return self.cutter.cut(self.positions, self.places)
+        return [partial(self.cutter.cut, own[at : at + SLICE], places[at : at + SLICE]) for at in starts]
 
 
 @dataclass(frozen=True)
@@ -84,7 +78,7 @@ class ViewLoader:
         plan: the views of an image.
         batch_size: images a step; what is left of an epoch is dropped, to come first to hand in another shuffle.
         seed: of the run.
-        num_workers: loader processes; 0 loads in this one, a step ahead, with as many threads as torch has.
+        num_workers: loader processes; 0 loads in this one, a step ahead, in as many threads as torch has.
         part: (rank, world size); this process gets places rank, rank + world size, ... of every batch.
     """
 
@@ -115,12 +109,13 @@ class ViewLoader:
         rank, world_size = self.part
         cut = self._in_processes(first_step, last_step) if self.num_workers else self._here(first_step, last_step)
         num_views = self.plan.num_global + self.plan.num_local
-        for task, (large, small) in zip(self.tasks(first_step, last_step), cut, strict=True):
-            generator = _generator(self.seed, task.step, "changes")
-            changes = draw_changes(self.plan, (num_views, len(task.positions)), generator)
-            own = Changes(*(values[:, rank::world_size] for values in changes))
-            views = [view.permute(0, 3, 1, 2) for view in (*large.unbind(1), *small.unbind(1))]
-            yield ViewBatch(torch.tensor(task.positions[rank::world_size]), views, own)
+        with closing(cut):
+            for task, (large, small) in zip(self.tasks(first_step, last_step), cut, strict=True):
+                generator = _generator(self.seed, task.step, "changes")
+                changes = draw_changes(self.plan, (num_views, len(task.positions)), generator)
+                own = Changes(*(values[:, rank::world_size] for values in changes))
+                views = [view.permute(0, 3, 1, 2) for view in (*large.unbind(1), *small.unbind(1))]
+                yield ViewBatch(torch.tensor(task.positions[rank::world_size]), views, own)
 
     def _dataset(self) -> _ViewDataset:
         # only forked processes can share a cache, and forking is safe on Linux alone
@@ -129,10 +124,10 @@ class ViewLoader:
         cache = make_cache(len(self.paths), side, num_processes=self.part[1]) if can_share else None
         return _ViewDataset(ViewCutter(self.paths, self.plan, cache), self.seed, self.part)
 
-    def _here(self, first_step: int, last_step: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def _here(self, first_step: int, last_step: int) -> Generator[tuple[Tensor, Tensor], None, None]:
         dataset = self._dataset()
         ahead: list[Future[tuple[Tensor, Tensor]]] | None = None
-        pool = ThreadPoolExecutor(torch.get_num_threads())
+        pool = ThreadPoolExecutor(min(MOST_THREADS, torch.get_num_threads()))
         try:
             for task in self.tasks(first_step, last_step):
                 now, ahead = ahead, [pool.submit(cut) for cut in dataset.slices(task)]
@@ -143,7 +138,7 @@ class ViewLoader:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _in_processes(self, first_step: int, last_step: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def _in_processes(self, first_step: int, last_step: int) -> Generator[tuple[Tensor, Tensor], None, None]:
         loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
             self._dataset(),
             batch_size=None,

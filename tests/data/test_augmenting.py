@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-from smn_cli.data import augmenting
+from smn_cli.data import augmenting, colour
 from smn_cli.data.augmenting import ORDERS, Changes, augment, draw_changes
 from smn_cli.recipes import ViewPlan
 
@@ -99,6 +99,12 @@ def test_without_any_step_nothing_is_computed() -> None:
     assert augment(pixels, drawn(STILL), STILL) is pixels
     no_jitter = replace(STILL, jitter_probability=1.0, jitter=(0.0, 0.0, 0.0, 0.0))
     assert augment(pixels, drawn(no_jitter), no_jitter) is pixels
+
+
+def test_a_jitter_without_hue_does_not_compute_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(colour, "turn_hue", None)
+    plan = replace(PLAN, jitter=(0.4, 0.6, 0.8, 0.0))
+    augment(views(), drawn(plan), plan)
 
 
 def test_the_given_pixels_are_left_alone() -> None:

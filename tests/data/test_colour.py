@@ -14,12 +14,13 @@ NUM_IMAGES = 12
 
 @pytest.fixture
 def images() -> Tensor:
-    """Noise, and what is special: black, white, a grey, pure and mixed primaries; (N, 3, 18, 18) from 0 to 1."""
+    """Noise, black, white, grey, nearly grey, pure and mixed primaries; (N, 3, 18, 18) from 0 to 1."""
     images = torch.rand(NUM_IMAGES, 3, 18, 18, generator=torch.Generator().manual_seed(0))
     images[0], images[1], images[2] = 0, 1, 0.4
     images[3, :, :6] = torch.tensor([1.0, 0, 0]).view(3, 1, 1)
     images[3, :, 6:12] = torch.tensor([0, 1.0, 1.0]).view(3, 1, 1)
     images[3, :, 12:] = torch.tensor([0.5, 0, 0.5]).view(3, 1, 1)
+    images[4] = 0.5 + 0.002 * images[4]
     return images
 
 

@@ -145,6 +145,15 @@ def test_seed_and_epoch_change_order_and_views(paths: list[Path]) -> None:
     assert not torch.equal(pixels[0], pixels[2])
 
 
+def test_every_step_draws_anew_and_another_seed_draws_otherwise(paths: list[Path]) -> None:
+    one_image = [paths[0]] * 3
+    batches = [next(iter(loader(one_image, seed=seed).batches(step, step + 1))) for seed in (0, 1) for step in (0, 1)]
+    for first in range(4):
+        for second in range(first):
+            assert not torch.equal(batches[first].views[0], batches[second].views[0])
+            assert not torch.equal(batches[first].changes.amounts, batches[second].changes.amounts)
+
+
 def test_positions_name_the_images_that_the_views_show(paths: list[Path]) -> None:
     for number, path in enumerate(paths):
         Image.new("RGB", (20, 20), (number * 20, 0, 0)).save(path)

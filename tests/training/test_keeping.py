@@ -177,3 +177,12 @@ def test_a_resumed_run_keeps_what_the_uninterrupted_one_keeps(
     assert resumed.keeper.tensors.keys() == whole.keeper.tensors.keys()
     for name, scores in whole.trainer.source.trained.items():
         assert torch.equal(resumed.trainer.source.trained[name], scores)
+
+
+def test_the_judge_reads_its_images_once(workshop: Callable[..., Workshop]) -> None:
+    place = workshop()
+    session = place.start("run", steps=3)
+    first = session.panel.judge(session.network())
+    for path in place.images.good:
+        path.unlink()
+    assert session.panel.judge(session.network()) == first
