@@ -32,7 +32,7 @@ def main() -> None:
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=options.work))
-    os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
+    os.environ["SMN_CACHE_HOME"] = str(folder / "cache")
     try:
         lines = find_table(folder, options.rounds) + read_table(folder, options)
     finally:
