@@ -69,7 +69,8 @@ def find_table(folder: Path, rounds: int) -> list[str]:
             root = make_files(folder / f"files-{num_files}-{folder_size}", num_files, folder_size)
             folders.LEAST_FILES = 0
             kept = folders.list_files(root, IMAGE_SUFFIXES)
-            assert kept == folders.list_files(root, IMAGE_SUFFIXES) == plain_walk(root)
+            plain = [path.relative_to(root).as_posix() for path in plain_walk(root)]
+            assert kept == folders.list_files(root, IMAGE_SUFFIXES) == plain
 
             def without(work: Callable[[], object]) -> Callable[[], object]:
                 def run() -> object:
@@ -113,8 +114,8 @@ def make_files(root: Path, num_files: int, folder_size: int) -> Path:
     return root
 
 
-def plain_walk(root: Path) -> list[str]:
-    """What smn did before there was an index."""
+def plain_walk(root: Path) -> list[Path]:
+    """The usual way to list images, in the order of smn."""
     from smn_cli.data.suffixes import IMAGE_SUFFIXES
 
     found = []
@@ -123,7 +124,7 @@ def plain_walk(root: Path) -> list[str]:
         for name in sorted(files):
             if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES:
                 found.append(Path(folder, name))
-    return [path.relative_to(root).as_posix() for path in found]
+    return found
 
 
 def read_table(folder: Path, options: argparse.Namespace) -> list[str]:
