@@ -118,7 +118,7 @@ def _show(
         output.result("adapter: none, --train full trains the weights themselves")
     else:
         low, high = estimate.adapter_bytes
-        output.result(f"adapter: {size(low)} to {size(high)}, an estimate from other runs of the default recipe")
+        output.result(f"adapter: {size(low)} to {size(high)}, estimated from full-length runs of the default recipe")
 
 
 def _describe(sample: "ImageSet", rehearsal: "Rehearsal", estimate: "Estimate") -> dict[str, Any]:

@@ -19,11 +19,13 @@ _DIGEST_BYTES = 32
 
 
 def cache_folder() -> Path:
-    """`$XDG_CACHE_HOME/smn`, or `~/.cache/smn` as torch and timm's hub have it on every system; it may not exist.
+    """`$SMN_CACHE_HOME`, else `$XDG_CACHE_HOME/smn`, else `~/.cache/smn`, on every system as for torch and timm's hub.
 
     Raises:
         RuntimeError: the user has no home folder.
     """
+    if own := os.environ.get("SMN_CACHE_HOME"):
+        return Path(own)
     wanted = Path(os.environ.get("XDG_CACHE_HOME", ""))
     return (wanted if wanted.is_absolute() else Path.home() / ".cache") / "smn"
 

@@ -4,8 +4,10 @@ An image in a tar has a path as if the tar were a folder: `shards/000.tar/0001.j
 through `open_image`. A tar is indexed once, by its headers alone, and again when its size or time changed.
 """
 
+import contextlib
 import io
 import os
+import re
 import stat
 import time
 from dataclasses import dataclass
@@ -14,7 +16,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 from smn_cli.data.index_files import is_settled, load_index, save_index
-from smn_cli.data.suffixes import is_tar
 from smn_cli.data.tar_headers import Place, read_members
 from smn_cli.errors import DataError
 
@@ -22,6 +23,8 @@ LEAST_MEMBERS = 1000
 """Tars with fewer images are indexed again by every process rather than kept on disk."""
 MAX_MEMBER_BYTES = 1_000_000_000
 """Largest member that is read: a member goes through memory whole, and no decodable image is larger."""
+
+Stamp = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class TarIndex:
         places: name to (offset, size in bytes), or to the reason why that member cannot be used.
     """
 
-    stamp: tuple[int, int, int]
+    stamp: Stamp
     places: dict[str, Place]
 
 
@@ -47,7 +50,7 @@ def list_tar(tar: Path) -> list[str]:
     Raises:
         DataError: the tar cannot be read, is damaged or cut short.
     """
-    return sorted(_index_of(str(tar)).places)
+    return sorted(_index_of(tar).places)
 
 
 def is_tar_member(path: Path) -> bool:
@@ -56,8 +59,8 @@ def is_tar_member(path: Path) -> bool:
     Raises:
         DataError: the tar cannot be read, is damaged or cut short.
     """
-    split = _split(path)
-    return split is not None and split[1] in _index_of(split[0]).places
+    split = _split(str(path))
+    return split is not None and split[1] in _read_index(split[0], split[2]).places
 
 
 def open_image(path: Path) -> BinaryIO:
@@ -66,21 +69,17 @@ def open_image(path: Path) -> BinaryIO:
     Raises:
         OSError: it cannot be opened; `TarMemberError` says why a member cannot be used.
     """
-    try:
+    split = _split(str(path))
+    if split is None:
         return path.open("rb")
-    except (NotADirectoryError, FileNotFoundError):  # Windows says the latter of a path below a file
-        split = _split(path)
-        if split is None:
-            raise
     try:
         return _open_member(*split)
     except DataError as error:
         raise TarMemberError(str(error)) from None
 
 
-def _open_member(tar: str, name: str) -> BinaryIO:
-    index = _index_of(tar)
-    place = index.places.get(name, "no such member in the tar")
+def _open_member(tar: str, name: str, stamp: Stamp) -> BinaryIO:
+    place = _read_index(tar, stamp).places.get(name, "no such member in the tar")
     if isinstance(place, str):
         raise TarMemberError(place)
     offset, size = place
@@ -91,31 +90,36 @@ def _open_member(tar: str, name: str) -> BinaryIO:
         return io.BytesIO(file.read(size))
 
 
-def _split(path: Path) -> tuple[str, str] | None:
-    """The tar that a path leads into and the name in it; None if no parent is a tar file."""
-    for parent in path.parents:
-        if is_tar(parent) and parent.is_file():
-            return str(parent), path.relative_to(parent).as_posix()
+def _split(path: str) -> tuple[str, str, Stamp] | None:
+    """The tar that a path leads into, the name in it and the tar's stamp; None if no part of it is a tar file."""
+    for match in reversed(list(_INTO_TAR.finditer(path))):
+        tar = path[: match.end() - 1]
+        with contextlib.suppress(OSError):
+            found = os.stat(tar)  # noqa: PTH116  # once an image
+            if stat.S_ISREG(found.st_mode):  # a folder may have such a name too
+                return tar, path[match.end() :].replace(os.sep, "/"), _stamp(found)
     return None
 
 
-def _index_of(tar: str) -> TarIndex:
+_INTO_TAR = re.compile(r"\.tar" + re.escape(os.sep), re.IGNORECASE)
+
+
+def _index_of(tar: Path) -> TarIndex:
     try:
-        stamp = _stamp(tar)
+        found = tar.stat()
     except OSError as error:
         raise DataError(f"{tar} cannot be read: {error.strerror}") from None
-    return _read_index(tar, stamp)
-
-
-def _stamp(tar: str) -> tuple[int, int, int]:
-    found = os.stat(tar)  # noqa: PTH116  # once an image
     if not stat.S_ISREG(found.st_mode):
         raise DataError(f"{tar} is not a regular file: expected a tar")
+    return _read_index(str(tar), _stamp(found))
+
+
+def _stamp(found: os.stat_result) -> Stamp:
     return found.st_size, found.st_mtime_ns, found.st_ino
 
 
 @cache
-def _read_index(tar: str, stamp: tuple[int, int, int]) -> TarIndex:
+def _read_index(tar: str, stamp: Stamp) -> TarIndex:
     """The index for as long as the process lives, some 200 bytes an image: less than the list of paths takes."""
     subject = os.path.abspath(tar)  # noqa: PTH100
     kept = load_index(subject)

@@ -23,7 +23,8 @@ class Estimate:
         process_bytes: peak of this process while it rehearsed, and what the images left out of that would add; None
             where the system does not tell.
         run_folder_bytes: most that the run folder takes, while a checkpoint replaces the last one.
-        adapter_bytes: smallest and largest that is likely; None for full fine-tuning, which has no adapter.
+        adapter_bytes: smallest and largest that is likely of a default run of full length; None for full fine-tuning,
+            which has no adapter.
     """
 
     num_used: int

@@ -15,6 +15,7 @@ from smn_cli.commands.adapt import adapt
 from smn_cli.commands.plan import plan
 from smn_cli.config import AdaptOptions
 from smn_cli.terminal.wishes import OPTIONS
+from smn_cli.training import rehearsal
 from tests.commands.conftest import SHORT, Road
 from tests.conftest import RESNET, Outcome, write_images
 
@@ -103,14 +104,17 @@ def test_a_run_over_a_tar_is_planned_and_goes_the_whole_road(run_cli: Run, road:
     assert run_cli("verify", tmp_path / "a.safetensors", "--weights", road.weights).code == 0
 
 
-def test_more_images_than_a_run_can_use_are_told(run_cli: Run, road: Road, tmp_path: Path) -> None:
-    write_images(tmp_path / "many", 40, size=16)
+def test_more_images_than_a_run_can_use_are_told(
+    run_cli: Run, road: Road, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rehearsal, "SAMPLE_IMAGES", 1)
+    write_images(tmp_path / "many", 60, size=16)
     content, _ = planned(run_cli, tmp_path / "many", road)
-    assert content["images"]["found"] == 40
-    assert content["images"]["used"] == 24
+    counts = {name: content["images"][name] for name in ("found", "used", "looked_at")}
+    assert counts == {"found": 60, "used": 24, "looked_at": 40}
     words = ["--arch", RESNET, "--weights", road.weights, "--out", tmp_path / "run", *SHORT.split()]
     outcome = run_cli("adapt", tmp_path / "many", *words)
-    assert "found 40 images, more than the run can use: 24 images, 0 unusable in a random draw" in outcome.err
+    assert "found 60 images, more than the run can use: 24 images, 0 unusable in a random draw" in outcome.err
 
 
 def test_both_commands_take_every_setting_that_a_user_may_wish() -> None:

@@ -20,7 +20,7 @@ from smn_cli.errors import DataError
 @pytest.fixture(autouse=True)
 def _kept_from_the_first_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(folders, "LEAST_FILES", 0)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("SMN_CACHE_HOME", str(tmp_path / "cache"))
 
 
 @pytest.fixture
@@ -215,7 +215,7 @@ def test_a_cache_folder_that_cannot_be_written_costs_nothing_but_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     touch(tmp_path, "images/1.png", "file")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setenv("SMN_CACHE_HOME", str(tmp_path / "file"))
     assert list_files(tmp_path / "images", IMAGE_SUFFIXES) == ["1.png"]
 
 
@@ -232,7 +232,11 @@ def test_an_index_without_use_is_removed_when_another_is_written(tmp_path: Path)
 
 
 def test_without_a_wish_the_index_lies_in_the_cache_folder_of_the_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cache_folder() == Path(os.environ["SMN_CACHE_HOME"])
+    monkeypatch.delenv("SMN_CACHE_HOME")
     monkeypatch.setenv("HOME", "/home/somebody")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
+    assert cache_folder() == Path("/caches/smn")
     for wish in ("", "relative/folder"):
         monkeypatch.setenv("XDG_CACHE_HOME", wish)
         assert cache_folder() == Path("/home/somebody/.cache/smn")

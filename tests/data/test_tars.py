@@ -288,7 +288,7 @@ def test_a_tar_that_changed_is_indexed_again_and_one_that_vanished_is_told(tmp_p
 def kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], list[Path]]:
     """Index files on disk, which small tars have here too; a new process has nothing in mind."""
     monkeypatch.setattr(tars, "LEAST_MEMBERS", 0)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("SMN_CACHE_HOME", str(tmp_path / "cache"))
 
     def files() -> list[Path]:
         tars._read_index.cache_clear()

@@ -169,7 +169,11 @@ def test_config_and_images_say_what_the_run_was_made_of(workshop: Make) -> None:
     place = workshop()
     session = place.start("run", steps=4, seed=9)
     config = json.loads((session.folder.path / "config.json").read_text())
-    assert (config["schema"], config["arch"], config["images"]) == ("smn.run/1", CONVNET, {"good": 24, "bad": 0})
+    assert (config["schema"], config["arch"], config["images"]) == (
+        "smn.run/1",
+        CONVNET,
+        {"found": 24, "good": 24, "bad": 0},
+    )
     assert (config["plan"]["seed"], config["plan"]["num_steps"]) == (9, 4)
     assert session.folder.read_images() == place.images.good
 
