@@ -14,16 +14,18 @@ from PIL import Image
 from safetensors.torch import save_file
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["SMN_CACHE_HOME"] = os.devnull  # what no test's own folder replaces keeps nothing
 
 CONVNET, VIT, RESNET = "test_efficientnet", "test_vit", "test_resnet"
 
 
 @pytest.fixture(autouse=True)
-def _deterministic(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two threads, a seed, and no way out to the network."""
+def _deterministic(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Two threads, a seed, a cache of features of its own, and no way out to the network."""
     torch.set_num_threads(2)
     torch.manual_seed(0)
 
+    monkeypatch.setenv("SMN_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))  # never the user's own
     connect = socket.socket.connect
 
     def refuse(self: socket.socket, address: Any) -> None:
