@@ -27,7 +27,10 @@ def default_folder() -> Path:
     own, users = os.environ.get("SMN_CACHE_HOME"), os.environ.get("XDG_CACHE_HOME")
     if own:
         return Path(own, "features")
-    return Path(users or "~/.cache").expanduser() / "smn" / "features"
+    try:
+        return Path(users or "~/.cache").expanduser() / "smn" / "features"
+    except RuntimeError:  # a user without a home
+        return Path(os.devnull, "features")
 
 
 class FeatureCache:

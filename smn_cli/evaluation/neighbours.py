@@ -1,8 +1,7 @@
 """The k most alike rows of a bank, in bounded memory: tiles of queries and bank, the best of all tiles so far kept.
 
-The rule of order, the same whatever the tiles are: the higher cosine first, and of equal cosines the row that comes
-first in the bank. Cosines are float32 numbers; a matrix product of another shape may round the last bit of one
-differently, so equality of cosines that are equal by arithmetic alone holds for rows that are exact in float32.
+The rule of order: the higher cosine first, and of equal cosines the row that comes first in the bank. Cosines are
+float32 numbers, computed in blocks whose shapes do not depend on the tiles; so neither do the neighbours, to the bit.
 """
 
 from collections.abc import Iterator
@@ -13,6 +12,15 @@ from torch import Tensor
 
 _SHORTEST = 1e-12
 """A row shorter than this has no direction: its cosines are 0."""
+
+BLOCK_QUERIES, BLOCK_ROWS = 256, 4096
+"""Queries and bank rows of one matrix product; another shape may round the last bit of a cosine differently."""
+
+MOST_ROWS = 32_768
+"""Bank rows of a tile, at most: with more, topk is no faster."""
+
+_OPEN_SHARE = 8
+"""Telling equal cosines apart takes some 20 bytes each: this part of the rows at a time, so that it is fewer than 4."""
 
 
 class Neighbours(NamedTuple):
@@ -32,8 +40,8 @@ def nearest(
         queries: (Q, F), likewise.
         k: neighbours, 1 to N.
         device: where cosines are computed, in float32.
-        chunk_bytes: about the most memory used at a time beyond the two arguments; at least one query and one row of
-            the bank, and k neighbours, are worked on whatever it says.
+        chunk_bytes: about the most memory used at a time beyond the two arguments; one block of 256 queries and 4,096
+            rows, and k neighbours of each, are worked on whatever it says.
 
     Yields:
         Which queries, and their neighbours on `device`.
@@ -46,11 +54,8 @@ def nearest(
         directions = directions / _norms(directions)
         best: Neighbours | None = None
         for start in range(0, len(bank), num_rows):
-            tile = bank[start : start + num_rows].to(device, torch.float32)
-            cosines = space[: len(directions) * len(tile)].view(len(directions), len(tile))
-            torch.mm(directions, tile.T, out=cosines).div_(_norms(tile).T)
-            best = _merged(best, _largest(cosines, min(k, len(tile))), start, k)
-            del tile  # before the next one is made
+            cosines = _cosines(directions, bank[start : start + num_rows], space)
+            best = _merged(best, _largest(cosines, min(k, cosines.shape[1])), start, k)
         assert best is not None
         yield rows, best
 
@@ -58,12 +63,27 @@ def nearest(
 def tile_shape(num_queries: int, num_bank: int, width: int, *, k: int, chunk_bytes: int) -> tuple[int, int]:
     """Queries and bank rows of a tile whose parts fit into `chunk_bytes`.
 
-    Three eighths are for rows of the bank as float32, a quarter for their cosines, as much for telling equal ones
-    apart, and a sixteenth each for the queries and for the neighbours found so far.
+    Beside one block of the bank as float32 and its cosines, a query takes 4 bytes a row of the tile for its cosines, as
+    much for telling equal ones apart, twice its own features, and what is kept and merged of its neighbours.
     """
-    rows = max(1, min(num_bank, chunk_bytes * 3 // 8 // (4 * width)))
-    per_query = max(4 * (4 * rows), 16 * (4 * width), 16 * (48 * k))
-    return max(1, min(num_queries, chunk_bytes // per_query)), rows
+    left = chunk_bytes - 4 * BLOCK_ROWS * (width + BLOCK_QUERIES)
+    per_query = 2 * 4 * width + 48 * k
+    fitting = (left // BLOCK_QUERIES - per_query) // 8 // BLOCK_ROWS * BLOCK_ROWS
+    rows = min(num_bank, max(BLOCK_ROWS, min(MOST_ROWS, fitting)))
+    queries = left // (8 * rows + per_query) // BLOCK_QUERIES * BLOCK_QUERIES
+    return min(num_queries, max(BLOCK_QUERIES, queries)), rows
+
+
+def _cosines(directions: Tensor, rows: Tensor, space: Tensor) -> Tensor:
+    """(Q, C) cosines of unit-length directions (Q, F) and rows (C, F) as they stand in the bank, written to `space`."""
+    cosines = space[: len(directions) * len(rows)].view(len(directions), len(rows))
+    for start in range(0, len(rows), BLOCK_ROWS):
+        block = rows[start : start + BLOCK_ROWS].to(directions)
+        norms = _norms(block).T
+        for first in range(0, len(directions), BLOCK_QUERIES):
+            some = slice(first, first + BLOCK_QUERIES)
+            torch.div(directions[some] @ block.T, norms, out=cosines[some, start : start + BLOCK_ROWS])
+    return cosines
 
 
 def _norms(rows: Tensor) -> Tensor:
@@ -80,10 +100,10 @@ def _largest(cosines: Tensor, k: int) -> Neighbours:
     has_equals = (values[:, 1:] == values[:, :-1]).any(dim=1)
     is_open = values[:, -1] == values[:, -2] if num_columns > k else torch.zeros_like(has_equals)
     values, positions = values[:, :k], positions[:, :k]
-    if bool(is_open.any()):
-        rows = cosines[is_open]
-        positions[is_open] = _first_of_equals(rows, values[is_open, -1:], k)
-        values[is_open] = rows.gather(1, positions[is_open])
+    for rows in torch.split(is_open.nonzero().flatten(), max(1, len(cosines) // _OPEN_SHARE)):
+        copied = cosines[rows]
+        positions[rows] = _first_of_equals(copied, values[rows, -1:], k)
+        values[rows] = copied.gather(1, positions[rows])
     if bool(has_equals.any()):
         ascending, order = positions[has_equals].sort(dim=1)
         ordered, order = values[has_equals].gather(1, order).sort(dim=1, descending=True, stable=True)

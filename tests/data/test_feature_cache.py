@@ -120,3 +120,15 @@ def test_the_folder_is_where_caches_are_looked_for(monkeypatch: pytest.MonkeyPat
     assert default_folder() == Path("/xdg/smn/features")
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert default_folder() == Path.home() / ".cache" / "smn" / "features"
+
+
+def test_a_user_without_a_home_has_a_cache_that_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_path: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("SMN_CACHE_HOME")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "expanduser", refuse)
+    cache = FeatureCache()
+    cache.save(KEY, features())
+    assert cache.load(KEY, 6) is None
