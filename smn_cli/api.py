@@ -17,13 +17,12 @@ from smn_cli.atomic import write_atomically
 from smn_cli.backbones.loading import Backbone, check_sizes, load_backbone, load_with_timm, wrap_backbone
 from smn_cli.backbones.weight_files import read_weight_file
 from smn_cli.config import AdaptOptions
+from smn_cli.data.embedding import Embedding, labeled_features
 from smn_cli.data.finding import find_images
 from smn_cli.data.labeled import LabeledSplit
-from smn_cli.data.loading import image_batches
 from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.errors import AdapterFileError, BackboneError, CheckpointError, MismatchError, UsageError
-from smn_cli.evaluation.compare import Comparison, LabeledFeatures, Protocol, compare, score
-from smn_cli.evaluation.features import extract_features, on_device
+from smn_cli.evaluation.compare import Comparison, Protocol, Scores, compare, score
 from smn_cli.training.preparing import check_for_run
 from smn_cli.training.record import check_run_base, plan_of, read_learned
 from smn_cli.training.run_folder import RunFolder
@@ -230,48 +229,14 @@ def check_checkpoint(adapter: Adapter, path: Path) -> None:
         )
 
 
-def labeled_features(
-    model: nn.Module,
-    split: LabeledSplit,
-    preprocessing: Preprocessing,
-    *,
-    num_workers: int = 0,
-    progress: Callable[[int], None] | None = None,
-) -> LabeledFeatures:
-    """Features of a labeled split under one network.
-
-    Args:
-        model: a backbone without classifier, on its device.
-        split: bank and queries.
-        preprocessing: of the images.
-        num_workers: image loading processes.
-        progress: called with the number of images done.
-
-    Raises:
-        DataError: an image cannot be read.
-    """
-    paths = [*split.bank_paths, *split.query_paths]
-    network = on_device(model.eval(), next(model.parameters()).device)
-    batches = image_batches(paths, preprocessing, num_workers=num_workers)
-    features = extract_features(network, batches, progress=progress)
-    num_bank = len(split.bank_paths)
-    return LabeledFeatures(
-        bank=features[:num_bank],
-        bank_labels=torch.tensor(split.bank_labels),
-        queries=features[num_bank:],
-        query_labels=torch.tensor(split.query_labels),
-    )
-
-
 def evaluate_networks(
     backbone: Backbone,
     change: Change | None,
     split: LabeledSplit,
-    preprocessing: Preprocessing,
+    embedding: Embedding,
     protocol: Protocol,
     *,
     device: str = "cpu",
-    num_workers: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> Comparison:
     """Score a base and, if there is an adapter, the adapted network on the same split.
@@ -279,25 +244,36 @@ def evaluate_networks(
     Args:
         backbone: the base; moved to the device and left as the base.
         change: an adapter, or another way to change the base; None scores the base alone.
-        split, preprocessing, protocol: images, how they are prepared, which scores.
-        device, num_workers: where and how to embed.
+        split, embedding, protocol: images, how they become features, which scores.
+        device: where to embed, and, on CUDA, to look for neighbours.
         progress: called with the number of images embedded so far, over both networks.
 
     Raises:
         MismatchError, AdapterFileError: the adapter does not fit the base.
         DataError: an image cannot be read.
     """
-    check_sizes(backbone, [preprocessing.size])
-    model = backbone.model.to(torch.device(device)).to(memory_format=torch.channels_last)
-    base = score(labeled_features(model, split, preprocessing, num_workers=num_workers, progress=progress), protocol)
+    where = torch.device(device)
+    check_sizes(backbone, [embedding.preprocessing.size])
+    model = backbone.model.to(where).to(memory_format=torch.channels_last)
+
+    def scores(tick: Callable[[int], None] | None) -> Scores:
+        features = labeled_features(model, split, embedding, identity=lambda: _identity(backbone), progress=tick)
+        return score(features, protocol, device=where if where.type == "cuda" else None)
+
+    base = scores(progress)
     if change is None:
         return compare(base, None)
     num_done = len(split.bank_paths) + len(split.query_paths)
-    shifted = None if progress is None else lambda done: progress(num_done + done)
     change.apply(model)
-    features = labeled_features(model, split, preprocessing, num_workers=num_workers, progress=shifted)
+    adapted = scores(None if progress is None else lambda done: progress(num_done + done))
     change.remove(model)
-    return compare(base, score(features, protocol))
+    return compare(base, adapted)
+
+
+def _identity(backbone: Backbone) -> dict[str, str]:
+    """What tells a network from every other one, with what is on it now."""
+    state = backbone.model.state_dict()
+    return {"arch": backbone.arch, "layers": str(backbone.model), "state": fingerprint(state).digest}
 
 
 def preprocessing_for(adapter: Adapter) -> Preprocessing:

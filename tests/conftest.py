@@ -4,6 +4,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,21 @@ from PIL import Image
 from safetensors.torch import save_file
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["SMN_CACHE_HOME"] = os.devnull  # what no test's own folder replaces keeps nothing
 
+_numbers = count()
 CONVNET, VIT, RESNET = "test_efficientnet", "test_vit", "test_resnet"
 
 
 @pytest.fixture(autouse=True)
-def _deterministic(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two threads, a seed, and no way out to the network."""
+def _deterministic(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Two threads, a seed, a cache of features of its own, and no way out to the network."""
     torch.set_num_threads(2)
     torch.manual_seed(0)
 
+    monkeypatch.setenv(
+        "SMN_CACHE_HOME", str(tmp_path_factory.getbasetemp() / f"cache{next(_numbers)}")
+    )  # never the user's own
     connect = socket.socket.connect
 
     def refuse(self: socket.socket, address: Any) -> None:

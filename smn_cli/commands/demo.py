@@ -148,6 +148,7 @@ def _apply_and_prove(output: "Output", adapter_path: Path, weights: Path, checkp
 
 def _score(output: "Output", backbone: Any, adapter: "Adapter", images: Path) -> Any:
     from smn_cli.api import evaluate_networks, preprocessing_for
+    from smn_cli.data.embedding import Embedding
     from smn_cli.data.labeled import load_labeled_split
     from smn_cli.evaluation.compare import Protocol
 
@@ -155,7 +156,7 @@ def _score(output: "Output", backbone: Any, adapter: "Adapter", images: Path) ->
     num_images = 2 * (len(split.bank_paths) + len(split.query_paths))
     with output.progress("embedding", num_images) as tick:
         comparison = evaluate_networks(
-            backbone, adapter, split, preprocessing_for(adapter), Protocol(linear=True), progress=tick
+            backbone, adapter, split, Embedding(preprocessing_for(adapter)), Protocol(linear=True), progress=tick
         )
     report_scores(output, comparison, [])
     return comparison

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from smn_cli.errors import GateError, UsageError
-from smn_cli.terminal.options import DeviceOption, JsonOption, WeightsOption, WorkersOption
+from smn_cli.terminal.options import DeviceOption, JsonOption, PrecisionOption, WeightsOption, WorkersOption
 from smn_cli.terminal.tables import report_scores
 
 if TYPE_CHECKING:
@@ -39,7 +39,11 @@ def evaluate(
         list[str] | None, typer.Option("--min-gain", metavar="METRIC=X", help="The same, of the gain over the base.")
     ] = None,
     device: DeviceOption = "auto",
+    precision: PrecisionOption = "fp32",
     workers: WorkersOption = None,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Embed every image, though features may be in the cache.")
+    ] = False,
     json: JsonOption = None,
 ) -> None:
     """Score base and adapted features on labeled folders, and say better, same or worse."""
@@ -53,25 +57,31 @@ def evaluate(
         raise UsageError("smn eval needs --adapter FILE, --run RUN or, for a base alone, --arch NAME")
     from smn_cli.api import evaluate_networks
     from smn_cli.console import Output
+    from smn_cli.data.embedding import Embedding
+    from smn_cli.data.feature_cache import FeatureCache
     from smn_cli.data.labeled import load_labeled_split
     from smn_cli.evaluation.compare import Protocol
-    from smn_cli.terminal.options import resolve_device, resolve_workers
+    from smn_cli.terminal.options import resolve_device, resolve_precision, resolve_workers
 
     output = Output(json)
     chosen_device = resolve_device(device)
+    number_format = resolve_precision(precision, chosen_device)
     split = load_labeled_split(data, seed=seed, max_bank=max_train, max_query=max_test)
     change, backbone, preprocessing = _networks(adapter, run, arch, weights, size)
     output.talk(
         f"{len(split.bank_paths)} training and {len(split.query_paths)} test images, {len(split.classes)} classes "
         f"({split.origin}), {preprocessing.size} px"
     )
+    cache = None if no_cache else FeatureCache()
+    embedding = Embedding(preprocessing, number_format, resolve_workers(workers), cache)
     protocol = Protocol(knn=knn or not linear, linear=linear, ks=tuple(k or Protocol.ks))
     num_images = (len(split.bank_paths) + len(split.query_paths)) * (1 if change is None else 2)
     with output.progress("embedding", num_images) as tick:
         comparison = evaluate_networks(
-            backbone, change, split, preprocessing, protocol,
-            device=chosen_device, num_workers=resolve_workers(workers), progress=tick,
-        )  # fmt: skip
+            backbone, change, split, embedding, protocol, device=chosen_device, progress=tick
+        )
+    if cache is not None and cache.num_found:
+        output.talk(f"features of {cache.num_found} images were in the cache; --no-cache embeds them again")
     judged = comparison.adapted or comparison.base
     results = check_gates(gates, judged.metrics, {name: gain.value for name, gain in comparison.gains.items()})
     report_scores(output, comparison, results)
@@ -81,6 +91,7 @@ def evaluate(
             "data": _describe(data, split),
             "arch": backbone.arch,
             "preprocessing": preprocessing.to_json(),
+            "precision": number_format,
             **comparison.to_json(),
             "gates": [result.to_json() for result in results],
             "passed": all(result.passed for result in results),

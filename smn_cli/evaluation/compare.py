@@ -83,12 +83,18 @@ class Comparison:
         return content
 
 
-def score(features: LabeledFeatures, protocol: Protocol) -> Scores:
-    """Scores of one network's features under a protocol."""
+def score(features: LabeledFeatures, protocol: Protocol, *, device: torch.device | None = None) -> Scores:
+    """Scores of one network's features under a protocol.
+
+    Args:
+        features: of bank and queries.
+        protocol: which scores.
+        device: where neighbours are looked for; by default where the features are.
+    """
     groups: dict[str, dict[str, float]] = {}
     correct: dict[str, Tensor] = {}
     if protocol.knn:
-        _score_knn(features, protocol, groups, correct)
+        _score_knn(features, protocol, device, groups, correct)
     if protocol.linear:
         predicted = linear_probe_predict(features.bank, features.bank_labels, features.queries, c=protocol.c)
         correct["linear.top1"] = predicted == features.query_labels
@@ -105,7 +111,11 @@ def compare(base: Scores, adapted: Scores | None) -> Comparison:
 
 
 def _score_knn(
-    features: LabeledFeatures, protocol: Protocol, groups: dict[str, dict[str, float]], correct: dict[str, Tensor]
+    features: LabeledFeatures,
+    protocol: Protocol,
+    device: torch.device | None,
+    groups: dict[str, dict[str, float]],
+    correct: dict[str, Tensor],
 ) -> None:
     ks = _usable(protocol.ks, len(features.bank))
     num_classes = int(torch.cat([features.bank_labels, features.query_labels]).max()) + 1
@@ -116,6 +126,7 @@ def _score_knn(
         ks=ks,
         num_classes=num_classes,
         temperature=protocol.temperature,
+        device=device,
     )
     groups["knn"] = {"k": ks[0], "temperature": protocol.temperature}
     for position, k in enumerate(ks):

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional
+
+from smn_cli.evaluation.neighbours import Neighbours, nearest
 
 PAPER_K = 200
 PAPER_TEMPERATURE = 0.1
@@ -22,34 +23,45 @@ def knn_predict(
     ks: Sequence[int],
     num_classes: int,
     temperature: float = PAPER_TEMPERATURE,
-    chunk_bytes: int = 1 << 28,
+    device: torch.device | None = None,
+    chunk_bytes: int = 1 << 29,
 ) -> dict[int, Tensor]:
     """Predicted classes for one or several k.
 
     Args:
-        bank: (N, F) features of the labeled images; need not be normalised.
+        bank: (N, F) features of the labeled images, float32, float16 or bfloat16, on any device; need not be
+            normalised, and never copied as a whole.
         bank_labels: (N,) int64 in [0, num_classes).
-        queries: (Q, F).
+        queries: (Q, F), likewise.
         ks: neighbours that vote, each 1 or more; above N it means all of the bank.
         num_classes: number of classes, also those the bank lacks.
         temperature: above 0; small lets the nearest decide.
-        chunk_bytes: memory for the similarities of one chunk of queries.
+        device: where cosines are computed, in float32; by default where the queries are.
+        chunk_bytes: about the most memory used beyond the arguments and the result.
 
     Returns:
-        Per k a (Q,) int64 tensor; of classes with equal votes the lower number wins.
+        Per k a (Q,) int64 tensor on the CPU; of equally near images the earlier in the bank counts, of classes with
+        equal votes the lower number wins.
     """
-    bank = functional.normalize(bank.float(), dim=1)
-    largest = min(max(ks), len(bank))
-    rows = max(1, chunk_bytes // (4 * len(bank)))
-    predictions: dict[int, list[Tensor]] = {k: [] for k in ks}
-    for chunk in torch.split(queries, rows):
-        similarities = functional.normalize(chunk.float(), dim=1) @ bank.T
-        nearest, indices = similarities.topk(largest, dim=1)
-        labels = bank_labels[indices]
-        # relative to the nearest: the same votes but for a factor, and nothing overflows at a low temperature
-        weights = ((nearest - nearest[:, :1]) / temperature).exp()
-        for k in ks:
-            votes = torch.zeros(len(chunk), num_classes, dtype=weights.dtype, device=weights.device)
-            votes.scatter_add_(1, labels[:, :k], weights[:, :k])
-            predictions[k].append(votes.argmax(dim=1))
-    return {k: torch.cat(parts) for k, parts in predictions.items()}
+    labels = bank_labels.cpu()
+    predictions = {k: torch.empty(len(queries), dtype=torch.int64) for k in ks}
+    where = queries.device if device is None else device
+    for rows, found in nearest(bank, queries, k=min(max(ks), len(bank)), device=where, chunk_bytes=chunk_bytes):
+        for k, voted in _vote(found, labels, ks, num_classes, temperature).items():
+            predictions[k][rows] = voted
+    return predictions
+
+
+def _vote(
+    found: Neighbours, labels: Tensor, ks: Sequence[int], num_classes: int, temperature: float
+) -> dict[int, Tensor]:
+    """Per k the class with most votes; counted on the CPU, where sums have one order."""
+    cosines = found.cosines.cpu()
+    voters = labels[found.positions.cpu()]
+    # relative to the nearest: the same votes but for a factor, and nothing overflows at a low temperature
+    weights = ((cosines - cosines[:, :1]) / temperature).exp()
+    winners = {}
+    for k in ks:
+        votes = torch.zeros(len(cosines), num_classes)
+        winners[k] = votes.scatter_add_(1, voters[:, :k], weights[:, :k]).argmax(dim=1)
+    return winners

@@ -1,0 +1,234 @@
+"""What an evaluation costs: features a second, neighbours of queries a second, memory of a large bank, bf16, the cache.
+
+    python benchmarks/evaluation.py --data FOLDER > benchmarks/results/evaluation.md        # about ten minutes
+
+FOLDER holds cifar10/, neu-steel/ and clothing/, each with train/ and test/ by class. What is compared runs in turns,
+round by round; medians, and the median of the rounds' ratios to the first line.
+"""
+
+import argparse
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from math import exp
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import sklearn
+import timm
+import torch
+from sklearn.neighbors import KNeighborsClassifier
+from torch import Tensor, nn
+
+from smn_cli.adapters.fingerprint import fingerprint
+from smn_cli.backbones.loading import load_backbone
+from smn_cli.backbones.packaged import LITE0_ARCH, lite0_weights
+from smn_cli.data.embedding import BATCH_SIZES, Embedding, labeled_features
+from smn_cli.data.feature_cache import FeatureCache
+from smn_cli.data.labeled import load_labeled_split
+from smn_cli.data.loading import image_batches
+from smn_cli.data.preprocessing import Preprocessing
+from smn_cli.evaluation.compare import LabeledFeatures, Protocol, score
+from smn_cli.evaluation.features import extract_features, on_device
+from smn_cli.evaluation.knn import PAPER_TEMPERATURE, knn_predict
+
+CPU = torch.device("cpu")
+ROUNDS = 5
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--memory", nargs=4, metavar=("ROWS", "WIDTH", "TYPE", "QUERIES"), help="one bank, in here")
+    options = parser.parse_args()
+    torch.set_num_threads(os.cpu_count() or 1)
+    if options.memory:
+        rows, width, dtype, num_queries = options.memory
+        large_bank(int(rows), int(width), getattr(torch, dtype), int(num_queries))
+        return
+    print("# Evaluation: features, neighbours, memory\n")
+    print(
+        f"`python benchmarks/evaluation.py --data FOLDER`, {ROUNDS} rounds in turns, {os.cpu_count()} shared CPU "
+        f"cores, seed 0. Python {platform.python_version()}, torch {torch.__version__}, timm {timm.__version__}, "
+        f"scikit-learn {sklearn.__version__}. EfficientNet-Lite0, ImageNet weights."
+    )
+    for size, folder, num_images in ((64, "cifar10", 1024), (224, "clothing", 128)):
+        feature_speed(options.data / folder, size, num_images)
+    bf16_and_cache(options.data)
+    neighbour_speed(options.data / "cifar10")
+    memory_of_large_banks()
+
+
+def lite0() -> nn.Module:
+    return load_backbone(LITE0_ARCH, lite0_weights()).model
+
+
+def preprocessing(size: int) -> Preprocessing:
+    backbone = load_backbone(LITE0_ARCH, lite0_weights())
+    return Preprocessing(size, backbone.mean, backbone.std, backbone.interpolation)
+
+
+def in_turns(title: str, unit: str, count: dict[str, int], work: dict[str, Callable[[], object]]) -> dict[str, object]:
+    """Time each piece of work in every round, print a table of units a second, and return the last results."""
+    seconds: dict[str, list[float]] = {name: [] for name in work}
+    results: dict[str, object] = {}
+    for name in work:  # once to warm up
+        results[name] = work[name]()
+    for _ in range(ROUNDS):
+        for name in work:
+            started = time.perf_counter()
+            results[name] = work[name]()
+            seconds[name].append((time.perf_counter() - started) / count[name])
+    first = next(iter(work))
+    print(f"\n## {title}\n\n| | {unit} a second | times the first |\n|---|---:|---:|", flush=True)
+    for name, per_one in seconds.items():
+        ratio = statistics.median(a / b for a, b in zip(seconds[first], per_one, strict=True))
+        print(f"| {name} | {1 / statistics.median(per_one):,.1f} | {ratio:.2f} |", flush=True)
+    return results
+
+
+def feature_speed(folder: Path, size: int, num_images: int) -> None:
+    paths = load_labeled_split(folder, max_bank=num_images, max_query=1).bank_paths[:num_images]
+    images = torch.cat(list(image_batches(paths, preprocessing(size))))
+    plain, ours = lite0().requires_grad_(True), lite0().to(memory_format=torch.channels_last)
+
+    def plain_loop() -> Tensor:
+        return torch.cat([plain(batch).detach() for batch in images.split(128)])
+
+    def extract(precision: str, batch_size: int) -> Tensor:
+        batches = images.split(batch_size)
+        return extract_features(on_device(ours, CPU, precision), batches, num_images=len(images))
+
+    small = BATCH_SIZES["cpu"]
+    work: dict[str, Callable[[], object]] = {
+        "plain loop: autograd on, contiguous, 128 a batch": plain_loop,
+        "smn, fp32, 128 a batch": lambda: extract("fp32", 128),
+        f"smn, fp32, {small} a batch (default)": lambda: extract("fp32", small),
+        f"smn, bf16, {small} a batch": lambda: extract("bf16", small),
+    }
+    title = f"Features of {len(images):,} decoded images of {folder.name}, {size} px"
+    results = in_turns(title, "images", dict.fromkeys(work, len(images)), work)
+    _, large, default, _ = results.values()
+    print(f"\nThe two batch sizes give equal bits: {torch.equal(large, default)}.")
+
+
+def embed(folder: Path, precision: str = "fp32", cache: FeatureCache | None = None, **limits: int) -> LabeledFeatures:
+    model = lite0().to(memory_format=torch.channels_last)
+    return labeled_features(
+        model,
+        load_labeled_split(folder, **limits),
+        Embedding(preprocessing(64), precision, cache=cache),
+        identity=lambda: {"state": fingerprint(model.state_dict()).digest},
+    )
+
+
+def bf16_and_cache(data: Path) -> None:
+    print("\n## bf16 beside fp32, and the cache, 64 px\n")
+    print("| images | precision | k-NN 200 | k-NN 20 | linear | least cosine to fp32 | s | s from the cache |")
+    print("|---|---|---:|---:|---:|---:|---:|---:|")
+    for name in ("neu-steel", "clothing"):
+        exact = embed(data / name)
+        for precision in ("fp32", "bf16"):
+            with TemporaryDirectory() as folder:
+                cache = FeatureCache(Path(folder))
+                started = time.perf_counter()
+                found = embed(data / name, precision, cache)
+                fresh_s = time.perf_counter() - started
+                started = time.perf_counter()
+                again = embed(data / name, precision, cache)
+                cached_s = time.perf_counter() - started
+            assert cache.num_found == len(found.bank) + len(found.queries)
+            assert torch.equal(again.bank, found.bank)
+            least = float(nn.functional.cosine_similarity(exact.bank, found.bank).min())
+            metrics = score(found, Protocol(knn=True, linear=True)).metrics
+            shown = " | ".join(f"{metrics[key]:.4f}" for key in ("knn.top1", "knn.top1@20", "linear.top1"))
+            print(f"| {name} | {precision} | {shown} | {least:.5f} | {fresh_s:.1f} | {cached_s:.2f} |", flush=True)
+
+
+def neighbour_speed(folder: Path) -> None:
+    found = embed(folder, max_bank=50_000, max_query=2_000)
+    bank, queries, labels, k = found.bank, found.queries, found.bank_labels, 200
+    few = queries[:100]
+
+    def weights(distances: np.ndarray) -> np.ndarray:
+        return np.exp((1 - distances) / PAPER_TEMPERATURE)
+
+    classifier = KNeighborsClassifier(k, algorithm="brute", metric="cosine", weights=weights)
+    classifier.fit(bank.numpy(), labels.numpy())
+    half = bank.half()
+    work: dict[str, Callable[[], object]] = {
+        f"plain loop, a query at a time ({len(few)} queries)": lambda: one_by_one(bank, labels, few, k),
+        "scikit-learn KNeighborsClassifier, brute, cosine": lambda: classifier.predict(queries.numpy()),
+        "smn": lambda: knn_predict(bank, labels, queries, ks=[k], num_classes=10)[k],
+        "smn, bank in float16": lambda: knn_predict(half, labels, queries, ks=[k], num_classes=10)[k],
+    }
+    count = dict.fromkeys(work, len(queries)) | {next(iter(work)): len(few)}
+    title = f"Neighbours: bank {len(bank):,} x {bank.shape[1]:,} (CIFAR-10, 64 px), {len(queries):,} queries, k = {k}"
+    slow, theirs, ours, halves = (
+        torch.as_tensor(result) for result in in_turns(title, "queries", count, work).values()
+    )
+    print(
+        f"\nPredictions equal to smn's: plain loop {int((slow == ours[: len(few)]).sum())} of {len(few)}, scikit-learn "
+        f"{int((theirs == ours).sum()):,} of {len(ours):,}, float16 bank {int((halves == ours).sum()):,}."
+    )
+
+
+def one_by_one(bank: Tensor, labels: Tensor, queries: Tensor, k: int) -> list[int]:
+    """The rule as one would write it at first."""
+    predictions = []
+    for query in queries:
+        cosines = nn.functional.cosine_similarity(query[None], bank)
+        nearest = cosines.argsort(descending=True, stable=True)[:k]
+        votes: dict[int, float] = defaultdict(float)
+        for cosine, label in zip(cosines[nearest].tolist(), labels[nearest].tolist(), strict=True):
+            votes[label] += exp(cosine / PAPER_TEMPERATURE)
+        predictions.append(max(votes, key=lambda label: votes[label]))
+    return predictions
+
+
+def memory_of_large_banks() -> None:
+    print("\n## A bank of 1,000,000 x 2,048 made features, k = 200 and 20, 1,000 classes\n")
+    print("| bank | bank GB | peak above the bank, GB | queries a second |\n|---|---:|---:|---:|", flush=True)
+    for dtype, num_bytes in (("float16", 2), ("float32", 4)):
+        needed, available = 1_000_000 * 2048 * num_bytes + 3 * 10**9, available_bytes()
+        if available < needed:
+            print(f"| {dtype} | not run: {available / 1e9:.1f} of {needed / 1e9:.1f} GB free | | |")
+            continue
+        here = [sys.executable, __file__, "--memory", "1000000", "2048", dtype, "512"]
+        subprocess.run(here, check=True)
+
+
+def available_bytes() -> int:
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+
+
+def large_bank(num_rows: int, width: int, dtype: torch.dtype, num_queries: int) -> None:
+    """Make a bank, predict, and print a line of the table; in a process of its own, whose peak is the kernel's word."""
+    generator = torch.Generator().manual_seed(0)
+    bank = torch.empty(num_rows, width, dtype=dtype)
+    for rows in bank.split(4096):
+        rows.normal_(generator=generator)
+    labels = torch.randint(1000, (num_rows,), generator=generator)
+    queries = torch.randn(num_queries, width, generator=generator)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    started = time.perf_counter()
+    knn_predict(bank, labels, queries, ks=[200, 20], num_classes=1000)
+    elapsed_s = time.perf_counter() - started
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    name = str(dtype).removeprefix("torch.")
+    print(
+        f"| {name} | {bank.nbytes / 1e9:.2f} | {(peak - before) * 1024 / 1e9:.2f} | {num_queries / elapsed_s:.1f} |",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""Features on disk, so that a base is embedded once for many adapters.
+
+An entry is a safetensors file named by its key (`feature_keys`), with a checksum. Whatever is odd about an entry makes
+it one that is not there: it is computed again and written anew.
+"""
+
+import hashlib
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from smn_cli.atomic import atomic_path
+
+MAX_BYTES = 2_000_000_000
+_ABANDONED_AFTER_S = 24 * 3600
+_SUFFIX = ".safetensors"
+
+
+def default_folder() -> Path:
+    """`$SMN_CACHE_HOME/features`, else `$XDG_CACHE_HOME/smn/features`, else `~/.cache/smn/features`."""
+    own, users = os.environ.get("SMN_CACHE_HOME"), os.environ.get("XDG_CACHE_HOME")
+    if own:
+        return Path(own, "features")
+    try:
+        return Path(users or "~/.cache").expanduser() / "smn" / "features"
+    except RuntimeError:  # a user without a home
+        return Path(os.devnull, "features")
+
+
+class FeatureCache:
+    """Float32 features (N, F) by key; the least recently used go when the folder grows too large.
+
+    Args:
+        folder: made when something is kept, readable by its owner alone.
+        max_bytes: most that all entries take together; what is larger alone is not kept.
+
+    Attributes:
+        num_found: images whose features were found so far.
+    """
+
+    def __init__(self, folder: Path | None = None, *, max_bytes: int = MAX_BYTES) -> None:
+        self.folder = default_folder() if folder is None else folder
+        self.max_bytes = max_bytes
+        self.num_found = 0
+
+    def load(self, key: str, num_images: int) -> Tensor | None:
+        """The features kept under a key, if they are there, whole, and of as many images."""
+        path = self._path(key)
+        try:
+            with safe_open(path, framework="pt") as file:
+                recorded = file.metadata() or {}
+                names = list(file.keys())
+                # a copy: what was read may be the mapped file itself
+                features = file.get_tensor("features").clone() if names == ["features"] else torch.empty(0)
+        except FileNotFoundError:
+            return None
+        except (OSError, SafetensorError, ValueError, RuntimeError):
+            _forget(path)
+            return None
+        if (
+            recorded.get("key") != key
+            or features.dtype != torch.float32
+            or features.ndim != 2
+            or len(features) != num_images
+            or recorded.get("sha256") != _checksum(features)
+        ):
+            _forget(path)
+            return None
+        with suppress(OSError):
+            os.utime(path)  # now the most recently used
+        self.num_found += num_images
+        return features
+
+    def save(self, key: str, features: Tensor) -> None:
+        """Keep features (N, F) under a key; where the disk does not let us, nothing happens."""
+        if features.nbytes > self.max_bytes:
+            return
+        metadata = {"key": key, "sha256": _checksum(features)}
+        with suppress(OSError, SafetensorError):
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with atomic_path(self._path(key)) as temporary:
+                save_file({"features": features.contiguous()}, temporary, metadata=metadata)
+            self._make_room()
+
+    def _path(self, key: str) -> Path:
+        return self.folder / f"{key}{_SUFFIX}"
+
+    def _make_room(self) -> None:
+        """Remove the least recently used entries above the limit, and what a killed process left half written."""
+        entries = []
+        for path in self.folder.iterdir():
+            with suppress(OSError):  # another process may be here too
+                found = path.stat()
+                if path.name.startswith(".") and time.time() - found.st_mtime > _ABANDONED_AFTER_S:
+                    path.unlink()
+                elif path.name.endswith(_SUFFIX):
+                    entries.append((found.st_mtime_ns, found.st_size, path))
+        total = sum(size for _, size, _ in entries)
+        for _, size, path in sorted(entries):
+            if total <= self.max_bytes:
+                return
+            _forget(path)
+            total -= size
+
+
+def _forget(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink()
+
+
+def _checksum(features: Tensor) -> str:
+    return hashlib.sha256(features.contiguous().numpy().data).hexdigest()
