@@ -21,15 +21,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import timm
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from smn_cli.config import AdaptOptions, make_plan
+from smn_cli.data.augmenting import augment, draw_changes
 from smn_cli.data.loading import ViewBatch
 from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.masking.maskable import maskable_names
+from smn_cli.recipes import ViewPlan
 from smn_cli.training.record import versions
 from smn_cli.training.swapped import SwappedObjective
 from smn_cli.training.trainer import Trainer, make_source
@@ -97,9 +100,10 @@ class WrapperStep:
     def __call__(self, batch: ViewBatch) -> None:
         self.objective.before_step(0.1)
         features: list[Tensor] = []
-        for group in (batch.views[:2], batch.views[2:]):
-            images = self.normalize(torch.cat(group)).contiguous(memory_format=torch.channels_last)
-            features.extend(self.wrapper(images).chunk(len(group)))
+        for first, last in ((0, 2), (2, 6)):
+            pixels = augment(torch.cat(batch.views[first:last]), batch.changes.views(first, last), make_views())
+            images = self.normalize(pixels).contiguous(memory_format=torch.channels_last)
+            features.extend(self.wrapper(images).chunk(last - first))
         self.objective.loss(0, batch.positions, features).backward()
         self.objective.after_backward(0)
         self.optimizer.step()
@@ -126,12 +130,18 @@ def make_step(method: str, arch: str, batch_size: int, extra: dict[str, Any]) ->
     return lambda batch: trainer.take_step(batch) and None
 
 
+def make_views() -> ViewPlan:
+    """Two large and four small views."""
+    return make_plan(AdaptOptions(recipe="swav", size=64, local_views=4), 10_000).views
+
+
 def make_batch(batch_size: int) -> ViewBatch:
     """Views of noise: their content changes no time."""
     generator = torch.Generator().manual_seed(0)
     sizes = [64] * 2 + [32] * 4
     views = [torch.randint(256, (batch_size, 3, size, size), generator=generator, dtype=torch.uint8) for size in sizes]
-    return ViewBatch(torch.arange(batch_size), views)
+    changes = draw_changes(make_views(), (len(sizes), batch_size), np.random.default_rng(0))
+    return ViewBatch(torch.arange(batch_size), views, changes)
 
 
 def seconds_of(arch: str, rounds: int, extra: dict[str, Any]) -> dict[str, float]:

@@ -166,14 +166,7 @@ def make_plan(
     steps_per_epoch = num_training // options.batch_size
     num_steps = _num_steps(options, steps_per_epoch, reasons)
     num_seen = min(num_training, num_steps * options.batch_size)
-    head_steps = 0
-    if recipe.scores_wait_for_head:
-        head_steps = min(max(2 * steps_per_epoch, 60), 200, num_steps // 2)
-        reasons["head_steps"] = "two epochs, at least 60, at most 200 steps: an untrained head teaches the mask noise"
     views = _views(options, recipe, _working_size(options, native_size, on_cpu, reasons))
-    norm_stats: NormStats = "adapt" if options.train == "norm" else options.norm_stats or recipe.norm_stats
-    if options.grad_checkpoint and norm_stats == "adapt":
-        raise UsageError("--grad-checkpoint computes features twice, so statistics would adapt twice: leave it out")
     default_lr = recipe.lr_tuned if options.train == "full" else recipe.lr_scores
     return AdaptPlan(
         recipe=options.recipe,
@@ -186,7 +179,7 @@ def make_plan(
         steps_per_epoch=steps_per_epoch,
         num_holdout=num_holdout,
         eval_every=max(1, -(-num_steps // NUM_EVALUATIONS)),
-        head_steps=head_steps,
+        head_steps=_head_steps(recipe, num_steps, steps_per_epoch, reasons),
         num_prototypes=_num_prototypes(options, recipe, num_seen, reasons),
         prototype_freeze_steps=5005 if options.recipe == "paper" else 0,
         queue_length=_queue(options, recipe, num_training, reasons),
@@ -196,7 +189,7 @@ def make_plan(
         score_optimizer="adam" if options.train == "full" else recipe.score_optimizer,
         lr_scores=_first(options.lr_scores, default_lr),
         lr_head=_first(options.lr_head, recipe.lr_head),
-        norm_stats=norm_stats,
+        norm_stats=_norm_stats(options, recipe),
         seed=options.seed,
         precision=options.precision or precision,
         compile=options.compile,
@@ -241,6 +234,20 @@ def _num_steps(options: AdaptOptions, steps_per_epoch: int, reasons: dict[str, s
         return 150 * steps_per_epoch
     reasons["num_steps"] = "five epochs, at least 200 and at most 1,500 steps"
     return min(max(5 * steps_per_epoch, 200), 1500)
+
+
+def _head_steps(recipe: Recipe, num_steps: int, steps_per_epoch: int, reasons: dict[str, str]) -> int:
+    if not recipe.scores_wait_for_head:
+        return 0
+    reasons["head_steps"] = "two epochs, at least 60, at most 200 steps: an untrained head teaches the mask noise"
+    return min(max(2 * steps_per_epoch, 60), 200, num_steps // 2)
+
+
+def _norm_stats(options: AdaptOptions, recipe: Recipe) -> NormStats:
+    norm_stats: NormStats = "adapt" if options.train == "norm" else options.norm_stats or recipe.norm_stats
+    if options.grad_checkpoint and norm_stats == "adapt":
+        raise UsageError("--grad-checkpoint computes features twice, so statistics would adapt twice: leave it out")
+    return norm_stats
 
 
 def _num_prototypes(options: AdaptOptions, recipe: Recipe, num_images: int, reasons: dict[str, str]) -> int:

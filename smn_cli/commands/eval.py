@@ -12,8 +12,11 @@ from smn_cli.terminal.tables import report_scores
 if TYPE_CHECKING:
     from smn_cli.adapters.swap import Change
     from smn_cli.backbones.loading import Backbone
+    from smn_cli.console import Output
+    from smn_cli.data.embedding import Embedding
     from smn_cli.data.labeled import LabeledSplit
     from smn_cli.data.preprocessing import Preprocessing
+    from smn_cli.evaluation.compare import Comparison, Protocol
     from smn_cli.evaluation.gates import GateResult
 
 
@@ -55,7 +58,6 @@ def evaluate(
         raise UsageError("--adapter and --run both name the masks: give one of them")
     if adapter is None and run is None and arch is None:
         raise UsageError("smn eval needs --adapter FILE, --run RUN or, for a base alone, --arch NAME")
-    from smn_cli.api import evaluate_networks
     from smn_cli.console import Output
     from smn_cli.data.embedding import Embedding
     from smn_cli.data.feature_cache import FeatureCache
@@ -72,16 +74,9 @@ def evaluate(
         f"{len(split.bank_paths)} training and {len(split.query_paths)} test images, {len(split.classes)} classes "
         f"({split.origin}), {preprocessing.size} px"
     )
-    cache = None if no_cache else FeatureCache()
-    embedding = Embedding(preprocessing, number_format, resolve_workers(workers), cache)
+    embedding = Embedding(preprocessing, number_format, resolve_workers(workers), None if no_cache else FeatureCache())
     protocol = Protocol(knn=knn or not linear, linear=linear, ks=tuple(k or Protocol.ks))
-    num_images = (len(split.bank_paths) + len(split.query_paths)) * (1 if change is None else 2)
-    with output.progress("embedding", num_images) as tick:
-        comparison = evaluate_networks(
-            backbone, change, split, embedding, protocol, device=chosen_device, progress=tick
-        )
-    if cache is not None and cache.num_found:
-        output.talk(f"features of {cache.num_found} images were in the cache; --no-cache embeds them again")
+    comparison = _score(output, backbone, change, split, embedding, protocol, chosen_device)
     judged = comparison.adapted or comparison.base
     results = check_gates(gates, judged.metrics, {name: gain.value for name, gain in comparison.gains.items()})
     report_scores(output, comparison, results)
@@ -98,6 +93,26 @@ def evaluate(
         }
     )
     _raise_if_failed(results)
+
+
+def _score(
+    output: "Output",
+    backbone: "Backbone",
+    change: "Change | None",
+    split: "LabeledSplit",
+    embedding: "Embedding",
+    protocol: "Protocol",
+    device: str,
+) -> "Comparison":
+    from smn_cli.api import evaluate_networks
+
+    num_images = (len(split.bank_paths) + len(split.query_paths)) * (1 if change is None else 2)
+    with output.progress("embedding", num_images) as tick:
+        comparison = evaluate_networks(backbone, change, split, embedding, protocol, device=device, progress=tick)
+    cache = embedding.cache
+    if cache is not None and cache.num_found:
+        output.talk(f"features of {cache.num_found} images were in the cache; --no-cache embeds them again")
+    return comparison
 
 
 def _raise_if_failed(results: "list[GateResult]") -> None:

@@ -60,7 +60,7 @@ def resolve_precision(name: str, device: str) -> "Precision":
     if name == "auto":
         return fast_precision(torch.device(device))
     if name not in ("fp32", "bf16"):
-        raise UsageError(f"--precision {name}: expected auto, fp32 or bf16")
+        raise UsageError(f"--precision {name}: expected one of auto, fp32, bf16")
     return name  # type: ignore[return-value]
 
 
