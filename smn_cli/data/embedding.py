@@ -14,9 +14,9 @@ from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.evaluation.compare import LabeledFeatures
 from smn_cli.evaluation.features import extract_features, on_device
 
-BATCH_SIZES = {"cpu": 32}
-"""Images a batch by type of device: on a CPU what stays in its caches."""
-_BATCH_SIZE = 128
+BATCH_SIZE, BATCH_SIZE_OF_LARGE_IMAGES = 128, 32
+"""Images a batch; the second on a CPU whose caches large images overflow. The bits of features are the same."""
+_LARGE_PX = 128
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,11 @@ def labeled_features(
     )
 
 
+def batch_size_for(device: torch.device, size: int) -> int:
+    """Images a batch that suit a device, for images of `size` pixels a side."""
+    return BATCH_SIZE_OF_LARGE_IMAGES if device.type == "cpu" and size > _LARGE_PX else BATCH_SIZE
+
+
 def _embedded(
     model: nn.Module,
     split: LabeledSplit,
@@ -76,7 +81,7 @@ def _embedded(
 ) -> Tensor:
     paths = [*split.bank_paths, *split.query_paths]
     device = next(model.parameters()).device
-    batch_size = BATCH_SIZES.get(device.type, _BATCH_SIZE)
+    batch_size = batch_size_for(device, embedding.preprocessing.size)
     how = {"preprocessing": embedding.preprocessing.to_json(), "precision": embedding.precision, "batch": batch_size}
 
     def key() -> str | None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from smn_cli.data import embedding as embedding_module
 from smn_cli.data import feature_keys
-from smn_cli.data.embedding import Embedding, labeled_features
+from smn_cli.data.embedding import Embedding, batch_size_for, labeled_features
 from smn_cli.data.feature_cache import FeatureCache
 from smn_cli.data.labeled import LabeledSplit, load_labeled_split
 from smn_cli.data.preprocessing import Preprocessing
@@ -84,3 +84,8 @@ def test_an_image_that_changes_meanwhile_keeps_features_out_of_the_cache(split: 
 def test_without_a_cache_nothing_is_asked_or_written(split: LabeledSplit, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedding_module, "feature_key", None)
     labeled_features(Counting(), split, Embedding(PLAIN), identity=lambda: pytest.fail("asked"))
+
+
+def test_large_images_come_in_small_batches_on_a_cpu_alone() -> None:
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert batch_size_for(cpu, 64) == batch_size_for(cuda, 64) == batch_size_for(cuda, 224) > batch_size_for(cpu, 224)
