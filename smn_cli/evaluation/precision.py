@@ -24,7 +24,7 @@ def autocasting(precision: str, device: torch.device) -> AbstractContextManager[
 def fast_precision(device: torch.device) -> Literal["fp32", "bf16"]:
     """What trains fastest there: bf16 on a CUDA device that has it in hardware, else fp32.
 
-    On a CPU with bf16 instructions, ConvNets still train two to three times slower in it (docs/benchmarks.md).
+    On a CPU, even one with bf16 instructions, ConvNets trained 1.5 to 3 times slower in it (docs/log.md).
     """
     is_fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return "bf16" if is_fast else "fp32"

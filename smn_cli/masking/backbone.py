@@ -114,7 +114,7 @@ class MaskedBackbone:
             weight, kept = self._weights[name], self._num_kept[name]
             if kept:
                 scale = rescale_factor(weight.numel(), kept)
-                # adding to +0.0 makes every cut weight a positive zero, as `effective_weight` does
+                # added to +0.0, every cut weight becomes a positive zero, as in `effective_weight`; so does a kept -0.0
                 torch.addcmul(effective.new_zeros(()), weight, effective, value=scale, out=effective)
         return int(sum(num_flips))
 

@@ -93,23 +93,6 @@ def straight_through(scores: Tensor, weight: Tensor, effective: Tensor, num_kept
     return output
 
 
-def masked_weight(scores: Tensor, weight: Tensor, threshold: float, *, name: str) -> Tensor:
-    """Effective weight of one tensor, differentiable in the scores.
-
-    Args:
-        scores, weight: see `straight_through`.
-        threshold: see `binarize`.
-        name: the parameter's name, for the error.
-
-    Raises:
-        TrainingError: the mask would be empty.
-    """
-    mask = binarize(scores.detach(), threshold)
-    num_kept = int(mask.sum())
-    check_not_empty(num_kept, weight, name)
-    return straight_through(scores, weight, effective_weight(weight, mask), num_kept)
-
-
 def check_not_empty(num_kept: int, weight: Tensor, name: str) -> None:
     """Refuse an empty mask.
 

@@ -44,14 +44,16 @@ class Team:
         """Whether this process writes, judges and talks."""
         return self.rank == 0
 
-    def check_batch(self, batch_size: int) -> None:
-        """Refuse a batch that cannot be shared out evenly.
+    def check_shares(self, batch_size: int, *, num_judging: int) -> None:
+        """Refuse work that cannot be shared out: the batch evenly, and a held-out image or more for every process.
 
         Raises:
-            UsageError: the batch is no multiple of the processes.
+            UsageError: the batch is no multiple of the processes, or they are more than the images that judge.
         """
         if batch_size % self.size:
             raise UsageError(f"--batch-size {batch_size} cannot be shared by {self.size} processes: give a multiple")
+        if num_judging < self.size:
+            raise UsageError(f"{self.size} processes, but {num_judging} held-out images to judge by: start fewer")
 
     def average(self, tensors: Iterable[Tensor]) -> None:
         """Replace each tensor by its mean over the processes, in place."""

@@ -47,7 +47,7 @@ class StopSignal:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a run goes about its work; none of it changes the result on a given machine.
+    """How a run goes about its work; but for the device and rounding between processes, none of it changes the result.
 
     Attributes:
         device, num_workers: where to train, and how many processes load images.
@@ -130,9 +130,9 @@ class Session:
         team = options.team
         place(backbone, options.device)
         plan = plan or plan_that_runs(wishes, images.num_usable, backbone, options.device)
-        team.check_batch(plan.batch_size)
         working = preprocessing_of(backbone, plan.views.global_size)
         split = split_images(images.good, plan)
+        team.check_shares(plan.batch_size, num_judging=len(split.held_out))
         embed = partial(embed_for_teacher, backbone, plan, split, working, num_workers=options.num_workers, team=team)
         with RunFolder.create(folder_path, overwrite=overwrite) if team.is_first else nullcontext() as made:
             if made is not None:

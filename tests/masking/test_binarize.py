@@ -7,10 +7,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from smn_cli.errors import TrainingError
-from smn_cli.masking.binarize import binarize, effective_weight, masked_weight, rescale_factor
+from smn_cli.masking.backbone import MaskedBackbone
+from smn_cli.masking.binarize import binarize, effective_weight, rescale_factor, straight_through
 from tests import oracles
 
 SHAPES = ((40,), (6, 7), (4, 3, 3, 3))
@@ -21,6 +22,18 @@ def tensors(shape: tuple[int, ...], seed: int) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     weight, scores, upstream = (torch.randn(shape, generator=generator) for _ in range(3))
     return weight, scores, upstream
+
+
+def masked_weight(scores: Tensor, weight: Tensor, threshold: float) -> Tensor:
+    """The effective weight by its definition, differentiable in the scores."""
+    mask = binarize(scores.detach(), threshold)
+    return straight_through(scores, weight, effective_weight(weight, mask), int(mask.sum()))
+
+
+def trained_weight(scores: Tensor, weight: Tensor, threshold: float, name: str = "w") -> Tensor:
+    """The effective weight as training forms it."""
+    backbone = nn.ParameterDict({name: nn.Parameter(weight)})
+    return MaskedBackbone(backbone, {name: scores.detach()}, threshold).effective_weights()[name].detach()
 
 
 def test_a_score_at_the_threshold_is_cut() -> None:
@@ -61,15 +74,18 @@ def test_a_count_that_no_mask_can_have_is_refused(num_kept: int) -> None:
 def test_an_all_ones_mask_is_the_weight_bit_for_bit(shape: tuple[int, ...]) -> None:
     weight = tensors(shape, 0)[0]
     weight.view(-1)[:4] = torch.tensor([-0.0, 1e-45, torch.finfo(torch.float32).max, -torch.finfo(torch.float32).tiny])
-    masked = masked_weight(torch.full(shape, 1e-9), weight, 0.0, name="w")
+    masked = effective_weight(weight, torch.ones(shape, dtype=torch.bool))
     assert masked.numpy().tobytes() == weight.numpy().tobytes()
+    # training gives a kept -0.0 as +0.0
+    assert torch.equal(trained_weight(torch.full(shape, 1e-9), weight, 0.0), weight)
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.3, -0.4])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_effective_weight_is_the_oracles(shape: tuple[int, ...], threshold: float) -> None:
     weight, scores, _ = tensors(shape, 1)
-    masked = masked_weight(scores, weight, threshold, name="w").double().numpy()
+    masked = trained_weight(scores, weight, threshold).double().numpy()
+    assert np.array_equal(masked, masked_weight(scores, weight, threshold).double().numpy())
     expected = oracles.effective_weight(weight.double().numpy(), scores.double().numpy(), threshold)
     # one rounding of the scale, one of the product
     np.testing.assert_allclose(masked, expected, rtol=2**-23, atol=0)
@@ -87,7 +103,7 @@ def test_cut_weights_become_positive_zero_whatever_their_sign() -> None:
 def test_the_score_gradient_is_the_oracles(shape: tuple[int, ...], threshold: float) -> None:
     weight, scores, upstream = tensors(shape, 2)
     scores.requires_grad_()
-    masked_weight(scores, weight, threshold, name="w").backward(upstream)  # type: ignore[no-untyped-call]
+    masked_weight(scores, weight, threshold).backward(upstream)  # type: ignore[no-untyped-call]
     assert isinstance(scores.grad, Tensor)
     expected = oracles.score_gradient(
         weight.double().numpy(), scores.detach().double().numpy(), upstream.double().numpy(), threshold
@@ -102,7 +118,7 @@ def test_the_score_gradient_is_that_of_the_explicit_formula_under_autograd(thres
     direct, explicit = scores.clone().requires_grad_(), scores.clone().requires_grad_()
     mask = (scores > threshold).double() + explicit - explicit.detach()
     (weight * mask * (mask.numel() / mask.sum()).sqrt()).square().sum().backward()  # type: ignore[no-untyped-call]
-    masked_weight(direct, weight, threshold, name="w").square().sum().backward()  # type: ignore[no-untyped-call]
+    masked_weight(direct, weight, threshold).square().sum().backward()  # type: ignore[no-untyped-call]
     assert isinstance(direct.grad, Tensor)
     assert isinstance(explicit.grad, Tensor)
     # the scale is rounded to float32 on one side only, and enters the gradient squared
@@ -112,7 +128,7 @@ def test_the_score_gradient_is_that_of_the_explicit_formula_under_autograd(thres
 def test_the_gradient_reaches_cut_weights_and_sees_the_scale() -> None:
     scores = torch.tensor([1.0, -1.0, 1.0, 1.0], requires_grad=True)
     weight = torch.tensor([1.0, 2.0, 3.0, 4.0])
-    masked_weight(scores, weight, 0.0, name="w").sum().backward()  # type: ignore[no-untyped-call]
+    masked_weight(scores, weight, 0.0).sum().backward()  # type: ignore[no-untyped-call]
     # d = 3/4; by hand: w / sqrt(d) - d^(-3/2) / 8 * (1 + 3 + 4) = (w - 4/3) / sqrt(d)
     expected = [(w - 4 / 3) / math.sqrt(0.75) for w in (1, 2, 3, 4)]
     assert isinstance(scores.grad, Tensor)
@@ -122,7 +138,7 @@ def test_the_gradient_reaches_cut_weights_and_sees_the_scale() -> None:
 def test_the_scale_takes_back_half_of_what_raising_all_kept_scores_would_gain() -> None:
     weight, scores, upstream = tensors((30,), 4)
     scores.requires_grad_()
-    effective = masked_weight(scores, weight, 0.0, name="w")
+    effective = masked_weight(scores, weight, 0.0)
     effective.backward(upstream)  # type: ignore[no-untyped-call]
     mask = scores.detach() > 0
     assert isinstance(scores.grad, Tensor)
@@ -131,11 +147,11 @@ def test_the_scale_takes_back_half_of_what_raising_all_kept_scores_would_gain() 
 
 
 def test_an_empty_mask_is_refused_by_the_name_of_its_tensor() -> None:
-    with pytest.raises(TrainingError, match=r"every one of the 6 weights of layer4\.0\.conv2\.weight would be cut"):
-        masked_weight(torch.zeros(2, 3), torch.ones(2, 3), 0.0, name="layer4.0.conv2.weight")
+    with pytest.raises(TrainingError, match=r"every one of the 6 weights of conv2 would be cut"):
+        trained_weight(torch.zeros(2, 3), torch.ones(2, 3), 0.0, "conv2")
 
 
 def test_scores_that_are_not_numbers_are_cut_and_then_refused() -> None:
     assert not binarize(torch.tensor([float("nan")]), 0.0).any()
-    with pytest.raises(TrainingError, match=r"of head\.weight would be cut"):
-        masked_weight(torch.full((4,), float("nan")), torch.ones(4), 0.0, name="head.weight")
+    with pytest.raises(TrainingError, match=r"of head would be cut"):
+        trained_weight(torch.full((4,), float("nan")), torch.ones(4), 0.0, "head")
