@@ -27,7 +27,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from smn_cli.config import AdaptOptions, make_plan
+from smn_cli.config.options import AdaptOptions
+from smn_cli.config.planning import make_plan
 from smn_cli.data.augmenting import augment, draw_changes
 from smn_cli.data.loading import ViewBatch
 from smn_cli.data.preprocessing import Preprocessing

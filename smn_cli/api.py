@@ -16,7 +16,7 @@ from smn_cli.adapters.swap import Change, TunedWeights
 from smn_cli.atomic import write_atomically
 from smn_cli.backbones.loading import Backbone, check_sizes, load_backbone, load_with_timm, wrap_backbone
 from smn_cli.backbones.weight_files import read_weight_file
-from smn_cli.config import AdaptOptions
+from smn_cli.config.options import AdaptOptions
 from smn_cli.data.embedding import Embedding, labeled_features
 from smn_cli.data.finding import find_images
 from smn_cli.data.labeled import LabeledSplit

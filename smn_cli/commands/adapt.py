@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from smn_cli.config import AdaptOptions
+from smn_cli.config.options import AdaptOptions
 from smn_cli.errors import Interrupted, TrainingError, UsageError
 from smn_cli.terminal.conclusion import conclude_run
 from smn_cli.terminal.options import DeviceOption, ImagesArgument, JsonOption, WeightsOption, WorkersOption

@@ -92,7 +92,7 @@ def _check_free(out: Path, overwrite: bool) -> None:
 def _adapt(output: "Output", images: Path, run: Path, weights: Path, steps: int, seed: int) -> None:
     from smn_cli.backbones.loading import load_backbone
     from smn_cli.backbones.packaged import LITE0_ARCH
-    from smn_cli.config import AdaptOptions
+    from smn_cli.config.options import AdaptOptions
     from smn_cli.data.checking import check_images
     from smn_cli.data.finding import find_images
     from smn_cli.training.session import RunOptions, Session

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from smn_cli.config import AdaptOptions
+from smn_cli.config.options import AdaptOptions
 from smn_cli.errors import UsageError
 from smn_cli.terminal.options import DeviceOption, ImagesArgument, JsonOption, WeightsOption, WorkersOption
 from smn_cli.terminal.settings import explain_plan

@@ -4,7 +4,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from smn_cli.config import AdaptPlan
+    from smn_cli.config.plan import AdaptPlan
     from smn_cli.console import Output
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from smn_cli.config import AdaptOptions
+from smn_cli.config.options import AdaptOptions
 
 DEFAULTS = AdaptOptions()
 

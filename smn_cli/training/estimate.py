@@ -3,7 +3,7 @@
 import sys
 from dataclasses import dataclass
 
-from smn_cli.config import AdaptPlan
+from smn_cli.config.plan import AdaptPlan
 from smn_cli.training.panel import NUM_BANK
 from smn_cli.training.rehearsal import Rehearsal, num_judge_views
 

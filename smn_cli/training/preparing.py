@@ -9,7 +9,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from smn_cli.backbones.loading import Backbone
-from smn_cli.config import AdaptOptions, AdaptPlan, make_plan
+from smn_cli.config.options import AdaptOptions
+from smn_cli.config.plan import AdaptPlan
+from smn_cli.config.planning import make_plan
 from smn_cli.data.checking import ImageSet, check_images, check_some_images
 from smn_cli.data.loading import image_batches
 from smn_cli.data.preprocessing import Preprocessing

@@ -16,7 +16,7 @@ import smn_cli
 from smn_cli.adapters.fingerprint import fingerprint
 from smn_cli.adapters.statistics import round_statistics
 from smn_cli.backbones.loading import Backbone, load_backbone
-from smn_cli.config import AdaptPlan
+from smn_cli.config.plan import AdaptPlan
 from smn_cli.data.checking import ImageSet
 from smn_cli.data.labeled import LabeledSplit
 from smn_cli.data.preprocessing import Preprocessing

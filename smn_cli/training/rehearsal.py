@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from smn_cli.backbones.loading import Backbone
-from smn_cli.config import AdaptOptions, AdaptPlan
+from smn_cli.config.options import AdaptOptions
+from smn_cli.config.plan import AdaptPlan
 from smn_cli.data.checking import ImageSet
 from smn_cli.errors import DataError
 from smn_cli.training.session import RunOptions, Session, plan_that_runs

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from smn_cli.backbones.loading import Backbone, check_sizes, checkpoint_gradients
-from smn_cli.config import AdaptOptions, AdaptPlan, make_plan
+from smn_cli.config.options import AdaptOptions
+from smn_cli.config.plan import AdaptPlan
+from smn_cli.config.planning import make_plan
 from smn_cli.data.checking import ImageSet
 from smn_cli.data.labeled import LabeledSplit
 from smn_cli.data.loading import ViewLoader

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from smn_cli.config import AdaptPlan
+from smn_cli.config.plan import AdaptPlan
 from smn_cli.training.distributed import Team
 from smn_cli.training.swav import ProjectionHead, Queue, codes_of_views, swapped_loss
 

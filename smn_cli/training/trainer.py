@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from smn_cli.adapters.statistics import round_statistics
-from smn_cli.config import AdaptPlan
+from smn_cli.config.plan import AdaptPlan
 from smn_cli.data.augmenting import augment
 from smn_cli.data.loading import ViewBatch
 from smn_cli.errors import DataError, TrainingError

@@ -13,7 +13,7 @@ import pytest
 
 from smn_cli.commands.adapt import adapt
 from smn_cli.commands.plan import plan
-from smn_cli.config import AdaptOptions
+from smn_cli.config.options import AdaptOptions
 from smn_cli.terminal.wishes import OPTIONS
 from smn_cli.training import rehearsal
 from tests.commands.conftest import SHORT, Road

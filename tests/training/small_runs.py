@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from smn_cli.backbones.loading import Backbone, load_backbone
-from smn_cli.config import AdaptOptions
+from smn_cli.config.options import AdaptOptions
 from smn_cli.data.checking import ImageSet
 from smn_cli.training.session import RunOptions, Session
 from smn_cli.training.swapped import SwappedObjective

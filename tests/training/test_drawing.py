@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from smn_cli.config import AdaptOptions, make_plan
+from smn_cli.config.options import AdaptOptions
+from smn_cli.config.planning import make_plan
 from smn_cli.data.checking import check_images
 from smn_cli.training.preparing import check_for_run, num_wanted, split_images
 from smn_cli.training.session import Session

@@ -10,7 +10,7 @@ from PIL import Image
 
 from smn_cli.adapters.fingerprint import fingerprint
 from smn_cli.api import pack_run
-from smn_cli.config import AdaptOptions
+from smn_cli.config.options import AdaptOptions
 from smn_cli.data.checking import ImageSet
 from smn_cli.data.loading import image_batches
 from smn_cli.data.preprocessing import Preprocessing

@@ -10,7 +10,8 @@ import torch
 
 import smn_cli
 from smn_cli.adapters.fingerprint import fingerprint
-from smn_cli.config import AdaptOptions, make_plan
+from smn_cli.config.options import AdaptOptions
+from smn_cli.config.planning import make_plan
 from smn_cli.errors import CheckpointError, DataError, TrainingError, UsageError
 from smn_cli.training.run_folder import RunFolder
 from tests.conftest import RESNET, Outcome

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from smn_cli.backbones.loading import load_backbone
-from smn_cli.config import AdaptOptions
+from smn_cli.config.options import AdaptOptions
 from smn_cli.errors import CheckpointError, DataError, Interrupted, MismatchError, UsageError
 from smn_cli.training.session import RunOptions, Session, StopSignal
 from tests.conftest import CONVNET, VIT, random_weights

@@ -6,7 +6,8 @@ from functools import partial
 import pytest
 import torch
 
-from smn_cli.config import AdaptOptions, make_plan
+from smn_cli.config.options import AdaptOptions
+from smn_cli.config.planning import make_plan
 from smn_cli.errors import TrainingError, UsageError
 from tests.conftest import CONVNET, RESNET, VIT
 from tests.training.small_runs import Workshop, equal, masks_of, metrics, scores_of

@@ -1,137 +1,11 @@
-"""Settings of a run: what a user may ask for, and the plan that follows from it and from the number of images.
+"""Wishes and the number of images to a plan, with the reason of every derived value."""
 
-`AdaptOptions` holds the wishes (None: derive it); `make_plan` resolves them, with the recipe's defaults, into an
-`AdaptPlan` with the reason of every derived value. Nothing here knows torch, so that `--help` is quick.
-"""
+from dataclasses import replace
 
-from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
-
+from smn_cli.config.options import AdaptOptions
+from smn_cli.config.plan import AdaptPlan
 from smn_cli.errors import DataError, UsageError
-from smn_cli.recipes import RECIPES, TRAIN_CHOICES, Keep, NormStats, Precision, Recipe, Train, ViewPlan
-
-_LEAST = {"steps": 1, "epochs": 1, "size": 16, "teacher_size": 16, "prototypes": 2, "queue": 0}
-
-
-@dataclass(frozen=True)
-class AdaptOptions:
-    """What `smn adapt` was asked for; None leaves the choice to the recipe and the data."""
-
-    recipe: str = "default"
-    train: Train = "mask"
-    steps: int | None = None
-    epochs: int | None = None
-    batch_size: int = 64
-    size: int | None = None
-    teacher_size: int | None = None
-    prototypes: int | None = None
-    queue: int | None = None
-    local_views: int | None = None
-    lr_scores: float | None = None
-    lr_head: float | None = None
-    norm_stats: NormStats | None = None
-    score_start: float | None = None
-    threshold: float = 0.0
-    keep: Keep | None = None
-    seed: int = 0
-    max_bad: float = 0.01
-    precision: Precision | None = None
-    compile: bool = False
-    grad_checkpoint: bool = False
-
-    def __post_init__(self) -> None:
-        _require(self.recipe in RECIPES, "recipe", self.recipe, f"one of {', '.join(RECIPES)}")
-        _require(self.norm_stats in (None, "frozen", "adapt"), "norm-stats", self.norm_stats, "frozen or adapt")
-        _require(self.train in TRAIN_CHOICES, "train", self.train, f"one of {', '.join(TRAIN_CHOICES)}")
-        _require(self.precision in (None, "fp32", "bf16"), "precision", self.precision, "fp32 or bf16")
-        _require(self.keep in (None, "best", "last"), "keep", self.keep, "best or last")
-        _require(self.batch_size >= 2, "batch-size", self.batch_size, "2 or more")
-        _require(0 <= self.max_bad <= 1, "max-bad", self.max_bad, "a fraction between 0 and 1")
-        _require(0 <= self.seed < 2**63, "seed", self.seed, "0 or more")
-        for name, least in _LEAST.items():
-            value = getattr(self, name)
-            _require(value is None or value >= least, name.replace("_", "-"), value, f"{least} or more")
-        _require(self.local_views is None or self.local_views >= 0, "local-views", self.local_views, "0 or more")
-        for name in ("lr_scores", "lr_head"):
-            value = getattr(self, name)
-            _require(value is None or 0 <= value < float("inf"), name.replace("_", "-"), value, "0 or more, finite")
-        if RECIPES[self.recipe].objective == "taught":
-            for name in ("queue", "lr_head"):
-                if getattr(self, name) is not None:
-                    raise UsageError(f"--{name.replace('_', '-')} has no effect with --recipe {self.recipe}")
-            if self.train == "head":
-                raise UsageError(f"--train head: --recipe {self.recipe} has no head; add --recipe swav or paper")
-        if self.steps is not None and self.epochs is not None:
-            raise UsageError("--steps and --epochs both set the length of the run: give one of them")
-
-
-@dataclass(frozen=True)
-class AdaptPlan:
-    """Everything that determines a run, besides the backbone and the images."""
-
-    recipe: str
-    train: Train
-    objective: str
-    keep: Keep
-    views: ViewPlan
-    teacher_size: int
-    batch_size: int
-    num_steps: int
-    steps_per_epoch: int
-    num_holdout: int
-    eval_every: int
-    warmup_steps: int
-    head_steps: int
-    num_prototypes: int
-    prototype_freeze_steps: int
-    queue_length: int
-    queue_start_step: int
-    embedding_dim: int
-    temperature: float
-    epsilon: float
-    sinkhorn_iterations: int
-    score_init: str
-    score_start: float
-    threshold: float
-    score_optimizer: str
-    score_momentum: float
-    lr_scores: float
-    lr_head: float
-    head_momentum: float
-    head_constant_decay: float
-    lr_period: str
-    include_depthwise: bool
-    include_stem: bool
-    mask_also: tuple[str, ...]
-    norm_stats: NormStats
-    seed: int
-    precision: Precision
-    compile: bool
-    grad_checkpoint: bool
-    reasons: dict[str, str] = field(default_factory=dict, compare=False)
-
-    @property
-    def most_images(self) -> int:
-        """Images that a run can use at most: those of its steps and the held-out ones."""
-        return max(self.num_steps, 1) * self.batch_size + self.num_holdout
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain dictionary for `config.json`."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "AdaptPlan":
-        """Inverse of `to_json`.
-
-        Raises:
-            KeyError, TypeError: fields are missing or surplus.
-        """
-        views: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values["views"].items()}
-        plain = {**values, "views": ViewPlan(**views), "mask_also": tuple(values["mask_also"])}
-        missing = {f.name for f in fields(cls)} - plain.keys()
-        if missing:
-            raise KeyError(f"missing settings {sorted(missing)}")
-        return cls(**plain)
+from smn_cli.recipes import RECIPES, NormStats, Precision, Recipe, ViewPlan
 
 
 def make_plan(
@@ -309,8 +183,3 @@ def _views(options: AdaptOptions, recipe: Recipe, size: int) -> ViewPlan:
 
 def _first(wish: float | None, default: float) -> float:
     return default if wish is None else wish
-
-
-def _require(holds: bool, option: str, value: object, expected: str) -> None:
-    if not holds:
-        raise UsageError(f"--{option} is {value}: expected {expected}")

@@ -1,0 +1,65 @@
+"""What a user may ask of a run."""
+
+from dataclasses import dataclass
+
+from smn_cli.errors import UsageError
+from smn_cli.recipes import RECIPES, TRAIN_CHOICES, Keep, NormStats, Precision, Train
+
+_LEAST = {"steps": 1, "epochs": 1, "size": 16, "teacher_size": 16, "prototypes": 2, "queue": 0}
+
+
+@dataclass(frozen=True)
+class AdaptOptions:
+    """What `smn adapt` was asked for; None leaves the choice to the recipe and the data."""
+
+    recipe: str = "default"
+    train: Train = "mask"
+    steps: int | None = None
+    epochs: int | None = None
+    batch_size: int = 64
+    size: int | None = None
+    teacher_size: int | None = None
+    prototypes: int | None = None
+    queue: int | None = None
+    local_views: int | None = None
+    lr_scores: float | None = None
+    lr_head: float | None = None
+    norm_stats: NormStats | None = None
+    score_start: float | None = None
+    threshold: float = 0.0
+    keep: Keep | None = None
+    seed: int = 0
+    max_bad: float = 0.01
+    precision: Precision | None = None
+    compile: bool = False
+    grad_checkpoint: bool = False
+
+    def __post_init__(self) -> None:
+        _require(self.recipe in RECIPES, "recipe", self.recipe, f"one of {', '.join(RECIPES)}")
+        _require(self.norm_stats in (None, "frozen", "adapt"), "norm-stats", self.norm_stats, "frozen or adapt")
+        _require(self.train in TRAIN_CHOICES, "train", self.train, f"one of {', '.join(TRAIN_CHOICES)}")
+        _require(self.precision in (None, "fp32", "bf16"), "precision", self.precision, "fp32 or bf16")
+        _require(self.keep in (None, "best", "last"), "keep", self.keep, "best or last")
+        _require(self.batch_size >= 2, "batch-size", self.batch_size, "2 or more")
+        _require(0 <= self.max_bad <= 1, "max-bad", self.max_bad, "a fraction between 0 and 1")
+        _require(0 <= self.seed < 2**63, "seed", self.seed, "0 or more")
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            _require(value is None or value >= least, name.replace("_", "-"), value, f"{least} or more")
+        _require(self.local_views is None or self.local_views >= 0, "local-views", self.local_views, "0 or more")
+        for name in ("lr_scores", "lr_head"):
+            value = getattr(self, name)
+            _require(value is None or 0 <= value < float("inf"), name.replace("_", "-"), value, "0 or more, finite")
+        if RECIPES[self.recipe].objective == "taught":
+            for name in ("queue", "lr_head"):
+                if getattr(self, name) is not None:
+                    raise UsageError(f"--{name.replace('_', '-')} has no effect with --recipe {self.recipe}")
+            if self.train == "head":
+                raise UsageError(f"--train head: --recipe {self.recipe} has no head; add --recipe swav or paper")
+        if self.steps is not None and self.epochs is not None:
+            raise UsageError("--steps and --epochs both set the length of the run: give one of them")
+
+
+def _require(holds: bool, option: str, value: object, expected: str) -> None:
+    if not holds:
+        raise UsageError(f"--{option} is {value}: expected {expected}")

@@ -1,0 +1,75 @@
+"""Everything that determines a run, besides the backbone and the images."""
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from smn_cli.recipes import Keep, NormStats, Precision, Train, ViewPlan
+
+
+@dataclass(frozen=True)
+class AdaptPlan:
+    """Everything that determines a run, besides the backbone and the images."""
+
+    recipe: str
+    train: Train
+    objective: str
+    keep: Keep
+    views: ViewPlan
+    teacher_size: int
+    batch_size: int
+    num_steps: int
+    steps_per_epoch: int
+    num_holdout: int
+    eval_every: int
+    warmup_steps: int
+    head_steps: int
+    num_prototypes: int
+    prototype_freeze_steps: int
+    queue_length: int
+    queue_start_step: int
+    embedding_dim: int
+    temperature: float
+    epsilon: float
+    sinkhorn_iterations: int
+    score_init: str
+    score_start: float
+    threshold: float
+    score_optimizer: str
+    score_momentum: float
+    lr_scores: float
+    lr_head: float
+    head_momentum: float
+    head_constant_decay: float
+    lr_period: str
+    include_depthwise: bool
+    include_stem: bool
+    mask_also: tuple[str, ...]
+    norm_stats: NormStats
+    seed: int
+    precision: Precision
+    compile: bool
+    grad_checkpoint: bool
+    reasons: dict[str, str] = field(default_factory=dict, compare=False)
+
+    @property
+    def most_images(self) -> int:
+        """Images that a run can use at most: those of its steps and the held-out ones."""
+        return max(self.num_steps, 1) * self.batch_size + self.num_holdout
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dictionary for `config.json`."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "AdaptPlan":
+        """Inverse of `to_json`.
+
+        Raises:
+            KeyError, TypeError: fields are missing or surplus.
+        """
+        views: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values["views"].items()}
+        plain = {**values, "views": ViewPlan(**views), "mask_also": tuple(values["mask_also"])}
+        missing = {f.name for f in fields(cls)} - plain.keys()
+        if missing:
+            raise KeyError(f"missing settings {sorted(missing)}")
+        return cls(**plain)
