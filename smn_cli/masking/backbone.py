@@ -15,7 +15,7 @@ from smn_cli.masking.binarize import (
     effective_weight,
     in_memory_order,
     rescale_factor,
-    straight_through,
+    score_gradient,
 )
 
 
@@ -31,7 +31,11 @@ class WeightSource(Protocol):
     trained: dict[str, nn.Parameter]
 
     def effective_weights(self) -> dict[str, Tensor]:
-        """Weights to train with, by name, differentiable in `trained`; take them once a step."""
+        """Weights to train with, by name; take them once a step."""
+        ...
+
+    def pass_gradients(self) -> None:
+        """To be called after the backward pass: takes the gradients of those weights on to `trained`."""
         ...
 
     def refresh(self) -> int:
@@ -75,7 +79,7 @@ class MaskedBackbone:
             name: nn.Parameter(torch.empty_like(self._weights[name], dtype=torch.float32).copy_(tensor))
             for name, tensor in scores.items()
         }
-        self._effective = {name: weight.detach().clone() for name, weight in self._weights.items()}
+        self._effective = {name: weight.detach().clone().requires_grad_() for name, weight in self._weights.items()}
         self._num_kept: dict[str, int] = {}
         largest = max(weight.numel() for weight in self._weights.values())
         device = next(iter(self._weights.values())).device
@@ -90,10 +94,16 @@ class MaskedBackbone:
         """
         for name, num_kept in self._num_kept.items():
             check_not_empty(num_kept, self._weights[name], name)
-        return {
-            name: straight_through(scores, self._weights[name], self._effective[name], self._num_kept[name])
-            for name, scores in self.trained.items()
-        }
+        return dict(self._effective)
+
+    @torch.no_grad()
+    def pass_gradients(self) -> None:
+        """Straight through the thresholds, each in place: no gradient takes memory twice."""
+        for name, effective in self._effective.items():
+            if effective.grad is not None:
+                weight, num_kept = self._weights[name], self._num_kept[name]
+                self.trained[name].grad = score_gradient(effective.grad, weight, effective, num_kept)
+                effective.grad = None
 
     @torch.no_grad()
     def refresh(self) -> int:
@@ -158,6 +168,9 @@ class TunedBackbone:
     def effective_weights(self) -> dict[str, Tensor]:
         """The trained copies."""
         return dict(self.trained)
+
+    def pass_gradients(self) -> None:
+        """They are where they belong."""
 
     def refresh(self) -> int:
         """Nothing follows from the weights but themselves."""

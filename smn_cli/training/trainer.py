@@ -21,10 +21,12 @@ from smn_cli.masking.backbone import (
     TunedBackbone,
     WeightSource,
     adapting_statistics,
+    normalisation_layers,
     run_backbone,
     running_statistics,
     wearing,
 )
+from smn_cli.masking.frozen_norm import cheap_frozen_norm
 from smn_cli.masking.maskable import maskable_names
 from smn_cli.masking.scores import constant_scores, magnitude_scores
 from smn_cli.training.distributed import Team
@@ -92,6 +94,8 @@ class Trainer:
         self.step = 0
         self.device = next(source.backbone.parameters()).device
         self.optimizer = _optimizer(plan, list(source.trained.values()))
+        # a compiler sees to this itself
+        self._norm_layers = [] if plan.compile else list(normalisation_layers(source.backbone).values())
         self._run = _compiled(run_backbone) if plan.compile else run_backbone
 
     def run(self, batches: Iterable[ViewBatch]) -> Iterator[StepReport]:
@@ -163,7 +167,11 @@ class Trainer:
     def _forward_backward(self, batch: ViewBatch, *, trains: bool) -> float:
         """Gradients of a batch, and its loss."""
         weights = self.source.effective_weights()
-        with wearing(self.source.backbone, weights) if self.plan.grad_checkpoint else nullcontext():
+        # both also around the backward pass, in which checkpointed layers compute again
+        with (
+            wearing(self.source.backbone, weights) if self.plan.grad_checkpoint else nullcontext(),
+            cheap_frozen_norm(self._norm_layers),
+        ):
             with torch.set_grad_enabled(trains):
                 features = self._features(batch, weights)
             loss = self.objective.loss(self.step, batch.positions, features)
@@ -176,6 +184,7 @@ class Trainer:
                 )
             if loss.requires_grad:
                 loss.backward()  # type: ignore[no-untyped-call]
+        self.source.pass_gradients()
         trained = [*self.source.trained.values(), *self.objective.parameters()]
         self.team.average([parameter.grad for parameter in trained if parameter.grad is not None])
         if self.plan.norm_stats == "adapt" and self.team.size > 1:
