@@ -71,11 +71,11 @@ def _check_fit(path: Path, arch: str, own: dict[str, Any], renamed: Renamed) -> 
 
 def _check_details(path: Path, arch: str, model: Any, layout: Layout) -> list[str]:
     """What names and shapes do not show: attention heads and activations."""
-    heads = model.blocks[0].attn.num_heads if layout.num_heads and hasattr(model, "blocks") else layout.num_heads
-    if heads != layout.num_heads:
+    width, heads = layout.odd_heads or (0, 0)
+    if getattr(model, "embed_dim", None) == width and (own := model.blocks[0].attn.num_heads) != heads:
         raise BackboneError(
-            f"--weights {path} does not fit {arch}: {layout.name.partition(',')[0]} has {layout.num_heads} attention "
-            f"heads, {arch} has {heads}, so the features would be wrong; use its ViT-B"
+            f"--weights {path} does not fit {arch}: {layout.name.partition(',')[0]}'s ViT of width {width} has {heads} "
+            f"attention heads, {arch} has {own}, and the features would be wrong; use a larger ViT of it"
         )
     if not layout.is_clip or (layout.is_quick_gelu and "quickgelu" in arch):
         return []

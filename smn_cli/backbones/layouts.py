@@ -33,7 +33,7 @@ class Layout:
         renames: expressions and what replaces them, one after the other. Names that then end in #0, #1, ... are
             parts of one tensor.
         preparation: how its images were prepared; None if that cannot be known.
-        num_heads: attention heads of its ViTs whatever their width, where timm's differ.
+        odd_heads: width and attention heads of a ViT of it that has others than timm's of that width.
         is_clip: whether it is the image tower of a CLIP.
         is_quick_gelu: whether a CLIP was trained with the quick GELU; None if names do not tell.
     """
@@ -43,7 +43,7 @@ class Layout:
     keep: str = ""
     renames: tuple[tuple[str, str], ...] = ()
     preparation: Preparation | None = None
-    num_heads: int | None = None
+    odd_heads: tuple[int, int] | None = None
     is_clip: bool = False
     is_quick_gelu: bool | None = None
 
@@ -108,7 +108,7 @@ LAYOUTS = (
         (r"base_encoder\.(?:conv1|patch_embed)\b",),
         r"base_encoder\.(?!head\.|fc\.)",
         preparation=_BILINEAR,
-        num_heads=12,
+        odd_heads=(384, 12),
     ),
     Layout(
         "DINO with its head",

@@ -113,16 +113,16 @@ class ClipBlock(nn.Module):
 
 
 class ClipVision(nn.Module):
-    """CLIP's image tower before its projection: images (B, 3, 224, 224) to the class token (B, D)."""
+    """CLIP's image tower of 12 heads before its projection: images (B, 3, 224, 224) to the class token (B, D)."""
 
-    def __init__(self, activation: nn.Module, *, width: int = 768, depth: int = 2, patch: int = 32) -> None:
+    def __init__(self, activation: nn.Module, width: int, *, depth: int = 2, patch: int = 32) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, width, patch, patch, bias=False)
         self.class_embedding = nn.Parameter(torch.zeros(width))
         self.positional_embedding = nn.Parameter(torch.zeros((224 // patch) ** 2 + 1, width))
         self.ln_pre, self.ln_post = nn.LayerNorm(width), nn.LayerNorm(width)
         self.transformer = nn.Module()
-        self.transformer.resblocks = nn.Sequential(*(ClipBlock(width, width // 64, activation) for _ in range(depth)))
+        self.transformer.resblocks = nn.Sequential(*(ClipBlock(width, 12, activation) for _ in range(depth)))
         self.proj = nn.Parameter(torch.zeros(width, 512))
 
     def forward(self, images: Tensor) -> Tensor:

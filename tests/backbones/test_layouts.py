@@ -34,6 +34,7 @@ IMAGENET, CLIP = (0.485, 0.456, 0.406), (0.48145466, 0.4578275, 0.40821073)
 VIT, CLIP_VIT, QUICK_VIT = "vit_base_patch16_224", "vit_base_patch32_clip_224", "vit_base_patch32_clip_quickgelu_224"
 
 
+WIDTH = 96
 KNOWN_ARCHS = [
     *("resnet18", "resnet34", "resnet50", "resnet101", "wide_resnet50_2"),
     *("vit_tiny_patch16_224", "vit_small_patch8_224", "vit_base_patch16_384", "vit_large_patch16_224"),
@@ -42,15 +43,19 @@ KNOWN_ARCHS = [
 
 
 @pytest.fixture
-def shallow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """ViTs of two blocks, so that their files are small."""
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks with the names and heads of the real ones, but fewer channels and blocks, so that files are small."""
     create = timm.create_model
 
-    def create_shallow(arch: str, **options: Any) -> nn.Module:
-        network: nn.Module = create(arch, **options, **({"depth": 2} if arch.startswith("vit") else {}))
+    def create_narrow(arch: str, **options: Any) -> nn.Module:
+        if arch.startswith("vit"):
+            options |= {"depth": 2, "embed_dim": 384 if "small" in arch else WIDTH}
+        elif arch.startswith("resnet18"):
+            options |= {"channels": (64, 16, 32, 32)}
+        network: nn.Module = create(arch, **options)
         return network
 
-    monkeypatch.setattr(timm, "create_model", create_shallow)
+    monkeypatch.setattr(timm, "create_model", create_narrow)
 
 
 def randomised(model: nn.Module) -> nn.Module:
@@ -125,6 +130,7 @@ RESNET_LAYOUTS: dict[str, tuple[Callable[[State], dict[str, Any]], str, str]] = 
 }
 
 
+@pytest.mark.usefixtures("narrow")
 @pytest.mark.parametrize("name", RESNET_LAYOUTS)
 def test_resnets_of_published_layouts_have_their_features(name: str, tmp_path: Path) -> None:
     make, words, interpolation = RESNET_LAYOUTS[name]
@@ -167,7 +173,14 @@ def test_torchvisions_resnets_need_no_renaming(tmp_path: Path) -> None:
     assert torch.equal(found, expected)
 
 
-@pytest.mark.usefixtures("shallow")
+@pytest.mark.usefixtures("narrow")
+def test_moco_v3s_large_vit_has_timms_heads(tmp_path: Path) -> None:
+    large = "vit_large_patch32_224"
+    path = saved(tmp_path / "vit-l.pth.tar", {"state_dict": moco_v3(source(large)[1])})
+    assert load_backbone(large, path).num_features == WIDTH
+
+
+@pytest.mark.usefixtures("narrow")
 @pytest.mark.parametrize("layout", ["alone", "full", "moco v3"])
 def test_self_supervised_vits_have_their_features_and_imagenets_mean(layout: str, tmp_path: Path) -> None:
     model, state = source(VIT)
@@ -184,7 +197,7 @@ def test_self_supervised_vits_have_their_features_and_imagenets_mean(layout: str
     assert "not as timm's vit_base_patch16_224 with mean .500/.500/.500" in said(backbone)
 
 
-@pytest.mark.usefixtures("shallow")
+@pytest.mark.usefixtures("narrow")
 def test_vits_of_timm_itself_and_named_tags_keep_timms_mean(tmp_path: Path) -> None:
     state = source(VIT)[1]
     whole, bare = saved(tmp_path / "a.pth", {"model": state}), saved(tmp_path / "b.pth", without(state, "head."))
@@ -193,10 +206,10 @@ def test_vits_of_timm_itself_and_named_tags_keep_timms_mean(tmp_path: Path) -> N
     assert load_backbone(f"{VIT}.dino", whole).mean == IMAGENET
 
 
-@pytest.mark.usefixtures("shallow")
+@pytest.mark.usefixtures("narrow")
 @pytest.mark.parametrize("is_old", [False, True])
 def test_torchvisions_vit_computes_the_same_in_timm(tmp_path: Path, is_old: bool) -> None:
-    model = randomised(torchvision.models.VisionTransformer(224, 16, 2, 12, 768, 3072))
+    model = randomised(torchvision.models.VisionTransformer(224, 16, 2, 12, WIDTH, 4 * WIDTH))
     state = model.state_dict()
     if is_old:  # the published files are older than the names of today's torchvision
         pairs = {".mlp.0.": ".mlp.linear_1.", ".mlp.3.": ".mlp.linear_2."}
@@ -210,7 +223,7 @@ def test_torchvisions_vit_computes_the_same_in_timm(tmp_path: Path, is_old: bool
     assert (backbone.mean, backbone.interpolation) == (IMAGENET, "bilinear")
 
 
-@pytest.mark.usefixtures("shallow")
+@pytest.mark.usefixtures("narrow")
 @pytest.mark.parametrize(
     ("arch", "activation", "is_openai"),
     [(QUICK_VIT, QuickGelu(), True), (QUICK_VIT, QuickGelu(), False), (CLIP_VIT, nn.GELU(), False)],
@@ -218,17 +231,17 @@ def test_torchvisions_vit_computes_the_same_in_timm(tmp_path: Path, is_old: bool
 def test_clips_image_tower_gives_the_class_token_before_its_projection(
     arch: str, activation: nn.Module, is_openai: bool, tmp_path: Path
 ) -> None:
-    model = randomised(ClipVision(activation))
+    model = randomised(ClipVision(activation, WIDTH))
     backbone = load_backbone(arch, saved(tmp_path / "clip.pt", model.file(is_openai=is_openai)))  # type: ignore[operator]
     expected, found = outputs(model, backbone.model)
-    assert found.shape == (1, 768)
+    assert found.shape == (1, WIDTH)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     assert (backbone.mean, backbone.interpolation) == (CLIP, "bicubic")
     assert "visual.proj" in said(backbone)
     assert ("the file does not tell its GELU" in said(backbone)) == (not is_openai)
 
 
-@pytest.mark.usefixtures("shallow")
+@pytest.mark.usefixtures("narrow")
 @pytest.mark.parametrize("is_tower_alone", [False, True])
 def test_clip_as_hugging_face_names_it_has_its_features(is_tower_alone: bool, tmp_path: Path) -> None:
     model, state = source(QUICK_VIT)
@@ -242,14 +255,14 @@ def test_clip_as_hugging_face_names_it_has_its_features(is_tower_alone: bool, tm
     assert f"take --arch {CLIP_VIT}" in said(backbone)
 
 
-@pytest.mark.usefixtures("shallow")
+@pytest.mark.usefixtures("narrow")
 def test_a_clip_trained_with_the_quick_gelu_is_refused_by_the_exact_one(tmp_path: Path) -> None:
-    path = saved(tmp_path / "clip.pth", ClipVision(QuickGelu()).file(is_openai=True))
+    path = saved(tmp_path / "clip.pth", ClipVision(QuickGelu(), WIDTH).file(is_openai=True))
     with pytest.raises(BackboneError, match=rf"trained with the quick GELU.*; try --arch {QUICK_VIT}"):
         load_backbone(CLIP_VIT, path)
 
 
-@pytest.mark.usefixtures("shallow")
+@pytest.mark.usefixtures("narrow")
 def test_a_clip_without_some_keys_lacks_the_joined_tensor(tmp_path: Path) -> None:
     file = hugging_face_clip(source(QUICK_VIT)[1])
     del file["vision_model.encoder.layers.1.self_attn.k_proj.weight"]
@@ -257,11 +270,13 @@ def test_a_clip_without_some_keys_lacks_the_joined_tensor(tmp_path: Path) -> Non
         load_backbone(QUICK_VIT, saved(tmp_path / "w.safetensors", file))
 
 
-@pytest.mark.usefixtures("shallow")
+@pytest.mark.usefixtures("narrow")
 def test_moco_v3s_small_vit_is_refused_for_its_heads(tmp_path: Path) -> None:
     small = "vit_small_patch16_224"
     path = saved(tmp_path / "vit-s.pth.tar", {"state_dict": moco_v3(source(small)[1])})
-    with pytest.raises(BackboneError, match="MoCo v3 has 12 attention heads, vit_small_patch16_224 has 6"):
+    with pytest.raises(
+        BackboneError, match="MoCo v3's ViT of width 384 has 12 attention heads, vit_small_patch16_224 has 6"
+    ):
         load_backbone(small, path)
 
 
