@@ -64,9 +64,9 @@ def _check_fit(path: Path, arch: str, own: dict[str, Any], renamed: Renamed) -> 
         return
     what = f"has {first_few(wrong, limit=3)}" if wrong else f"lacks {first_few(missing, limit=3)}"
     better = guess_arch(tensors, is_quick_gelu=layout is not None and bool(layout.is_quick_gelu))
-    kind = f"this is {layout.name}" if layout is not None else "it looks like another architecture"
-    hint = f"{kind}, try --arch {better}" if better not in (None, arch) else "is it of another architecture?"
-    raise BackboneError(f"--weights {path} does not fit {arch}: it {what}; {hint}")
+    kind = f"this is {layout.name}; " if layout is not None else ""
+    hint = f"try --arch {better}" if better not in (None, arch) else "is it of another architecture?"
+    raise BackboneError(f"--weights {path} does not fit {arch}: it {what}; {kind}{hint}")
 
 
 def _check_details(path: Path, arch: str, model: Any, layout: Layout) -> list[str]:

@@ -266,7 +266,7 @@ def test_a_clip_trained_with_the_quick_gelu_is_refused_by_the_exact_one(tmp_path
 def test_a_clip_without_some_keys_lacks_the_joined_tensor(tmp_path: Path) -> None:
     file = hugging_face_clip(source(QUICK_VIT)[1])
     del file["vision_model.encoder.layers.1.self_attn.k_proj.weight"]
-    with pytest.raises(BackboneError, match=r"it lacks blocks\.1\.attn\.qkv\.weight; is it"):
+    with pytest.raises(BackboneError, match=r"it lacks blocks\.1\.attn\.qkv\.weight; this is CLIP as"):
         load_backbone(QUICK_VIT, saved(tmp_path / "w.safetensors", file))
 
 
@@ -284,11 +284,11 @@ def test_a_file_of_another_architecture_says_what_it_is(tmp_path: Path) -> None:
     state = source("vit_tiny_patch16_224")[1]
     path = saved(tmp_path / "dino.pth", {"student": {}, "teacher": dino_half(state)})
     with pytest.raises(
-        BackboneError, match=r"lacks conv1.*; this is DINO with its head, try --arch vit_tiny_patch16_224"
+        BackboneError, match=r"lacks conv1.*; this is DINO with its head; try --arch vit_tiny_patch16_224"
     ):
         load_backbone("resnet18", path)
     path = saved(tmp_path / "swav.pth", swav(source("resnet18")[1]))
-    with pytest.raises(BackboneError, match=r"does not fit resnet34.*; this is SwAV, try --arch resnet18"):
+    with pytest.raises(BackboneError, match=r"does not fit resnet34.*; this is SwAV; try --arch resnet18"):
         load_backbone("resnet34", path)
 
 
