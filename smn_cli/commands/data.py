@@ -16,33 +16,45 @@ def data(
         Path | None,
         typer.Option("--root", metavar="CACHE", help="Where torchvision's downloads are or go; by default the cache."),
     ] = None,
+    split: Annotated[
+        Path | None, typer.Option("--split", metavar="FILE", help="Split of CoOp (split_zhou_*.json) in place of ours.")
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the split, for sets that have none.")] = 0,
     json: JsonOption = None,
 ) -> None:
     """Write a data set of the paper as class folders with its split, downloaded or from files that are there."""
+    from functools import partial
+
     from smn_cli.console import Output
     from smn_cli.data.class_folders import read_note, write_class_folders
     from smn_cli.data.fetching import fetch
     from smn_cli.data.index_files import cache_folder
     from smn_cli.data.known_sets import find_known_set
+    from smn_cli.data.split_files import split_by_file
     from smn_cli.errors import UsageError
 
     output = Output(json)
     plain, known = find_known_set(name)
     if not folder.absolute().parent.is_dir():
         raise UsageError(f"{folder}: the folder {folder.absolute().parent} does not exist")
-    wanted = {"name": plain, "seed": seed if known.splits is None else None}
+    is_drawn = known.splits is None and split is None
+    words = known.split_words if split is None else f"{split.name}, train and val merged"
+    wanted = {
+        "name": plain,
+        "seed": seed if is_drawn else None,
+        "split": f"{words}, seed {seed}" if is_drawn else words,
+    }
     note = read_note(folder)
     if note is not None and any(note.get(key) != value for key, value in wanted.items()):
-        raise UsageError(f"{folder} holds {note.get('name')}, seed {note.get('seed')}: name another folder")
+        raise UsageError(f"{folder} holds {note['name']} with another split, {note['split']}: name another folder")
     if note is None:
-        train, test = fetch(known, root or cache_folder() / "downloads", seed=seed)
+        choose = None if split is None else partial(split_by_file, path=split)
+        train, test = fetch(known, root or cache_folder() / "downloads", seed=seed, choose=choose)
         note = {
             **wanted,
             "train": len(train),
             "test": len(test),
             "classes": sorted({example.label for example in train}),
-            "split": known.split_words + (f", seed {seed}" if known.splits is None else ""),
             "licence": known.licence or None,
             "url": known.url,
         }

@@ -3,7 +3,7 @@
 import errno
 import random
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -32,14 +32,26 @@ class Example:
     label: str
     source: Path | Image.Image
 
+    @property
+    def path(self) -> Path:
+        """Of the file; of pixels the name they will have."""
+        return self.source if isinstance(self.source, Path) else Path(self.label, self.name)
 
-def fetch(known: KnownSet, root: Path, *, seed: int) -> tuple[list[Example], list[Example]]:
+
+def fetch(
+    known: KnownSet,
+    root: Path,
+    *,
+    seed: int,
+    choose: Callable[[list[Example]], tuple[list[Example], list[Example]]] | None = None,
+) -> tuple[list[Example], list[Example]]:
     """Training and test examples, sorted by class and name.
 
     Args:
         known: the data set.
         root: where torchvision's files are, or are downloaded to.
         seed: of the split, where one has to be made.
+        choose: a split other than the known one, from all examples.
 
     Raises:
         DataError: the files are not there and cannot be had, or are incomplete.
@@ -53,7 +65,10 @@ def fetch(known: KnownSet, root: Path, *, seed: int) -> tuple[list[Example], lis
     num_found = sum(len(half) for half in halves)
     if num_found != known.num_images:
         raise _incomplete(known, root, f"{num_found:,} images instead of {known.num_images:,}")
-    train, test = _split(halves[0], known, seed) if known.splits is None else halves
+    if choose is not None:
+        train, test = choose([*halves[0], *halves[1]])
+    else:
+        train, test = _split(halves[0], known, seed) if known.splits is None else halves
     return sorted(train, key=_place), sorted(test, key=_place)
 
 

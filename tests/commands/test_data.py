@@ -40,7 +40,7 @@ def test_a_set_is_written_once_and_fit_for_evaluation(
     assert "is there already, complete" in again.err
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == stamps
     other = run_cli("data", "dtd", out)
-    assert (other.code, "holds oxfordiiitpet, seed None: name another folder" in other.err) == (2, True)
+    assert (other.code, "holds oxfordiiitpet with another split" in other.err) == (2, True)
 
 
 def test_a_made_split_is_said_with_its_seed(run_cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,6 +51,24 @@ def test_a_made_split_is_said_with_its_seed(run_cli: Run, tmp_path: Path, monkey
     assert "split: no official split: 30 % of each class" in outcome.out
     assert "seed 3" in outcome.out
     assert run_cli("data", "eurosat", tmp_path / "out", "--root", tmp_path / "root").code == 2
+
+
+def test_coops_split_takes_the_place_of_ours(run_cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    DOWNLOADS["dtd"](tmp_path / "root", monkeypatch, "dtd")
+    entries = [[f"{label}/{label}_{n:04d}.jpg", 0, label] for n in (0, 1, 2) for label in ("banded", "zigzagged")]
+    parts = {"train": entries[4:], "val": entries[:1], "test": entries[1:3]}
+    (tmp_path / "split_zhou_DescribableTextures.json").write_text(json.dumps(parts))
+    words = ["data", "dtd", tmp_path / "out", "--root", tmp_path / "root"]
+    outcome = run_cli(*words, "--split", tmp_path / "split_zhou_DescribableTextures.json")
+    assert outcome.code == 0, outcome.err
+    assert "split: split_zhou_DescribableTextures.json, train and val merged" in outcome.out
+    found = [sorted(path.name for path in (tmp_path / "out" / half).glob("*/*")) for half in ("train", "test")]
+    assert found == [
+        ["banded_0000.jpg", "banded_0002.jpg", "zigzagged_0002.jpg"],
+        ["banded_0001.jpg", "zigzagged_0000.jpg"],
+    ]
+    again = run_cli(*words)
+    assert (again.code, "holds dtd with another split" in again.err) == (2, True)
 
 
 @pytest.mark.parametrize(
