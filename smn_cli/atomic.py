@@ -45,6 +45,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     Raises:
         OSError: the folder above is missing or not writable, or `path` is no longer free.
     """
+    path = path.absolute()  # "." lies in no folder by its name
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
         yield temporary

@@ -1,12 +1,15 @@
 """smn data: a known data set as class folders."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from smn_cli.data.known_sets import KNOWN_SETS
 from smn_cli.terminal.options import JsonOption
+
+if TYPE_CHECKING:
+    from smn_cli.console import Output
 
 
 def data(
@@ -62,6 +65,10 @@ def data(
             write_class_folders(folder, {"train": train, "test": test}, note, tick)
     else:
         output.talk(f"{folder} is there already, complete")
+    _report(output, folder, note)
+
+
+def _report(output: "Output", folder: Path, note: dict[str, Any]) -> None:
     output.result(f"{folder}: {note['train']:,} training, {note['test']:,} test images, {len(note['classes'])} classes")
     output.result(f"split: {note['split']}")
     output.result(f"licence: {note['licence'] or 'none stated'}, see {note['url']}")

@@ -12,7 +12,6 @@ import torchvision
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from smn_cli.backbones.guessing import guess_arch
 from smn_cli.backbones.layouts import rename_to_timm
 from smn_cli.backbones.loading import Backbone, load_backbone
 from smn_cli.errors import BackboneError, FileError
@@ -35,11 +34,6 @@ VIT, CLIP_VIT, QUICK_VIT = "vit_base_patch16_224", "vit_base_patch32_clip_224", 
 
 
 WIDTH = 96
-KNOWN_ARCHS = [
-    *("resnet18", "resnet34", "resnet50", "resnet101", "wide_resnet50_2"),
-    *("vit_tiny_patch16_224", "vit_small_patch8_224", "vit_base_patch16_384", "vit_large_patch16_224"),
-    *("vit_small_patch14_dinov2", CLIP_VIT, "vit_large_patch14_clip_224"),
-]
 
 
 @pytest.fixture
@@ -290,30 +284,6 @@ def test_a_file_of_another_architecture_says_what_it_is(tmp_path: Path) -> None:
     path = saved(tmp_path / "swav.pth", swav(source("resnet18")[1]))
     with pytest.raises(BackboneError, match=r"does not fit resnet34.*; this is SwAV; try --arch resnet18"):
         load_backbone("resnet34", path)
-
-
-@pytest.mark.parametrize(
-    "arch",
-    KNOWN_ARCHS,
-)
-def test_architectures_are_told_from_names_and_shapes(arch: str) -> None:
-    with torch.device("meta"):
-        state = timm.create_model(arch, pretrained=False).state_dict()
-    assert guess_arch(state) == arch
-    assert guess_arch(prefixed("net.", state)) == arch
-
-
-@pytest.mark.parametrize("arch", ["resnet50d", "resnext50_32x4d", "convnext_atto", "mobilenetv3_small_050"])
-def test_what_is_not_known_is_not_guessed(arch: str) -> None:
-    with torch.device("meta"):
-        state = timm.create_model(arch, pretrained=False).state_dict()
-    assert guess_arch(state) is None
-
-
-def test_the_quick_gelu_is_part_of_the_guess() -> None:
-    with torch.device("meta"):
-        state = timm.create_model(CLIP_VIT, pretrained=False).state_dict()
-    assert guess_arch(state, is_quick_gelu=True) == QUICK_VIT
 
 
 def test_two_networks_of_one_kind_are_not_chosen_between(tmp_path: Path) -> None:

@@ -161,6 +161,14 @@ def test_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_empty_folder_one_stands_in_is_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path / "out")
+    write_class_folders(Path(), {"train": examples("0.png")}, {}, lambda done: None)
+    assert (tmp_path / "out" / "train" / "a" / "0.png").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"two images would be train/a/0\.png"):
         write_class_folders(tmp_path / "out", {"train": examples("0.png", "0.png")}, {}, lambda done: None)
