@@ -9,6 +9,8 @@ from torch import Tensor
 
 PAPER_C = 100.0
 """scikit-learn's C that equals the paper's L2 penalty of 0.01 / N on the mean loss."""
+TOLERANCE, TOLERANCE_OF_FEW = 1e-3, 1e-6
+"""Largest slope left, with many images and with fewer than features: there the first stops far from the minimum."""
 
 
 def linear_probe_predict(
@@ -17,11 +19,12 @@ def linear_probe_predict(
     """Fit on the bank, predict the queries.
 
     Features are divided by one number, the root mean square of the bank's, so that the penalty means the same for
-    networks whose features differ in scale.
+    networks whose features differ in scale. Classes that the bank lacks are never predicted; with a single class in the
+    bank it is all that is.
 
     Args:
         bank: (N, F) features.
-        bank_labels: (N,) int64; two classes or more.
+        bank_labels: (N,) int64, any numbers.
         queries: (Q, F).
         c: inverse strength of the L2 penalty, above 0.
         max_iterations: of L-BFGS; a fit that has not converged by then is used as it is.
@@ -30,8 +33,26 @@ def linear_probe_predict(
         (Q,) int64 predicted classes.
     """
     scale = bank.float().square().mean().sqrt().clamp_min(torch.finfo(torch.float32).tiny)
-    model = LogisticRegression(C=c, max_iter=max_iterations, tol=1e-3)
+    inputs, asked = bank / scale, queries / scale
+    tolerance = TOLERANCE
+    if len(bank) < bank.shape[1]:
+        inputs, asked = _in_span(inputs, asked)
+        tolerance = TOLERANCE_OF_FEW
+    present, numbers = bank_labels.unique(return_inverse=True)
+    if len(present) == 1:
+        return present.repeat(len(queries))
+    model = LogisticRegression(C=c, max_iter=max_iterations, tol=tolerance)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit((bank / scale).numpy(), bank_labels.numpy())
-    return torch.from_numpy(model.predict((queries / scale).numpy())).long()
+        model.fit(inputs.numpy(), numbers.numpy())
+    return present[torch.from_numpy(model.predict(asked.numpy())).long()]
+
+
+def _in_span(bank: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
+    """The same problem in the N directions that the bank spans: the penalty keeps weights out of all others.
+
+    Returns:
+        (N, N) and (Q, N) float64, with all inner products between bank and queries as before.
+    """
+    directions, coordinates = torch.linalg.qr(bank.double().T)
+    return coordinates.T, queries.double() @ directions
