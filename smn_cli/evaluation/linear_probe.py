@@ -2,9 +2,11 @@
 
 import warnings
 
+import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 PAPER_C = 100.0
@@ -32,27 +34,31 @@ def linear_probe_predict(
     Returns:
         (Q,) int64 predicted classes.
     """
+    if bool((bank_labels == bank_labels[0]).all()):
+        return bank_labels[:1].repeat(len(queries))
     scale = bank.float().square().mean().sqrt().clamp_min(torch.finfo(torch.float32).tiny)
-    inputs, asked = bank / scale, queries / scale
-    tolerance = TOLERANCE
-    if len(bank) < bank.shape[1]:
+    inputs, asked, labels = (bank / scale).numpy(), (queries / scale).numpy(), bank_labels.numpy()
+    if len(bank) >= bank.shape[1]:
+        model = LogisticRegression(C=c, max_iter=max_iterations, tol=TOLERANCE)
+        return _fitted(model, inputs, labels, asked)
+    model = LogisticRegression(C=c, max_iter=max_iterations, tol=TOLERANCE_OF_FEW)
+    with threadpool_limits(1):  # on matrices this small threads mostly wait for one another
         inputs, asked = _in_span(inputs, asked)
-        tolerance = TOLERANCE_OF_FEW
-    present, numbers = bank_labels.unique(return_inverse=True)
-    if len(present) == 1:
-        return present.repeat(len(queries))
-    model = LogisticRegression(C=c, max_iter=max_iterations, tol=tolerance)
+        return _fitted(model, inputs, labels, asked)
+
+
+def _fitted(model: LogisticRegression, inputs: np.ndarray, labels: np.ndarray, asked: np.ndarray) -> Tensor:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(inputs.numpy(), numbers.numpy())
-    return present[torch.from_numpy(model.predict(asked.numpy())).long()]
+        model.fit(inputs, labels)  # which numbers the classes present itself
+    return torch.from_numpy(model.predict(asked)).long()
 
 
-def _in_span(bank: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
+def _in_span(bank: np.ndarray, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The same problem in the N directions that the bank spans: the penalty keeps weights out of all others.
 
     Returns:
         (N, N) and (Q, N) float64, with all inner products between bank and queries as before.
     """
-    directions, coordinates = torch.linalg.qr(bank.double().T)
-    return coordinates.T, queries.double() @ directions
+    directions, coordinates = np.linalg.qr(bank.astype(np.float64).T)
+    return coordinates.T, queries.astype(np.float64) @ directions
