@@ -84,19 +84,16 @@ def evaluate(
     from smn_cli.terminal.options import resolve_device, resolve_precision, resolve_workers
 
     output = Output(json)
-    chosen_device = resolve_device(device)
-    number_format = resolve_precision(precision, chosen_device)
+    device = resolve_device(device)
+    precision = resolve_precision(precision, device)
     split = load_labeled_split(data, seed=seed, max_bank=max_train, max_query=max_test)
     networks = open_networks(adapter or [], run, arch, weights, size)
-    output.talk(
-        f"{len(split.bank_paths)} training and {len(split.query_paths)} test images, {len(split.classes)} classes "
-        f"({split.origin}), {networks.preprocessing.size} px"
-    )
+    output.talk(f"{_in_words(split)}, {networks.preprocessing.size} px")
     cache = None if no_cache else FeatureCache()
-    embedding = Embedding(networks.preprocessing, number_format, resolve_workers(workers), cache)
+    embedding = Embedding(networks.preprocessing, precision, resolve_workers(workers), cache)
     protocol = Protocol(knn=knn or not linear, linear=linear, ks=tuple(k or Protocol.ks))
     subsets = draw_subsets(split.bank_labels, fractions, num_repeats=repeats, seed=seed, balanced=not unbalanced)
-    comparisons, rows = _score(output, networks, split, embedding, protocol, subsets, chosen_device)
+    comparisons, rows = _score(output, networks, split, embedding, protocol, subsets, device)
     results = _check(gates, next(iter(comparisons.values())), rows)
     _report(output, comparisons, rows, results)
     draws = f"{repeats}, seed {seed}, classes {'as chance has them' if unbalanced else 'even'}"
@@ -107,7 +104,7 @@ def evaluate(
             "data": _describe(data, split),
             "arch": networks.backbone.arch,
             "preprocessing": networks.preprocessing.to_json(),
-            "precision": number_format,
+            "precision": precision,
             **_to_json(comparisons, rows),
             "gates": [result.to_json() for result in results],
             "passed": all(result.passed for result in results),
@@ -173,6 +170,13 @@ def _report(
         report_scores(output, comparison, [] if number else results, subject=subject)
     if rows:
         report_low_shot(output, rows)
+
+
+def _in_words(split: "LabeledSplit") -> str:
+    return (
+        f"{len(split.bank_paths)} training and {len(split.query_paths)} test images, {len(split.classes)} classes "
+        f"({split.origin})"
+    )
 
 
 def _facts(data: Path, split: "LabeledSplit") -> dict[str, Any]:

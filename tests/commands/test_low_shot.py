@@ -11,6 +11,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from smn_cli.adapters.adapter import load_adapter, make_adapter
+from smn_cli.adapters.fingerprint import fingerprint
+from smn_cli.api import embed_split, preprocessing_for
+from smn_cli.backbones.loading import load_backbone
+from smn_cli.data.embedding import Embedding
+from smn_cli.data.labeled import load_labeled_split
 from tests.commands.conftest import Road
 from tests.conftest import RESNET, Outcome
 
@@ -83,14 +88,24 @@ def test_several_adapters_are_scored_side_by_side(road: Road, run_cli: Run, othe
 
 
 def test_an_adapter_over_another_base_stops_the_evaluation_before_any_image(
-    road: Road, run_cli: Run, tmp_path: Path
+    road: Road, run_cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stranger = tmp_path / "stranger.safetensors"
     save_random_adapter(road, stranger, weights=road.other_weights)
+    monkeypatch.setattr("smn_cli.api.labeled_features", None)
     refused = run_cli("eval", road.labeled, "--adapter", road.adapter, "--adapter", stranger, "--weights", road.weights)
-    assert refused.code == 4
+    assert refused.code == 4, refused.err
     assert "layer2.0.conv1.weight" in refused.err
-    assert "embedding" not in refused.err
+
+
+def test_the_base_is_the_base_again_after_all_networks(road: Road, other_adapter: Path) -> None:
+    backbone = load_backbone(RESNET, road.weights)
+    before = fingerprint(backbone.model.state_dict()).digest
+    adapters = [load_adapter(road.adapter), load_adapter(other_adapter)]
+    split = load_labeled_split(road.labeled)
+    base, *others = embed_split(backbone, adapters, split, Embedding(preprocessing_for(adapters[0])))
+    assert fingerprint(backbone.model.state_dict()).digest == before
+    assert not any(torch.equal(base.queries, other.queries) for other in others)
 
 
 @pytest.mark.parametrize(
