@@ -1,6 +1,6 @@
 """The public Python API, which the commands are made of; re-exported by `smn_cli`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,7 +22,8 @@ from smn_cli.data.finding import find_images
 from smn_cli.data.labeled import LabeledSplit
 from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.errors import AdapterFileError, BackboneError, CheckpointError, MismatchError, UsageError
-from smn_cli.evaluation.compare import Comparison, Protocol, Scores, compare, score
+from smn_cli.evaluation.compare import Comparison, LabeledFeatures, Protocol, compare, score
+from smn_cli.evaluation.neighbours import search_device
 from smn_cli.training.preparing import check_for_run
 from smn_cli.training.record import check_run_base, plan_of, read_learned
 from smn_cli.training.run_folder import RunFolder
@@ -252,22 +253,43 @@ def evaluate_networks(
         MismatchError, AdapterFileError: the adapter does not fit the base.
         DataError: an image cannot be read.
     """
-    where = torch.device(device)
+    changes = [] if change is None else [change]
+    embedded = embed_split(backbone, changes, split, embedding, device=device, progress=progress)
+    base, *adapted = [score(features, protocol, device=search_device(device)) for features in embedded]
+    return compare(base, adapted[0] if adapted else None)
+
+
+def embed_split(
+    backbone: Backbone,
+    changes: Sequence[Change],
+    split: LabeledSplit,
+    embedding: Embedding,
+    *,
+    device: str = "cpu",
+    progress: Callable[[int], None] | None = None,
+) -> Iterator[LabeledFeatures]:
+    """Features of a split under a base, then under the base with each change, made as they are asked for.
+
+    Args and errors are those of `evaluate_networks`; a change that does not fit is refused before any image is read.
+    """
     check_sizes(backbone, [embedding.preprocessing.size])
-    model = backbone.model.to(where).to(memory_format=torch.channels_last)
+    model = backbone.model.to(torch.device(device)).to(memory_format=torch.channels_last)
+    for each in changes:
+        each.apply(model)
+        each.remove(model)
+    num_images = len(split.bank_paths) + len(split.query_paths)
+    for number, change in enumerate([None, *changes]):
+        if change is not None:
+            change.apply(model)
 
-    def scores(tick: Callable[[int], None] | None) -> Scores:
+        def tick(done: int, done_before: int = number * num_images) -> None:
+            if progress is not None:
+                progress(done_before + done)
+
         features = labeled_features(model, split, embedding, identity=lambda: _identity(backbone), progress=tick)
-        return score(features, protocol, device=where if where.type == "cuda" else None)
-
-    base = scores(progress)
-    if change is None:
-        return compare(base, None)
-    num_done = len(split.bank_paths) + len(split.query_paths)
-    change.apply(model)
-    adapted = scores(None if progress is None else lambda done: progress(num_done + done))
-    change.remove(model)
-    return compare(base, adapted)
+        if change is not None:
+            change.remove(model)
+        yield features
 
 
 def _identity(backbone: Backbone) -> dict[str, str]:

@@ -14,6 +14,7 @@ from smn_cli.commands.apply import apply
 from smn_cli.commands.data import data
 from smn_cli.commands.demo import demo
 from smn_cli.commands.diff import diff
+from smn_cli.commands.embed import embed
 from smn_cli.commands.eval import evaluate
 from smn_cli.commands.inspect import inspect
 from smn_cli.commands.merge import merge
@@ -58,6 +59,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "adapt": adapt,
     "plan": plan,
     "eval": evaluate,
+    "embed": embed,
     "pack": pack,
     "apply": apply,
     "inspect": inspect,

@@ -34,7 +34,9 @@ def report_sizes(output: "Output", path: Path, sizes: "SizeReport") -> None:
     )
 
 
-def report_scores(output: "Output", comparison: "Comparison", gates: "list[GateResult]") -> None:
+def report_scores(
+    output: "Output", comparison: "Comparison", gates: "list[GateResult]", *, subject: str = "the adapted network"
+) -> None:
     """Print every metric for base and adapted, the gain with its interval, the gates and the verdict."""
     base, adapted = comparison.base.metrics, comparison.adapted.metrics if comparison.adapted else {}
     rows = []
@@ -50,7 +52,7 @@ def report_scores(output: "Output", comparison: "Comparison", gates: "list[GateR
         found = "not computed" if gate.value is None else f"{gate.value:.4f}"
         output.result(f"gate {gate.gate}: {found}, {'passed' if gate.passed else 'FAILED'}")
     if comparison.verdict is not None:
-        output.result(f"verdict: the adapted network is {_VERDICT_WORDS[comparison.verdict]}")
+        output.result(f"verdict: {subject} is {_VERDICT_WORDS[comparison.verdict]}")
 
 
 def report_judgement(output: "Output", step: int, judgement: "Judgement") -> None:
