@@ -97,7 +97,7 @@ def _mask_bits(plan: AdaptPlan) -> tuple[float, float]:
     if plan.density is None:
         return MASK_BITS
     entropy = -sum(part * math.log2(part) for part in (plan.density, 1 - plan.density))
-    return 0.7 * entropy, entropy  # the base tells as much of these masks as of a threshold's, or nothing
+    return 0.3 * entropy, entropy  # from scores close to the magnitudes, which the base tells, to random ones
 
 
 def _peak_process_bytes() -> int | None:

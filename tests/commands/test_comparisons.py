@@ -61,3 +61,15 @@ def test_what_makes_no_sense_is_refused_in_one_line(
     assert (done.code, done.out) == (2, "")
     assert line in done.err.splitlines()[-1]
     assert not (tmp_path / "run").exists()
+
+
+def test_the_plan_expects_no_more_than_the_entropy_of_a_topk_mask(run_cli: Run, road: Road) -> None:
+    sizes = {}
+    for density in (0.5, 0.9):
+        words = ["--mask-kind=topk", f"--density={density}", "--json", "-"]
+        done = run_cli("plan", road.images, "--arch", RESNET, "--weights", road.weights, *SHORT.split(), *words)
+        plan = json.loads(done.out)
+        sizes[density] = plan["adapter_bytes"][1]
+        fixed = plan["adapter_bytes"][1] - round(plan["weights"] / 8)
+    assert fixed < 0  # at .9 less than a bit a weight
+    assert sizes[0.9] < sizes[0.5]
