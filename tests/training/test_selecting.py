@@ -205,6 +205,7 @@ def test_a_mask_over_attention_biases_leaves_all_keys_on(workshop: Make, recipe:
     assert after.keys() == idle_biases(model).keys()
     for name, keys in idle_biases(model).items():
         assert bool(masks[name][keys].all())
+        assert torch.equal(after[name][keys], before[name][keys])
         for part in (slice(0, keys.start), slice(keys.stop, None)):
             assert bool((after[name][part] != before[name][part]).any())
     if recipe == "default":
