@@ -1,7 +1,7 @@
 """Wishes and the number of images to a plan, with the reason of every derived value."""
 
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from smn_cli.config.options import AdaptOptions
 from smn_cli.config.plan import AdaptPlan
@@ -71,14 +71,8 @@ def make_plan(
         precision=options.precision or precision,
         compile=options.compile,
         grad_checkpoint=options.grad_checkpoint,
-        mask_kind=options.mask_kind,
-        density=options.density,
-        density_start=_density_start(options, reasons),
-        score_init=_score_init(options, recipe, reasons),
-        mask_only=_mask_only(options, reasons),
-        include_depthwise=_first(options.include_depthwise, recipe.include_depthwise),
-        include_stem=_first(options.include_stem, recipe.include_stem),
         reasons=reasons,
+        **_mask(options, recipe, reasons),
         **{name: getattr(recipe, name) for name in _COPIED},
     )
 
@@ -190,12 +184,23 @@ def _views(options: AdaptOptions, recipe: Recipe, size: int) -> ViewPlan:
     return views
 
 
-def _density_start(options: AdaptOptions, reasons: dict[str, str]) -> float | None:
+def _mask(options: AdaptOptions, recipe: Recipe, reasons: dict[str, str]) -> dict[str, Any]:
+    """What a mask may cut, by which rule, and where its scores start."""
     if options.density is not None:
         reasons["density"] = "the largest scores of every tensor, exactly this fraction of them, rounded up"
     if options.density_start is not None:
         reasons["density_start"] = "falls to the density at the last step; a state kept before that has its own"
-    return options.density_start
+    if options.mask_only:
+        reasons["mask_only"] = "every other weight is kept for ever"
+    return {
+        "mask_kind": options.mask_kind,
+        "density": options.density,
+        "density_start": options.density_start,
+        "score_init": _score_init(options, recipe, reasons),
+        "mask_only": options.mask_only,
+        "include_depthwise": _first(options.include_depthwise, recipe.include_depthwise),
+        "include_stem": _first(options.include_stem, recipe.include_stem),
+    }
 
 
 def _score_init(options: AdaptOptions, recipe: Recipe, reasons: dict[str, str]) -> ScoreInit:
@@ -205,12 +210,6 @@ def _score_init(options: AdaptOptions, recipe: Recipe, reasons: dict[str, str]) 
         reasons["score_init"] = "equal scores have no largest; drawn at random, as the paper's topk baseline does"
         return "kaiming"
     return recipe.score_init
-
-
-def _mask_only(options: AdaptOptions, reasons: dict[str, str]) -> tuple[str, ...]:
-    if options.mask_only:
-        reasons["mask_only"] = "every other weight is kept for ever"
-    return options.mask_only
 
 
 def _first(wish: Value | None, default: Value) -> Value:
