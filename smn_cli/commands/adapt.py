@@ -107,7 +107,9 @@ def _start(
         out, backbone, checked, wishes, weights=str(weights or ""), overwrite=overwrite, options=options, val=labeled
     )
     trained = session.trainer.source.trained.values()
-    explain_plan(output, session.plan, num_weights=sum(t.numel() for t in trained), num_tensors=len(trained))
+    explain_plan(
+        output, session.plan, num_weights=sum(int(t.isfinite().sum()) for t in trained), num_tensors=len(trained)
+    )
     return session
 
 

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from smn_cli.masking.binarize import (
-    binarize,
     check_not_empty,
     effective_weight,
     in_memory_order,
     rescale_factor,
     score_gradient,
 )
+from smn_cli.masking.largest import binarize_largest, mask_of
 
 
 class WeightSource(Protocol):
@@ -67,12 +67,21 @@ class MaskedBackbone:
     Args:
         backbone: maps images (B, C, H, W) to features (B, F); put in eval mode, gradients off.
         scores: per parameter name a float tensor of that parameter's shape.
-        threshold: scores strictly above it keep their weight.
+        threshold: scores strictly above it keep their weight. A score of infinity keeps it for ever.
+        kept_fraction: if given, this fraction of every tensor's finite scores is kept in its place, the largest; may
+            be set anew before a `refresh`.
     """
 
-    def __init__(self, backbone: nn.Module, scores: dict[str, Tensor], threshold: float = 0.0) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        scores: dict[str, Tensor],
+        threshold: float = 0.0,
+        kept_fraction: float | None = None,
+    ) -> None:
         self.backbone = backbone.eval().requires_grad_(False)
         self.threshold = threshold
+        self.kept_fraction = kept_fraction
         self._weights = {name: backbone.get_parameter(name) for name in scores}
         # scores lie in memory as their weights do, or every product of the two would stride
         self.trained = {
@@ -114,7 +123,11 @@ class MaskedBackbone:
             effective = in_memory_order(self._effective[name], like=scores)
             before, mask = (space[: len(effective)] for space in self._space)
             before.copy_(effective)
-            mask.copy_(torch.gt(in_memory_order(scores, like=scores), self.threshold, out=effective))
+            if self.kept_fraction is None:
+                mask.copy_(torch.gt(in_memory_order(scores, like=scores), self.threshold, out=effective))
+            else:
+                largest = binarize_largest(scores, self.kept_fraction)
+                effective.copy_(mask.copy_(in_memory_order(largest, like=scores)))
             counts += [_num_true(mask), _num_true(before.bitwise_xor_(mask))]
         if any(isinstance(count, Tensor) for count in counts):
             counts = torch.stack(counts).tolist()  # type: ignore[arg-type]  # one wait for the device in all
@@ -141,7 +154,9 @@ class MaskedBackbone:
 
     def masks(self) -> dict[str, Tensor]:
         """Bool mask by parameter name, on the scores' device."""
-        return {name: binarize(scores.detach(), self.threshold) for name, scores in self.trained.items()}
+        return {
+            name: mask_of(scores.detach(), self.threshold, self.kept_fraction) for name, scores in self.trained.items()
+        }
 
     def density(self) -> float:
         """Fraction of the masked weights kept, over all tensors together."""

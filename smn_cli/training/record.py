@@ -21,10 +21,11 @@ from smn_cli.data.checking import ImageSet
 from smn_cli.data.labeled import LabeledSplit
 from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.errors import CheckpointError, MismatchError
-from smn_cli.masking.binarize import binarize
+from smn_cli.masking.largest import mask_of
 from smn_cli.training.distributed import launch_name, launched_size, was_restarted
 from smn_cli.training.keeping import Keeper
 from smn_cli.training.run_folder import RunFolder, is_run
+from smn_cli.training.selecting import density_at
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def read_learned(folder: RunFolder) -> Learned:
     if plan.keep == "best" and plan.train != "head":
         step, norm_stats, trained_or_masks = keeper.best_step, keeper.norm_stats, keeper.tensors
     else:
-        trained_or_masks = trained if plan.train == "full" else _binarized(trained, plan)
+        trained_or_masks = trained if plan.train == "full" else _binarized(trained, plan, step)
     masks, weights = (trained_or_masks, {}) if plan.train != "full" else ({}, trained_or_masks)
     if plan.train != "full" and not masks:
         masks = {name: torch.ones_like(tensor, dtype=torch.bool) for name, tensor in trained.items()}
@@ -178,5 +179,6 @@ def versions() -> dict[str, str]:
     }
 
 
-def _binarized(scores: dict[str, Tensor], plan: AdaptPlan) -> dict[str, Tensor]:
-    return {name: binarize(tensor, plan.threshold) for name, tensor in scores.items()}
+def _binarized(scores: dict[str, Tensor], plan: AdaptPlan, step: int) -> dict[str, Tensor]:
+    density = density_at(plan, step)
+    return {name: mask_of(tensor, plan.threshold, density) for name, tensor in scores.items()}

@@ -107,7 +107,7 @@ def rehearse(backbone: Backbone, images: ImageSet, wishes: AdaptOptions, options
             trained = list(session.trainer.source.trained.values())
             return Rehearsal(
                 plan=plan,
-                num_weights=sum(tensor.numel() for tensor in trained),
+                num_weights=sum(int(tensor.isfinite().sum()) for tensor in trained),  # infinite scores never move
                 num_tensors=len(trained),
                 num_statistics=sum(tensor.numel() for tensor in session.trainer.norm_stats().values()),
                 num_features=backbone.num_features,

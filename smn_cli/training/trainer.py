@@ -27,10 +27,9 @@ from smn_cli.masking.backbone import (
     wearing,
 )
 from smn_cli.masking.frozen_norm import cheap_frozen_norm
-from smn_cli.masking.maskable import maskable_names
-from smn_cli.masking.scores import constant_scores, magnitude_scores
 from smn_cli.training.distributed import Team
 from smn_cli.training.schedule import lr_factor
+from smn_cli.training.selecting import density_at, first_scores, names_to_train
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,7 @@ class Trainer:
         if trains:
             self.optimizer.step()
             self.optimizer.zero_grad()
-            num_flips = self.source.refresh()
+            num_flips = self._refresh(self.step + 1)
         self.step += 1
         return self._report(loss_value, num_flips, lr if trains else 0.0, lr_head)
 
@@ -150,7 +149,7 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.objective.load_state(state["objective"])
         self.step = int(state["step"])
-        self.source.refresh()
+        self._refresh(self.step)
 
     def norm_stats(self) -> dict[str, Tensor]:
         """Running statistics as the adapter will carry them, rounded; empty while they are frozen."""
@@ -211,6 +210,11 @@ class Trainer:
                 features.extend(self._run(self.source.backbone, images, weights).chunk(len(group)))
         return features
 
+    def _refresh(self, step: int) -> int:
+        if isinstance(self.source, MaskedBackbone):
+            self.source.kept_fraction = density_at(self.plan, step)
+        return self.source.refresh()
+
     def _lr_factor(self, first_step: int) -> float:
         return lr_factor(
             self.step,
@@ -239,20 +243,14 @@ def make_source(backbone: nn.Module, plan: AdaptPlan) -> WeightSource:
 
     Raises:
         DataError: the backbone has nothing to mask.
+        UsageError: `--mask-only` asks for what it does not have.
     """
-    names = maskable_names(
-        backbone, include_depthwise=plan.include_depthwise, include_stem=plan.include_stem, also=plan.mask_also
-    )
+    names = names_to_train(backbone, plan)
     if not names:
         raise DataError("the backbone has no convolution or linear weights to mask")
     if plan.train == "full":
         return TunedBackbone(backbone, names)
-    weights = {name: backbone.get_parameter(name) for name in names}
-    if plan.score_init == "magnitude":
-        scores = {name: magnitude_scores(weight) * plan.score_start for name, weight in weights.items()}
-    else:
-        scores = {name: constant_scores(weight, plan.score_start) for name, weight in weights.items()}
-    return MaskedBackbone(backbone, scores, plan.threshold)
+    return MaskedBackbone(backbone, first_scores(backbone, names, plan), plan.threshold, density_at(plan, 0))
 
 
 Run = Callable[[nn.Module, Tensor, dict[str, Tensor]], Tensor]
