@@ -90,6 +90,7 @@ def test_the_gradient_is_that_of_a_threshold_between_the_same_scores() -> None:
     upstream = torch.randn(5, 4, 3, 3)
     for backbone in (one, two):
         backbone.effective_weights()["weight"].backward(upstream)  # type: ignore[no-untyped-call]
+        backbone.pass_gradients()
     gradients = [backbone.trained["weight"].grad for backbone in (one, two)]
     assert isinstance(gradients[0], Tensor)
     assert isinstance(gradients[1], Tensor)
