@@ -22,7 +22,9 @@ CONFIG, IMAGES, BAD_IMAGES, METRICS = "config.json", "images.txt", "bad_images.t
 STATE = Path("checkpoint") / "state.pt"
 CASCADE_SCHEMA, CASCADE_FILE = "smn.cascade-run/1", "cascade.safetensors"
 _DIGEST_BYTES = 32
-_REQUIRED = {"judge", "arch", "weights", "base_digest", "plan", "preprocessing", "images", "threads", "versions"}
+_REQUIRED = frozenset(
+    {"judge", "arch", "weights", "base_digest", "plan", "preprocessing", "images", "threads", "versions"}
+)
 
 
 class RunFolder:
