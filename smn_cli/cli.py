@@ -11,6 +11,7 @@ import typer
 import smn_cli
 from smn_cli.commands.adapt import adapt
 from smn_cli.commands.apply import apply
+from smn_cli.commands.cascade import cascade
 from smn_cli.commands.demo import demo
 from smn_cli.commands.diff import diff
 from smn_cli.commands.eval import evaluate
@@ -63,6 +64,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "verify": verify,
     "diff": diff,
     "merge": merge,
+    "cascade": cascade,
     "demo": demo,
 }
 for _name, _command in _COMMANDS.items():
