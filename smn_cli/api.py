@@ -16,6 +16,9 @@ from smn_cli.adapters.swap import Change, TunedWeights
 from smn_cli.atomic import write_atomically
 from smn_cli.backbones.loading import Backbone, check_sizes, load_backbone, load_with_timm, wrap_backbone
 from smn_cli.backbones.weight_files import read_weight_file
+from smn_cli.cascade.blocks import network_identity
+from smn_cli.cascade.cascade import Cascade
+from smn_cli.cascade.scoring import compare_cascade
 from smn_cli.config.options import AdaptOptions
 from smn_cli.data.embedding import Embedding, labeled_features
 from smn_cli.data.finding import find_images
@@ -231,7 +234,7 @@ def check_checkpoint(adapter: Adapter, path: Path) -> None:
 
 def evaluate_networks(
     backbone: Backbone,
-    change: Change | None,
+    change: Change | Cascade | None,
     split: LabeledSplit,
     embedding: Embedding,
     protocol: Protocol,
@@ -243,7 +246,8 @@ def evaluate_networks(
 
     Args:
         backbone: the base; moved to the device and left as the base.
-        change: an adapter, or another way to change the base; None scores the base alone.
+        change: an adapter, or another way to change the base; a cascade, see `CascadeComparison`; None scores the base
+            alone.
         split, embedding, protocol: images, how they become features, which scores.
         device: where to embed, and, on CUDA, to look for neighbours.
         progress: called with the number of images embedded so far, over both networks.
@@ -256,8 +260,12 @@ def evaluate_networks(
     check_sizes(backbone, [embedding.preprocessing.size])
     model = backbone.model.to(where).to(memory_format=torch.channels_last)
 
+    if isinstance(change, Cascade):
+        where_near = where if where.type == "cuda" else None
+        return compare_cascade(backbone, change, split, embedding, protocol, device=where_near, progress=progress)
+
     def scores(tick: Callable[[int], None] | None) -> Scores:
-        features = labeled_features(model, split, embedding, identity=lambda: _identity(backbone), progress=tick)
+        features = labeled_features(model, split, embedding, identity=lambda: network_identity(backbone), progress=tick)
         return score(features, protocol, device=where if where.type == "cuda" else None)
 
     base = scores(progress)
@@ -268,12 +276,6 @@ def evaluate_networks(
     adapted = scores(None if progress is None else lambda done: progress(num_done + done))
     change.remove(model)
     return compare(base, adapted)
-
-
-def _identity(backbone: Backbone) -> dict[str, str]:
-    """What tells a network from every other one, with what is on it now."""
-    state = backbone.model.state_dict()
-    return {"arch": backbone.arch, "layers": str(backbone.model), "state": fingerprint(state).digest}
 
 
 def preprocessing_for(adapter: Adapter) -> Preprocessing:

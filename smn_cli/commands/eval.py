@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from smn_cli.errors import GateError, UsageError
+from smn_cli.terminal.cascades import report_rows
 from smn_cli.terminal.options import DeviceOption, JsonOption, PrecisionOption, WeightsOption, WorkersOption
 from smn_cli.terminal.tables import report_scores
 
 if TYPE_CHECKING:
     from smn_cli.adapters.swap import Change
     from smn_cli.backbones.loading import Backbone
+    from smn_cli.cascade.cascade import Cascade
     from smn_cli.console import Output
     from smn_cli.data.embedding import Embedding
     from smn_cli.data.labeled import LabeledSplit
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
 def evaluate(
     data: Annotated[Path, typer.Argument(metavar="DATA", help="train/ and test/ (or val/), or class folders alone.")],
-    adapter: Annotated[Path | None, typer.Option("--adapter", metavar="FILE", help="Adapter file.")] = None,
+    adapter: Annotated[Path | None, typer.Option("--adapter", metavar="FILE", help="Adapter or cascade file.")] = None,
     run: Annotated[Path | None, typer.Option("--run", metavar="RUN", help="Run folder instead of a file.")] = None,
     arch: Annotated[str | None, typer.Option("--arch", help="timm model, to score a base alone.")] = None,
     weights: WeightsOption = None,
@@ -79,6 +81,8 @@ def evaluate(
     comparison = _score(output, backbone, change, split, embedding, protocol, chosen_device)
     judged = comparison.adapted or comparison.base
     results = check_gates(gates, judged.metrics, {name: gain.value for name, gain in comparison.gains.items()})
+    if (rows := getattr(comparison, "rows", None)) is not None:
+        report_rows(output, rows)
     report_scores(output, comparison, results)
     output.json(
         {
@@ -98,7 +102,7 @@ def evaluate(
 def _score(
     output: "Output",
     backbone: "Backbone",
-    change: "Change | None",
+    change: "Change | Cascade | None",
     split: "LabeledSplit",
     embedding: "Embedding",
     protocol: "Protocol",
@@ -106,7 +110,8 @@ def _score(
 ) -> "Comparison":
     from smn_cli.api import evaluate_networks
 
-    num_images = (len(split.bank_paths) + len(split.query_paths)) * (1 if change is None else 2)
+    num_networks = 1 if change is None else 2 + len(getattr(change, "experts", ()))
+    num_images = (len(split.bank_paths) + len(split.query_paths)) * num_networks
     with output.progress("embedding", num_images) as tick:
         comparison = evaluate_networks(backbone, change, split, embedding, protocol, device=device, progress=tick)
     cache = embedding.cache
@@ -124,19 +129,23 @@ def _raise_if_failed(results: "list[GateResult]") -> None:
 
 def _networks(
     file: Path | None, run: Path | None, arch: str | None, weights: Path | None, size: int | None
-) -> "tuple[Change | None, Backbone, Preprocessing]":
+) -> "tuple[Change | Cascade | None, Backbone, Preprocessing]":
     """What changes the base, if anything, the base, and how images are prepared."""
     from dataclasses import replace
 
     from smn_cli.adapters.adapter import load_adapter
     from smn_cli.api import backbone_for, change_of_run, preprocessing_for
     from smn_cli.backbones.loading import load_backbone
+    from smn_cli.cascade.file import is_cascade, load_cascade
     from smn_cli.training.record import backbone_of_run, preprocessing_in
     from smn_cli.training.run_folder import RunFolder
     from smn_cli.training.session import preprocessing_of
 
-    change: Change
-    if file is not None:
+    change: Change | Cascade
+    if file is not None and is_cascade(file):
+        change = load_cascade(file)
+        backbone, preprocessing = backbone_for(change.dispatcher, weights), preprocessing_for(change.dispatcher)
+    elif file is not None:
         adapter = load_adapter(file)
         backbone, change, preprocessing = backbone_for(adapter, weights), adapter, preprocessing_for(adapter)
     elif run is not None:
