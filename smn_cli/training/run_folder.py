@@ -169,7 +169,8 @@ class RunFolder:
 
     def save_tensors(self, name: str, tensors: dict[str, Tensor]) -> None:
         """Write named tensors beside the training state."""
-        self._write_checked(STATE.parent / name, save(tensors))
+        contiguous = {key: tensor.contiguous() for key, tensor in tensors.items()}
+        self._write_checked(STATE.parent / name, save(contiguous))
 
     def has_tensors(self, name: str) -> bool:
         """Whether `save_tensors` was ever called with that name."""
