@@ -65,12 +65,17 @@ def cascade(
     from smn_cli.console import Output
     from smn_cli.terminal.options import resolve_device, resolve_workers
     from smn_cli.training.cascade_run import CascadeFolder
+    from smn_cli.training.distributed import launched_size
     from smn_cli.training.session import RunOptions
 
+    if launched_size() > 1:
+        raise UsageError("smn cascade works in one process: start it without torchrun")
     output = Output(json)
     on_resume = resume and device == "auto"
     chosen = str(CascadeFolder.open(out).read_config()["device"]) if on_resume else resolve_device(device)
-    options = RunOptions(chosen, resolve_workers(workers), save_every, on_judgement=partial(report_judgement, output))
+    options = RunOptions(
+        chosen, resolve_workers(workers), save_every, on_judgement=partial(report_judgement, output, rival="dispatcher")
+    )
     started = time.monotonic()
     if run is None:
         making = _resume(out, weights, options)

@@ -105,15 +105,18 @@ class RunFolder:
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{path} cannot be read: {error}") from None
         if not isinstance(config, dict) or config.get("schema") != self.schema:
-            if is_run(self.path, CASCADE_SCHEMA):
-                raise CheckpointError(
-                    f"{self.path} is the folder of a cascade, not of a run: use its {self.path / CASCADE_FILE}, which "
-                    "needs no packing"
-                )
-            raise CheckpointError(f"{path} has another schema than {self.schema}: it is of another version of smn")
+            raise CheckpointError(self._other_schema())
         if lacking := sorted(self.required - config.keys()):
             raise CheckpointError(f"{path} lacks {lacking[0]!r}: it was edited, or is of another version of smn")
         return config
+
+    def _other_schema(self) -> str:
+        if is_run(self.path) and self.schema != SCHEMA:
+            return f"{self.path} is the run of a single mask, not a cascade: expected the folder of a cascade"
+        if is_run(self.path, CASCADE_SCHEMA) and self.schema != CASCADE_SCHEMA:
+            file = self.path / CASCADE_FILE
+            return f"{self.path} is the folder of a cascade, not of a run: use its {file}, which needs no packing"
+        return f"{self.path / CONFIG} has another schema than {self.schema}: it is of another version of smn"
 
     def write_images(self, good: list[Path], bad_lines: list[str]) -> None:
         """Write the images of the run in their order, and the bad ones with reasons."""
