@@ -1,4 +1,4 @@
-"""The container of adapter and cascade files: a safetensors file whose last 32 bytes are the SHA-256 of all before them.
+"""The container of adapter and cascade files: a safetensors file that ends in the SHA-256 of all bytes before.
 
 Its header is one JSON text in one metadata key.
 """

@@ -168,10 +168,10 @@ def random_signs(num_features: int, dim: int, seed: int, block: int) -> Tensor:
 def _fit_random(plain: Combination, blocks: Sequence[Tensor], routes: Tensor | None) -> dict[str, Tensor]:
     still = replace(plain, tensors={"centre": torch.zeros(plain.dim), "scale": torch.ones(1)})
     signed = still.combine(blocks, routes).double()
+    if float(signed.std(dim=0, correction=0).max()) < 1e-5:
+        raise DataError("all images have the same features: there is nothing to combine")
     centre = signed.mean(dim=0).half()
     spread = (signed - centre.double()).square().mean().sqrt()
-    if float(spread) < 1e-6:
-        raise DataError("all images have the same features: there is nothing to combine")
     return {"centre": centre, "scale": (1 / spread).float().view(1)}
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from sklearn.decomposition import PCA
 from threadpoolctl import threadpool_limits
@@ -60,20 +61,26 @@ def fit_projection(vectors: Tensor, dim: int, *, seed: int) -> Projection:
         raise DataError(f"{len(vectors)} images cannot be told apart: a projection needs two or more")
     check_finite(vectors)
     dim = min(dim, len(vectors) - 1, vectors.shape[1])
-    values = vectors.detach().to("cpu", torch.float32).numpy()
-    pca = PCA(dim, random_state=seed % 2**32)
-    with threadpool_limits(1):  # several threads add partial sums in any order
-        pca.fit(values - values.mean(axis=0))
-    spread = pca.singular_values_
-    num_kept = max(1, int((spread > _FLAT * spread[0]).sum()))
-    components = torch.from_numpy(pca.components_[:num_kept].copy()).double().nan_to_num(0.0)
+    components = _components(vectors.detach().to("cpu", torch.float32).numpy(), dim, seed)
     peaks = components.abs().amax(dim=1, keepdim=True).clamp_min(1e-30)
     axes = (components / peaks * _LEVELS).round().to(torch.int8)
-    plain = Projection(axes, torch.ones(num_kept), torch.zeros(num_kept)).project(vectors)
+    plain = Projection(axes, torch.ones(len(axes)), torch.zeros(len(axes))).project(vectors)
     deviations, means = plain.std(dim=0, correction=0), plain.mean(dim=0)
     # images that are all alike have no spread to divide by
     scales = torch.where(deviations > 1e-9, 1 / deviations.clamp_min(1e-9), 1.0).float()
     return Projection(axes, scales, (means * scales.double()).float())
+
+
+def _components(values: np.ndarray, dim: int, seed: int) -> Tensor:
+    """(D, F) float64, the largest first, none of which is mere rounding; one of zeros if all values are the same."""
+    centred = values - values.mean(axis=0)
+    if not (np.abs(centred) > _FLAT * np.abs(values).max()).any():
+        return torch.zeros(1, values.shape[1], dtype=torch.float64)
+    pca = PCA(dim, random_state=seed % 2**32)
+    with threadpool_limits(1):  # several threads add partial sums in any order
+        pca.fit(centred)
+    num_kept = max(1, int((pca.singular_values_ > _FLAT * pca.singular_values_[0]).sum()))
+    return torch.from_numpy(pca.components_[:num_kept].copy()).double()
 
 
 def check_finite(vectors: Tensor) -> None:
