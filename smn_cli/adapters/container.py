@@ -78,7 +78,9 @@ def unseal(
         raise AdapterFileError("it is not an adapter, or was truncated or altered (its checksum does not match)")
     tensors = _tensors(data)
     if what == "adapter" and CASCADE_TENSOR in tensors and "mask" not in tensors:
-        raise AdapterFileError("it is a cascade: inspect, verify, eval and apply --expert take it, nothing else does")
+        raise AdapterFileError(
+            "it is a cascade: expected an adapter; smn inspect, verify, eval and apply --expert take cascades"
+        )
     for name in (*kinds, "sha256"):
         if name not in tensors and name not in optional:
             raise AdapterFileError(f"it lacks the tensor {name!r}")

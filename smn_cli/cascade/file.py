@@ -42,6 +42,19 @@ def load_cascade(path: str | Path) -> Cascade:
     return cascade_from_bytes(read_bytes(path), source=str(path))
 
 
+def load_expert(path: str | Path, number: int) -> Expert:
+    """One expert of a cascade file.
+
+    Raises:
+        AdapterFileError: as in `load_cascade`.
+        UsageError: it has no expert of that number.
+    """
+    experts = load_cascade(path).experts
+    if not 0 <= number < len(experts):
+        raise UsageError(f"--expert {number}: {path} has experts 0 to {len(experts) - 1}")
+    return experts[number]
+
+
 def cascade_from_bytes(data: bytes, *, source: str = "the data") -> Cascade:
     """Cascade of a file's bytes; see `load_cascade`."""
     try:
