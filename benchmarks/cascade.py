@@ -61,7 +61,9 @@ def measure(options: argparse.Namespace) -> None:
         words += [images, "--run", run, "--experts", options.experts, "--steps", options.expert_steps]
         words += ["--seed", options.seed]
     cascade = timed(seconds, "cascade", *words)
-    limits = ["--max-train", options.max_train, "--max-test", options.max_test]
+    weights = json.loads((folder / "config.json").read_text())["weights"]
+    limits = ["--weights", weights] if weights else []
+    limits += ["--max-train", options.max_train, "--max-test", options.max_test]
     scores = timed(seconds, "eval", "eval", options.data, "--adapter", cascade["file"], "--knn", "--linear", *limits)
     row = {"key": key, "cascade": cascade, "scores": scores, "seconds": seconds, "versions": versions()}
     RESULTS.parent.mkdir(exist_ok=True)
