@@ -49,7 +49,7 @@ def small_adapters(base: dict[str, Tensor], *, statistics: bool = False) -> list
         }
         for mask in masks.values():
             mask.view(-1)[0] = True
-        norm_stats = {name: tensor * (1 + spread / 20 * number) for name, tensor in carried.items()}
+        norm_stats = {name: tensor * (1 + spread * number) for name, tensor in carried.items()}
         adapters.append(
             make_adapter(
                 base,

@@ -96,6 +96,7 @@ def test_tensors_of_another_type_or_shape_are_refused(name: str) -> None:
 
 
 HUGE = 1 << 31
+FIRST = HEADER["experts"][0]["bytes"]
 
 
 @pytest.mark.parametrize(
@@ -118,7 +119,7 @@ HUGE = 1 << 31
         ({"combination": {"kind": "pca", "dim": 4, "seed": 0}}, "lacks the tensor 'combination.axes'"),
         ({"combination": {"kind": "blocks", "dim": 4, "seed": 0}}, "lacks the tensor 'combination.0.axes'"),
         ({"experts": []}, "lists 0 experts"),
-        ({"experts": HEADER["experts"][:2]}, "not those that the header lists"),
+        ({"experts": HEADER["experts"][1:]}, "not those that the header lists"),
         ({"experts": [*HEADER["experts"], 3]}, "experts[3] in the header is of type int"),
         ({"experts": [{}] * 5000}, "lists 5000 experts"),
         ({"provenance": 3}, "provenance in the header is of type int"),
@@ -140,7 +141,8 @@ def test_a_wrong_header_field_is_named(changes: dict[str, Any], message: str) ->
         ({"bytes": [1, 2]}, "bytes has 2 parts"),
         ({"bytes": [-1, 2, 3]}, "bytes in the header is -1"),
         ({"bytes": [HUGE, 2, 3]}, "not those that the header lists"),
-        ({"bytes": [sum(HEADER["experts"][0]["bytes"]), 0, 0]}, "expert's statistics"),
+        ({"bytes": [sum(FIRST), 0, 0]}, "the mask does not end where it should"),
+        ({"bytes": [FIRST[0] - 4, FIRST[1], FIRST[2] + 4]}, "an expert's statistics is not valid xz data"),
     ],
 )
 def test_a_wrong_expert_is_refused(changes: dict[str, Any], message: str) -> None:
