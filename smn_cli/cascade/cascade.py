@@ -63,7 +63,7 @@ class Cascade:
                 experts'. None is the cascade's own; another one only where the combination stores nothing.
 
         Returns:
-            (N, dim) float32 on the CPU.
+            (N, dim) float32 on the CPU: the same bits for the same batch, and to rounding for an image in any other.
 
         Raises:
             MismatchError, AdapterFileError: the model is not the base.
@@ -160,6 +160,8 @@ def make_cascade(
 
 def _features(adapter: Adapter, model: nn.Module, images: Tensor) -> Tensor:
     adapter.apply(model)
+    # one image alone takes another road through the libraries than one of many, with other last bits
+    batch = torch.cat([images, images]) if len(images) == 1 else images
     with torch.inference_mode():
-        features: Tensor = model(images)
-    return features.float().cpu().clone()
+        features: Tensor = model(batch)
+    return features[: len(images)].float().cpu().clone()

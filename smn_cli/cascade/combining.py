@@ -16,9 +16,12 @@ from torch import Tensor
 
 from smn_cli.cascade.projection import Projection, check_finite, fit_projection
 from smn_cli.cascade.router import unit
+from smn_cli.cascade.whitening import Whitening, fit_whitening
 from smn_cli.errors import DataError, UsageError
 
-KINDS = ("none", "random", "blocks", "pca")
+KINDS = ("none", "random", "whitened", "blocks", "pca")
+WHITENED_DIM = 256
+"""Default width of "whitened": 33 kB of matrix; wider ones weigh more than they bring."""
 MODES = ("conditional", "unconditional")
 _ROWS = 4096
 """Rows that are worked on at a time, in double precision."""
@@ -30,7 +33,8 @@ class Combination:
 
     Attributes:
         kind: "none": the blocks side by side, nothing stored; "random": their projection by seeded random signs, less a
-            centre and divided by one scale, which are stored; "blocks": a whitening PCA for each block; "pca": one over
+            centre and divided by one scale, which are stored; "whitened": that projection whitened by a triangular
+            matrix; "blocks": a whitening PCA for each block; "pca": one over
             all blocks, the paper's.
         mode: "conditional" or "unconditional", of the blocks it was fitted on.
         num_blocks, num_features: E + 1 and F.
@@ -82,6 +86,8 @@ class Combination:
         if self.kind == "random":
             centre, scale = self.tensors["centre"].double(), self.tensors["scale"].double()
             return ((self._signed(zeroed) - centre) * scale).float()
+        if self.kind == "whitened":
+            return Whitening(**self.tensors).apply(self._signed(zeroed)).float()
         if self.kind == "blocks":
             each = [Projection.of(self.tensors, f"{number}.").project(block) for number, block in enumerate(zeroed)]
             return torch.cat(each, dim=1).float()
@@ -108,8 +114,8 @@ def fit_combination(
         blocks: E + 1 times (N, F) float, the dispatcher's first; a single block is the dispatcher alone.
         routes: (N,) int64 from `Router.route` for a conditional combination, None for an unconditional one.
         kind: one of `KINDS`.
-        dim: width of the result; None for F, or for "none" (E + 1) F, which is its only one. "blocks" and "pca" give
-            no more components than the images tell apart.
+        dim: width of the result; None for F, or `WHITENED_DIM` for "whitened", or (E + 1) F for "none", which is its
+            only one. "whitened", "blocks" and "pca" give no more components than the images tell apart.
         seed: of the projection.
 
     Raises:
@@ -124,7 +130,8 @@ def fit_combination(
         raise UsageError(f"combination {kind!r} is unknown: expected one of {', '.join(KINDS)}")
     if kind == "none" and dim not in (None, width):
         raise UsageError(f"dim {dim}: blocks side by side have {width} features, which cannot be chosen")
-    wanted = (width if kind == "none" else num_features) if dim is None else dim
+    widest = {"none": width, "whitened": min(WHITENED_DIM, width)}.get(kind, num_features)
+    wanted = widest if dim is None else dim
     if not (num_blocks if kind == "blocks" else 1) <= wanted <= width:
         raise UsageError(f"dim {wanted} is not to be had from {num_blocks} blocks of {num_features} features")
     for block in _zeroed(list(blocks), routes):
@@ -132,8 +139,8 @@ def fit_combination(
     plain = Combination(kind, mode, num_blocks, num_features, wanted, seed, {})
     if kind == "none":
         return plain
-    if kind == "random":
-        return replace(plain, tensors=_fit_random(plain, blocks, routes))
+    if kind in ("random", "whitened"):
+        return _fit_signed(plain, blocks, routes)
     if kind == "blocks":
         each = _fit_blocks(blocks, routes, wanted // num_blocks, seed)
         return replace(plain, tensors=each, dim=sum(len(each[f"{n}.axes"]) for n in range(num_blocks)))
@@ -165,14 +172,17 @@ def random_signs(num_features: int, dim: int, seed: int, block: int) -> Tensor:
     return torch.from_numpy(bits).view(num_features, dim).float() * 2 - 1
 
 
-def _fit_random(plain: Combination, blocks: Sequence[Tensor], routes: Tensor | None) -> dict[str, Tensor]:
-    still = replace(plain, tensors={"centre": torch.zeros(plain.dim), "scale": torch.ones(1)})
-    signed = still.combine(blocks, routes).double()
+def _fit_signed(plain: Combination, blocks: Sequence[Tensor], routes: Tensor | None) -> Combination:
+    whitens = plain.kind == "whitened"
+    plain = replace(plain, dim=min(plain.dim, max(len(blocks[0]) - 1, 1)) if whitens else plain.dim)
+    signed = torch.cat([plain._signed(_zeroed(rows, chosen)) for rows, chosen in _in_parts(blocks, routes)])
     if float(signed.std(dim=0, correction=0).max()) < 1e-5:
         raise DataError("all images have the same features: there is nothing to combine")
+    if whitens:
+        return replace(plain, tensors=vars(fit_whitening(signed)))
     centre = signed.mean(dim=0).half()
     spread = (signed - centre.double()).square().mean().sqrt()
-    return {"centre": centre, "scale": (1 / spread).float().view(1)}
+    return replace(plain, tensors={"centre": centre, "scale": (1 / spread).float().view(1)})
 
 
 def _fit_blocks(blocks: Sequence[Tensor], routes: Tensor | None, dim: int, seed: int) -> dict[str, Tensor]:

@@ -168,17 +168,15 @@ def _arrays(base: Mapping[str, Tensor], header: Header) -> list[np.ndarray]:
 
 def _coded_statistics(dispatcher: Adapter, adapter: Adapter) -> bytes:
     """Differences modulo 2^16, all lower bytes before all upper ones, which are alike."""
-    if not dispatcher.header.norm_stats:
-        return b""
     difference = adapter.stored_statistics - dispatcher.stored_statistics
+    if not difference.any():
+        return b""
     return pack_xz(difference.astype("<u2").view(np.uint8).reshape(-1, 2).T.tobytes())
 
 
 def _statistics_in(dispatcher: Adapter, coded: bytes) -> np.ndarray:
     stored = dispatcher.stored_statistics
-    if not stored.size:
-        if coded:
-            raise AdapterFileError("an expert carries statistics where its dispatcher has none")
+    if not coded:
         return stored
     planes = np.frombuffer(unpack_xz(coded, 2 * stored.size, what="an expert's statistics"), dtype=np.uint8)
     if planes.size != 2 * stored.size:

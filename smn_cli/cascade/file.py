@@ -118,6 +118,10 @@ def _combination(header: CascadeHeader, tensors: Parts, router: Router) -> Combi
     if kind == "random":
         found["centre"] = _tensor(tensors, "combination.centre", "F16", (dim,))
         found["scale"] = _tensor(tensors, "combination.scale", "F32", (1,))
+    elif kind == "whitened":
+        found["centre"] = _tensor(tensors, "combination.centre", "F16", (dim,))
+        found["triangle"] = _tensor(tensors, "combination.triangle", "I8", (dim * (dim + 1) // 2,))
+        found["scales"] = _tensor(tensors, "combination.scales", "F32", (dim,))
     elif kind == "pca":
         found = _projection(tensors, "combination.", shape=(dim, width))
     elif kind == "blocks":

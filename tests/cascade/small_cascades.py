@@ -34,7 +34,7 @@ def images(num_images: int, *, seed: int = 0) -> Tensor:
     return torch.randn(num_images, 3, SIZE, SIZE, generator=generator) + 2 * levels
 
 
-def small_adapters(base: dict[str, Tensor], *, statistics: bool = False) -> list[Adapter]:
+def small_adapters(base: dict[str, Tensor], *, statistics: bool = False, spread: float = 0.1) -> list[Adapter]:
     """A dispatcher and experts; the last expert is the dispatcher itself."""
     generator = np.random.default_rng(0)
     names = [name for name, tensor in base.items() if tensor.ndim >= 2][-4:]
@@ -42,23 +42,23 @@ def small_adapters(base: dict[str, Tensor], *, statistics: bool = False) -> list
     carried = {name: base[name] for name in base if name.endswith(("running_mean", "running_var"))}
     adapters = []
     for number in range(NUM_EXPERTS + 1):
-        spread = 0.1 if 0 < number < NUM_EXPERTS else 0.0
+        moved = spread if 0 < number < NUM_EXPERTS else 0.0
         masks = {
-            name: torch.from_numpy(score + spread * generator.standard_normal(score.shape) > 0)
+            name: torch.from_numpy(score + moved * generator.standard_normal(score.shape) > 0)
             for name, score in scores.items()
         }
         for mask in masks.values():
             mask.view(-1)[0] = True
-        norm_stats = {name: tensor * (1 + spread / 20 * number) for name, tensor in carried.items()}
+        norm_stats = {name: tensor * (1 + moved * number) for name, tensor in carried.items()}
         adapters.append(
             make_adapter(
                 base,
                 masks,
-                arch="small",
+                arch=CONVNET,
                 codec="bits",
                 norm_stats=norm_stats if statistics else None,
                 preprocessing={"size": SIZE},
-                provenance={"seed": 3, "images": 60 + number if spread else 60},
+                provenance={"seed": 3, "images": 60 + number if moved else 60},
             )
         )
     return adapters
@@ -99,7 +99,7 @@ def small_cascade(kind: str = "none", mode: str = "conditional") -> Cascade:
 def toy_cascade(*, statistics: bool = False) -> Cascade:
     """The smallest: over the toy base of the adapter tests, with made-up features of width 6."""
     base = toy_base()
-    dispatcher, *experts = small_adapters(base, statistics=statistics)
+    dispatcher, *experts = small_adapters(base, statistics=statistics, spread=0.8)
     generator = torch.Generator().manual_seed(1)
     blocks = [torch.randn(20, 6, generator=generator) for _ in range(NUM_EXPERTS + 1)]
     router = toy_router(blocks[0])

@@ -102,6 +102,14 @@ def test_an_expert_takes_far_fewer_bytes_than_alone_and_a_copy_none() -> None:
     assert cascade.experts[0].header.provenance == {"images": 61}  # what differs
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_an_image_has_the_same_features_alone_and_in_a_batch(mode: str) -> None:
+    cascade, model, batch = small_cascade(), small_model(), images(9, seed=5)
+    together = cascade.embed(model, batch, mode=mode)
+    apart = [cascade.embed(model, part, mode=mode) for part in batch.split([1, 2, 1, 5])]  # type: ignore[no-untyped-call]
+    assert torch.allclose(torch.cat(apart), together, rtol=0, atol=1e-6)  # convolutions round by batch
+
+
 def test_sizes_add_up_to_the_file(tmp_path: Path) -> None:
     path = tmp_path / "cascade.safetensors"
     save_cascade(path, small_cascade("blocks"))

@@ -21,14 +21,14 @@ def routes() -> Tensor:
 
 
 @pytest.mark.parametrize("chosen", [None, routes()])
-@pytest.mark.parametrize("kind", ["blocks", "pca"])
+@pytest.mark.parametrize("kind", ["whitened", "blocks", "pca"])
 def test_whitened_components_have_equal_variances_and_do_not_correlate(kind: str, chosen: Tensor | None) -> None:
     combination = fit_combination(blocks(), chosen, kind=kind, dim=24)
     combined = combination.combine(blocks(), chosen)
     assert combined.shape == (NUM_IMAGES, 24)
     covariance = combined.T.double() @ combined.double() / NUM_IMAGES
     assert torch.allclose(covariance.diagonal(), torch.ones(24).double(), atol=1e-4)
-    size = 24 if kind == "pca" else 24 // (NUM_EXPERTS + 1)
+    size = 24 if kind != "blocks" else 24 // (NUM_EXPERTS + 1)
     within = covariance[:size, :size] - torch.eye(size).double()
     assert within.abs().max() < 0.05  # eight bits a weight
 
@@ -97,6 +97,18 @@ def test_more_components_than_images_tell_apart_are_left_out() -> None:
     few = [block[:5] for block in blocks()]
     assert fit_combination(few, kind="pca").dim == 4
     assert fit_combination(few, kind="blocks").dim == 16
+    assert fit_combination(few, kind="whitened").dim == 4
+
+
+def test_a_triangle_whitens_like_principal_components_in_half_the_bytes() -> None:
+    whitened, random = (fit_combination(blocks(), kind=kind, dim=24) for kind in ("whitened", "random"))
+    assert whitened.tensors["triangle"].nbytes == 24 * 25 // 2
+    projected = random.combine(blocks()).double()
+    projected -= projected.mean(dim=0)
+    _, sizes, axes = torch.linalg.svd(projected, full_matrices=False)
+    expected = torch.nn.functional.normalize(projected @ axes.T / sizes, dim=1)
+    found = torch.nn.functional.normalize(whitened.combine(blocks()).double(), dim=1)
+    assert float((expected @ expected.T - found @ found.T).abs().max()) < 0.05  # eight bits a weight
 
 
 @pytest.mark.parametrize(
