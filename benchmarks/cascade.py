@@ -30,6 +30,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=350, help="of the dispatcher")
     parser.add_argument("--expert-steps", type=int, default=120)
     parser.add_argument("--experts", type=int, default=5)
+    parser.add_argument("--keep", default="best", help="of experts: best by the judge, or last whatever it says")
+    parser.add_argument(
+        "--combine", default="none", help="of the cascade file; eval whitens by the paper's PCA besides"
+    )
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--max-train", type=int, default=5000)
@@ -43,7 +47,18 @@ def main() -> None:
 
 def measure(options: argparse.Namespace) -> None:
     """Dispatcher, cascade, and the scores of both, each made unless it is there."""
-    settings = ("images", "steps", "expert_steps", "experts", "size", "seed", "max_train", "max_test")
+    settings = (
+        "images",
+        "steps",
+        "expert_steps",
+        "experts",
+        "size",
+        "seed",
+        "max_train",
+        "max_test",
+        "keep",
+        "combine",
+    )
     key = {"data": options.data.name, **{name: getattr(options, name) for name in settings}}
     if options.run is not None:
         key["run"] = options.run.name
@@ -53,13 +68,13 @@ def measure(options: argparse.Namespace) -> None:
     images = limited_list(options.data / "train", options.images, options.work)
     seconds: dict[str, float] = {}
     run = options.run or made_run(options, images, seconds)
-    folder = options.work / f"cascade-{options.seed}"
+    folder = options.work / f"cascade-{options.seed}-{options.keep}-{options.combine}"
     words = ["cascade", "--out", folder]
     if (folder / "config.json").exists():
         words += ["--resume"]
     else:
         words += [images, "--run", run, "--experts", options.experts, "--steps", options.expert_steps]
-        words += ["--seed", options.seed]
+        words += ["--seed", options.seed, "--keep", options.keep, "--combine", options.combine]
     cascade = timed(seconds, "cascade", *words)
     weights = json.loads((folder / "config.json").read_text())["weights"]
     limits = ["--weights", weights] if weights else []
@@ -117,7 +132,7 @@ def table(rows: list[dict]) -> str:
         sizes = [expert["num_images"] for expert in cascade["experts"]]
         kept = [f"{expert['kept_step']}/{expert['num_steps']}" for expert in cascade["experts"]]
         lines += [
-            f"## {key['data']}, {key['images']} images, seed {key['seed']}, {key['size']} px",
+            f"## {key['data']}, {key['images']} images, seed {key['seed']}, {key['size']} px, --keep {key['keep']}",
             "",
             f"Clusters of {', '.join(map(str, sizes))} images; experts kept step {', '.join(kept)}. "
             f"Seconds: {', '.join(f'{what} {value:.0f}' for what, value in row['seconds'].items())}. "

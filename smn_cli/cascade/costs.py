@@ -1,6 +1,6 @@
 """What combinations would weigh, without fitting them."""
 
-from smn_cli.cascade.combining import KINDS
+from smn_cli.cascade.combining import KINDS, WHITENED_DIM
 
 
 def combination_bytes(num_blocks: int, num_features: int, dim: int | None = None) -> dict[str, int]:
@@ -8,13 +8,15 @@ def combination_bytes(num_blocks: int, num_features: int, dim: int | None = None
 
     Args:
         num_blocks, num_features: E + 1 and F.
-        dim: width of the result; None for F. "none" has no choice.
+        dim: width of the result; None for each kind's own default, see `fit_combination`. "none" has no choice.
     """
     wanted = dim or num_features
     of_block = wanted // num_blocks
+    signed = dim or min(WHITENED_DIM, num_blocks * num_features)
     bytes_by_kind = {
         "none": 0,
         "random": 2 * wanted + 4,
+        "whitened": signed * (signed + 1) // 2 + 6 * signed,
         "blocks": num_blocks * _projection_bytes(of_block, num_features),
         "pca": _projection_bytes(wanted, num_blocks * num_features),
     }

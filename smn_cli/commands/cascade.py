@@ -36,14 +36,19 @@ def cascade(
         int | None, typer.Option("--steps", help="Steps of each expert; by default as many as the dispatcher took.")
     ] = _DEFAULT.steps,
     combine: Annotated[
-        str, typer.Option("--combine", help="How features become one: none (side by side), random, blocks, pca.")
+        str,
+        typer.Option("--combine", help="How features become one: none (side by side), random, whitened, blocks, pca."),
     ] = _DEFAULT.combine,
     dim: Annotated[
-        int | None, typer.Option("--dim", help="Width of the combined features; by default the backbone's.")
+        int | None, typer.Option("--dim", help="Width of the combined features; by default the kind's own.")
     ] = _DEFAULT.dim,
     mode: Annotated[
         str, typer.Option("--mode", help="conditional (two networks an image) or unconditional (all).")
     ] = _DEFAULT.mode,
+    keep: Annotated[
+        str | None,
+        typer.Option("--keep", help="Of experts: best (or the dispatcher's mask), or last; by default as the run's."),
+    ] = _DEFAULT.keep,
     seed: Annotated[int, typer.Option("--seed", help="Of clusters, experts and projection.")] = _DEFAULT.seed,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the cascade in --out.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the cascade in --out.")] = False,
@@ -53,7 +58,7 @@ def cascade(
     json: JsonOption = None,
 ) -> None:
     """Train an expert for each cluster of the images, from a run's masks on, and write one cascade file."""
-    wishes = CascadeOptions(experts, cluster, steps, combine, dim, mode, seed)
+    wishes = CascadeOptions(experts, cluster, steps, combine, dim, mode, seed, keep)  # type: ignore[arg-type]  # checked there
     if resume and (images or run or overwrite or wishes != _DEFAULT):
         raise UsageError(
             "--resume goes on with the settings of the cascade: leave out IMAGES, --run and other settings"
@@ -168,23 +173,23 @@ def _finish(output: "Output", making: "CascadeRun") -> "tuple[Cascade, CascadeSi
     num_networks = 1 if making.wishes.mode == "conditional" else len(experts)
     with output.progress("embedding for the combination", num_networks * len(making.images)) as tick:
         made = making.finish(experts, tick)
-    sizes = _sizes(made, making.dispatcher, experts)
+    sizes = _sizes(made, making.dispatcher, experts, making.wishes.dim)
     report_cascade(output, making.file, sizes, made.combination.kind)
     output.result(f"next: smn eval DATA --adapter {making.file} --knn --linear")
     return made, sizes
 
 
-def _sizes(made: "Cascade", dispatcher: "Adapter", experts: "list[Adapter]") -> CascadeSizes:
+def _sizes(made: "Cascade", dispatcher: "Adapter", experts: "list[Adapter]", dim: int | None) -> CascadeSizes:
     from smn_cli.cascade.costs import combination_bytes
 
     own = len(dispatcher.to_bytes())
     combination = made.combination
-    dim = None if combination.kind == "none" else combination.dim
+    others = combination_bytes(combination.num_blocks, combination.num_features, dim)
     return CascadeSizes(
         made.sizes(),
         own,
         own + sum(len(expert.to_bytes()) for expert in experts),
-        combination_bytes(combination.num_blocks, combination.num_features, dim),
+        {**others, combination.kind: combination.num_bytes},
     )
 
 

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from smn_cli.errors import UsageError
+from smn_cli.recipes import Keep
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class CascadeOptions:
         dim: width of the combined features; None leaves it to the kind.
         mode: "conditional" or "unconditional".
         seed: of clusters, experts and projection.
+        keep: "best" (or the dispatcher's mask, if nothing beat it) or "last"; None for what the dispatcher's run did.
     """
 
     experts: int = 5
@@ -27,12 +29,15 @@ class CascadeOptions:
     dim: int | None = None
     mode: str = "conditional"
     seed: int = 0
+    keep: Keep | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("experts", 1), ("steps", 1), ("dim", 1), ("seed", 0)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UsageError(f"--{name} is {value}: expected {least} or more")
+        if self.keep not in (None, "best", "last"):
+            raise UsageError(f"--keep is {self.keep}: expected best or last")
 
     def check_choices(self, choices: dict[str, tuple[str, ...]]) -> None:
         """Refuse words that are not among the choices of their option.

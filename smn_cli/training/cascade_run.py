@@ -5,7 +5,7 @@ on to the same file.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -80,11 +80,12 @@ class CascadeRun:
         self.folder = folder
         self.backbone = backbone
         self.options = options
-        self.plan: AdaptPlan = plan_of(config, folder)
         try:
             self.wishes = CascadeOptions(**config["cascade"])
         except TypeError as error:
             raise CheckpointError(f"the settings in {folder.path} are of another version: {error}") from None
+        plan = plan_of(config, folder)
+        self.plan: AdaptPlan = replace(plan, keep=self.wishes.keep or plan.keep)
         self.images = folder.read_images()
         self.dispatcher = load_adapter(folder.path / DISPATCHER_FILE)
         self.embedding = Embedding(preprocessing_in(config, folder), "fp32", options.num_workers, FeatureCache())

@@ -7,6 +7,7 @@ import torch
 
 from smn_cli.backbones.loading import Backbone, wrap_backbone
 from smn_cli.cascade.blocks import expert_blocks, features_under
+from smn_cli.cascade.combining import KINDS
 from smn_cli.cascade.costs import combination_bytes
 from smn_cli.cascade.scoring import FITTED, NOTHING, STORED, compare_cascade, ways_of
 from smn_cli.data.embedding import Embedding
@@ -71,7 +72,7 @@ def test_blocks_of_their_own_images_are_rows_of_all_blocks(
     assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.model.state_dict().items())
 
 
-@pytest.mark.parametrize("kind", ["none", "random", "pca"])
+@pytest.mark.parametrize("kind", ["none", "random", "whitened", "pca"])
 def test_only_what_the_file_does_not_hold_is_fitted_here(kind: str) -> None:
     _, blocks = small_parts()
     ways = ways_of(small_cascade(kind), blocks, NUM_BANK)
@@ -116,7 +117,7 @@ def test_every_way_is_scored_and_the_cascades_own_is_held_against_the_base(
     assert seen == [54, 108, 162, 216]  # the third expert is the dispatcher
 
 
-@pytest.mark.parametrize("kind", ["none", "random", "blocks", "pca"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_costs_are_those_of_fitted_combinations(kind: str) -> None:
     _, blocks = small_parts()
     combination = small_cascade(kind).combination
@@ -125,5 +126,8 @@ def test_costs_are_those_of_fitted_combinations(kind: str) -> None:
 
 
 def test_without_a_width_costs_are_those_of_the_backbones_own() -> None:
-    assert combination_bytes(6, 1280) == combination_bytes(6, 1280, 1280)
+    assert combination_bytes(6, 1280) == {
+        **combination_bytes(6, 1280, 1280),
+        "whitened": combination_bytes(6, 1280, 256)["whitened"],
+    }
     assert combination_bytes(6, 2048)["pca"] >= 6 * 2048 * 2048

@@ -127,6 +127,13 @@ def test_clusters_are_what_the_router_says_of_the_dispatchers_features(place: Wo
     assert equal(dict(backbone.model.state_dict()), dict(base))
 
 
+def test_experts_may_be_judged_where_the_dispatcher_was_not(place: Workshop, dispatcher: RunFolder) -> None:
+    assert begin(place, dispatcher, "as the run").plan.keep == "last"
+    judged = begin(place, dispatcher, "judged", keep="best")
+    assert judged.plan.keep == "best"
+    assert judged.session(0) is None  # thirty to judge by are more than there are
+
+
 def test_a_cluster_too_small_is_served_by_the_dispatcher(place: Workshop, dispatcher: RunFolder) -> None:
     making = begin(place, dispatcher, "cascade", experts=10)
     sizes = making.cluster()
