@@ -18,7 +18,8 @@ def clouds(num_images: int = 400, *, num_clouds: int = 4, width: int = 32, seed:
     generator = torch.Generator().manual_seed(seed)
     centres = torch.randn(num_clouds, width, generator=generator)
     chosen = torch.randint(0, num_clouds, (num_images,), generator=generator)
-    return centres[chosen] + 0.6 * torch.randn(num_images, width, generator=generator)
+    spread = (0.3 + 0.4 * chosen)[:, None]  # or no volume would matter
+    return centres[chosen] + spread * torch.randn(num_images, width, generator=generator)
 
 
 @pytest.mark.parametrize("kind", CLUSTERINGS)
