@@ -156,6 +156,8 @@ def _train(output: "Output", making: "CascadeRun") -> None:
             _take_steps(output, session, f"expert {number} of {len(sizes)}")
         finally:
             session.close()
+        for alarm in session.keeper.alarms:
+            output.talk(f"expert {number}: alarm: {alarm}")
 
 
 def _take_steps(output: "Output", session: "Session", what: str) -> None:

@@ -87,6 +87,20 @@ def test_what_does_not_fit_ends_in_one_line(
     assert (outcome.code, line in outcome.err) == (code, True), outcome.err
 
 
+def test_an_expert_that_its_alarms_stopped_says_why(road: Road, run_cli: Run, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    for number in range(48):  # copies of two
+        (images / f"{number}.png").write_bytes((road.images / f"{number % 2:03d}.png").read_bytes())
+    words = ("cascade", images, "--run", road.run, "--out", tmp_path / "c", *SHORT, "--experts", 1, "--keep", "best")
+    outcome = run_cli(*words, "--json", "-")
+    assert outcome.code == 0, outcome.err
+    assert "expert 0: alarm: copies" in outcome.err
+    content = json.loads(outcome.out)
+    assert [(expert["num_steps"], expert["kept_step"]) for expert in content["experts"]] == [(0, 0)]
+    assert content["bytes"]["expert-0"] < content["bytes"]["dispatcher"] / 20
+
+
 def test_pack_and_eval_say_what_to_do_with_a_cascades_folder(
     made: tuple[Path, dict[str, Any]], road: Road, run_cli: Run, tmp_path: Path
 ) -> None:
