@@ -16,6 +16,9 @@ from smn_cli.adapters.swap import Change, TunedWeights
 from smn_cli.atomic import write_atomically
 from smn_cli.backbones.loading import Backbone, check_sizes, load_backbone, load_with_timm, wrap_backbone
 from smn_cli.backbones.weight_files import read_weight_file
+from smn_cli.cascade.blocks import network_identity
+from smn_cli.cascade.cascade import Cascade
+from smn_cli.cascade.scoring import compare_cascade
 from smn_cli.config.options import AdaptOptions
 from smn_cli.data.embedding import Embedding, labeled_features
 from smn_cli.data.finding import find_images
@@ -232,7 +235,7 @@ def check_checkpoint(adapter: Adapter, path: Path) -> None:
 
 def evaluate_networks(
     backbone: Backbone,
-    change: Change | None,
+    change: Change | Cascade | None,
     split: LabeledSplit,
     embedding: Embedding,
     protocol: Protocol,
@@ -244,7 +247,8 @@ def evaluate_networks(
 
     Args:
         backbone: the base; moved to the device and left as the base.
-        change: an adapter, or another way to change the base; None scores the base alone.
+        change: an adapter, or another way to change the base; a cascade, see `CascadeComparison`; None scores the base
+            alone.
         split, embedding, protocol: images, how they become features, which scores.
         device: where to embed, and, on CUDA, to look for neighbours.
         progress: called with the number of images embedded so far, over both networks.
@@ -253,6 +257,11 @@ def evaluate_networks(
         MismatchError, AdapterFileError: the adapter does not fit the base.
         DataError: an image cannot be read.
     """
+    if isinstance(change, Cascade):
+        check_sizes(backbone, [embedding.preprocessing.size])
+        backbone.model.to(torch.device(device)).to(memory_format=torch.channels_last)
+        where = search_device(device)
+        return compare_cascade(backbone, change, split, embedding, protocol, device=where, progress=progress)
     changes = [] if change is None else [change]
     embedded = embed_split(backbone, changes, split, embedding, device=device, progress=progress)
     base, *adapted = [score(features, protocol, device=search_device(device)) for features in embedded]
@@ -286,16 +295,10 @@ def embed_split(
             if progress is not None:
                 progress(done_before + done)
 
-        features = labeled_features(model, split, embedding, identity=lambda: _identity(backbone), progress=tick)
+        features = labeled_features(model, split, embedding, identity=lambda: network_identity(backbone), progress=tick)
         if change is not None:
             change.remove(model)
         yield features
-
-
-def _identity(backbone: Backbone) -> dict[str, str]:
-    """What tells a network from every other one, with what is on it now."""
-    state = backbone.model.state_dict()
-    return {"arch": backbone.arch, "layers": str(backbone.model), "state": fingerprint(state).digest}
 
 
 def preprocessing_for(adapter: Adapter) -> Preprocessing:

@@ -11,6 +11,7 @@ import typer
 import smn_cli
 from smn_cli.commands.adapt import adapt
 from smn_cli.commands.apply import apply
+from smn_cli.commands.cascade import cascade
 from smn_cli.commands.data import data
 from smn_cli.commands.demo import demo
 from smn_cli.commands.diff import diff
@@ -66,6 +67,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "verify": verify,
     "diff": diff,
     "merge": merge,
+    "cascade": cascade,
     "data": data,
     "demo": demo,
 }

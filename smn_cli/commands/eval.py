@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from smn_cli.errors import GateError
+from smn_cli.errors import GateError, UsageError
+from smn_cli.terminal.cascades import report_rows
 from smn_cli.terminal.low_shot import check_low_shot_options, parse_fractions, report_low_shot
 from smn_cli.terminal.networks import check_choice, open_networks
 from smn_cli.terminal.options import DeviceOption, JsonOption, PrecisionOption, WeightsOption, WorkersOption
@@ -25,7 +26,7 @@ def evaluate(
     data: Annotated[Path, typer.Argument(metavar="DATA", help="train/ and test/ (or val/), or class folders alone.")],
     adapter: Annotated[
         list[Path] | None,
-        typer.Option("--adapter", metavar="FILE", help="Adapter file. May repeat; gates are about the first."),
+        typer.Option("--adapter", metavar="FILE", help="Adapter or cascade. May repeat; gates are about the first."),
     ] = None,
     run: Annotated[Path | None, typer.Option("--run", metavar="RUN", help="Run folder instead of a file.")] = None,
     arch: Annotated[str | None, typer.Option("--arch", help="timm model, to score a base alone.")] = None,
@@ -89,6 +90,8 @@ def evaluate(
     split = load_labeled_split(data, seed=seed, max_bank=max_train, max_query=max_test)
     networks = open_networks(adapter or [], run, arch, weights, size)
     output.talk(f"{_in_words(split)}, {networks.preprocessing.size} px")
+    if networks.cascade is not None and fractions:
+        raise UsageError("--label-fraction does not take a cascade: give adapters")
     cache = None if no_cache else FeatureCache()
     embedding = Embedding(networks.preprocessing, precision, resolve_workers(workers), cache)
     protocol = Protocol(knn=knn or not linear, linear=linear, ks=tuple(k or Protocol.ks))
@@ -123,6 +126,8 @@ def _score(
     device: str,
 ) -> "tuple[dict[str, Comparison], list[LowShotRow]]":
     """Comparisons by name (the base alone has none), and the table of few labels if it is asked for."""
+    if networks.cascade is not None:
+        return {"cascade": _score_cascade(output, networks, split, embedding, protocol, device)}, []
     from smn_cli.api import embed_split
     from smn_cli.evaluation.compare import Scores, compare, score
     from smn_cli.evaluation.low_shot import LowShotScores, score_subsets, tabulate
@@ -139,12 +144,37 @@ def _score(
         for name, features in zip(names, embedded, strict=True):
             scores[name] = score(features, protocol, device=where)
             few[name] = score_subsets(features, subsets, protocol, device=where)
-    cache = embedding.cache
-    if cache is not None and cache.num_found:
-        output.talk(f"features of {cache.num_found} images were in the cache; --no-cache embeds them again")
+    _tell_of_cache(output, embedding)
     base, base_few = scores.pop(""), few.pop("")
     comparisons = {name: compare(base, adapted) for name, adapted in scores.items()} or {"": compare(base, None)}
     return comparisons, tabulate(subsets, split.bank_labels, base_few, few)
+
+
+def _score_cascade(
+    output: "Output",
+    networks: "Networks",
+    split: "LabeledSplit",
+    embedding: "Embedding",
+    protocol: "Protocol",
+    device: str,
+) -> "Comparison":
+    from smn_cli.api import evaluate_networks
+
+    cascade = networks.cascade
+    num_networks = 2 + len(cascade.experts) if cascade is not None else 1
+    with output.progress("embedding", (len(split.bank_paths) + len(split.query_paths)) * num_networks) as tick:
+        comparison = evaluate_networks(
+            networks.backbone, cascade, split, embedding, protocol, device=device, progress=tick
+        )
+    _tell_of_cache(output, embedding)
+    report_rows(output, getattr(comparison, "rows", {}))
+    return comparison
+
+
+def _tell_of_cache(output: "Output", embedding: "Embedding") -> None:
+    cache = embedding.cache
+    if cache is not None and cache.num_found:
+        output.talk(f"features of {cache.num_found} images were in the cache; --no-cache embeds them again")
 
 
 def _check(gates: "list[Gate]", judged: "Comparison", rows: "list[LowShotRow]") -> "list[GateResult]":

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from smn_cli.adapters.swap import Change
     from smn_cli.backbones.loading import Backbone
+    from smn_cli.cascade.cascade import Cascade
     from smn_cli.data.preprocessing import Preprocessing
 
 
@@ -27,12 +28,14 @@ class Networks:
     Attributes:
         backbone: the base.
         preprocessing: of the images, for all of them.
-        changes: by name, in the order of the options; none if the base is asked for alone.
+        changes: by name, in the order of the options; none if the base or a cascade is asked for alone.
+        cascade: instead of changes.
     """
 
     backbone: "Backbone"
     preprocessing: "Preprocessing"
     changes: "dict[str, Change]"
+    cascade: "Cascade | None" = None
 
 
 def check_choice(command: str, adapters: Sequence[Path], run: Path | None, arch: str | None) -> None:
@@ -53,14 +56,17 @@ def open_networks(
     """Load what the options name; of several adapters the first says which base and which preparation of images.
 
     Raises:
-        UsageError: --arch is another network than the adapter's, or adapters work at different sizes and no size is
-            given.
+        UsageError: --arch is another network than the adapter's, adapters work at different sizes and no size is given,
+            or a cascade is not alone.
         AdapterFileError, CheckpointError, MismatchError, BackboneError: what is named is damaged or does not fit.
     """
     from smn_cli.backbones.loading import load_backbone
+    from smn_cli.cascade.file import is_cascade
     from smn_cli.training.session import preprocessing_of
 
-    if adapters:
+    if any(map(is_cascade, adapters)):
+        networks = _with_cascade(adapters, weights)
+    elif adapters:
         networks = _with_adapters(adapters, weights, size)
     elif run is not None:
         networks = _of_run(run, weights)
@@ -91,6 +97,8 @@ def feature_function(networks: Networks, *, device: str, precision: str) -> "Cal
 
     check_sizes(networks.backbone, [networks.preprocessing.size])
     model = networks.backbone.model.to(torch.device(device)).to(memory_format=torch.channels_last)
+    if (cascade := networks.cascade) is not None:
+        return on_device(lambda images: cascade.embed(model, images), torch.device(device), precision)
     for change in networks.changes.values():
         change.apply(model)
     return on_device(model.eval(), torch.device(device), precision)
@@ -111,6 +119,16 @@ def _with_adapters(files: Sequence[Path], weights: Path | None, size: int | None
                 "compared on the same images, so give --size"
             )
     return Networks(backbone_for(adapters[0], weights), prepared[0], dict(zip(_names(files), adapters, strict=True)))
+
+
+def _with_cascade(files: Sequence[Path], weights: Path | None) -> Networks:
+    from smn_cli.api import backbone_for, preprocessing_for
+    from smn_cli.cascade.file import load_cascade
+
+    if len(files) > 1:
+        raise UsageError(f"--adapter {files[1]} stands beside another one: a cascade is taken alone")
+    cascade = load_cascade(files[0])
+    return Networks(backbone_for(cascade.dispatcher, weights), preprocessing_for(cascade.dispatcher), {}, cascade)
 
 
 def _of_run(run: Path, weights: Path | None) -> Networks:

@@ -55,11 +55,11 @@ def report_scores(
         output.result(f"verdict: {subject} is {_VERDICT_WORDS[comparison.verdict]}")
 
 
-def report_judgement(output: "Output", step: int, judgement: "Judgement") -> None:
-    """Say in one line what the judge of a run found."""
+def report_judgement(output: "Output", step: int, judgement: "Judgement", *, rival: str = "base") -> None:
+    """Say in one line what the judge of a run found, against the network that it started from."""
     gain = judgement.difference
     measures = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in judgement.measures.items())
-    output.talk(f"step {step}: {gain.value:+.4f} against the base ({gain.low:+.4f} .. {gain.high:+.4f}); {measures}")
+    output.talk(f"step {step}: {gain.value:+.4f} against the {rival} ({gain.low:+.4f} .. {gain.high:+.4f}); {measures}")
 
 
 _VERDICT_WORDS = {

@@ -52,8 +52,50 @@ class Learned:
     alarms: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Origin:
+    """The state that a run started from where it is not the base: what its judge compares with, and it falls back to.
+
+    Attributes:
+        masks: bool by parameter name.
+        norm_stats: running statistics, rounded as an adapter carries them; empty if they are frozen.
+    """
+
+    masks: dict[str, Tensor]
+    norm_stats: dict[str, Tensor]
+
+    def save(self, folder: RunFolder) -> None:
+        """Keep it in a run's folder."""
+        parts = {"mask": self.masks, "norm_stats": self.norm_stats}
+        folder.save_tensors(
+            ORIGIN_FILE,
+            {f"{part}/{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()},
+        )
+
+    @classmethod
+    def read(cls, folder: RunFolder) -> "Origin | None":
+        """Of a run's folder; None if the run started from its base.
+
+        Raises:
+            CheckpointError: it is damaged.
+        """
+        if not folder.has_tensors(ORIGIN_FILE):
+            return None
+        masks: dict[str, Tensor] = {}
+        norm_stats: dict[str, Tensor] = {}
+        for key, tensor in folder.load_tensors(ORIGIN_FILE).items():
+            part, _, name = key.partition("/")
+            (masks if part == "mask" else norm_stats)[name] = tensor
+        return cls(masks, norm_stats)
+
+
+ORIGIN_FILE = "origin.safetensors"
+
+
 def read_learned(folder: RunFolder) -> Learned:
     """What a run's last checkpoint holds: its best state if it keeps the best, else its last.
+
+    Where nothing was better than what the run started from, that is what it has learned: the base, or its `Origin`.
 
     Raises:
         CheckpointError: the folder is damaged.
@@ -73,6 +115,8 @@ def read_learned(folder: RunFolder) -> Learned:
     else:
         trained_or_masks = trained if plan.train == "full" else _binarized(trained, plan, step)
     masks, weights = (trained_or_masks, {}) if plan.train != "full" else ({}, trained_or_masks)
+    if plan.train != "full" and not masks and (origin := Origin.read(folder)) is not None:
+        masks, norm_stats = origin.masks, origin.norm_stats
     if plan.train != "full" and not masks:
         masks = {name: torch.ones_like(tensor, dtype=torch.bool) for name, tensor in trained.items()}
     return Learned(masks, weights, norm_stats, step, plan.num_steps, is_finished, gain, tuple(keeper.alarms))

@@ -23,6 +23,7 @@ from smn_cli.errors import BackboneError, CheckpointError, Interrupted, Training
 from smn_cli.evaluation.features import on_device
 from smn_cli.evaluation.precision import fast_precision
 from smn_cli.masking.backbone import run_backbone
+from smn_cli.training.beginning import Beginning, network_at_start
 from smn_cli.training.distributed import Team
 from smn_cli.training.keeping import Keeper
 from smn_cli.training.panel import Judgement, LabeledJudge, UnlabeledJudge, learnability_alarms
@@ -92,8 +93,8 @@ class Session:
         self.trainer = Trainer(source, objective, plan, self.preprocessing.normalize, self.team)
         self.keeper = Keeper()
         self._base_buffers = {name: buffer.clone() for name, buffer in backbone.model.named_buffers()}
-        self.panel: UnlabeledJudge = make_unlabeled_judge(folder, backbone, split, self.preprocessing, self.team)
-        network = on_device(backbone.model, self.trainer.device)
+        network = network_at_start(folder, backbone)
+        self.panel: UnlabeledJudge = make_unlabeled_judge(folder, network, split, self.preprocessing, self.team)
         self.labeled = LabeledJudge(val, self.preprocessing, network, self.team) if val is not None else None
 
     @classmethod
@@ -109,6 +110,7 @@ class Session:
         options: RunOptions | None = None,
         val: LabeledSplit | None = None,
         plan: AdaptPlan | None = None,
+        beginning: Beginning | None = None,
     ) -> "Session":
         """Plan a run, make its folder and let the frozen network look at the images.
 
@@ -124,6 +126,7 @@ class Session:
             options: device, workers, how often to save.
             val: labeled images that judge instead of the held-out ones.
             plan: instead of the one that follows from wishes and images.
+            beginning: where to start, and what to be better than; the base if not given.
 
         Raises:
             UsageError, DataError, BackboneError: the folder, the images or the sizes do not do.
@@ -141,6 +144,8 @@ class Session:
                 made.write_images(images.good, images.bad_lines())
                 config = describe_run(backbone, plan, images, weights=weights, device=options.device, val=val)
                 made.write_config({**config, "preprocessing": working.to_json()})
+                if beginning is not None:
+                    beginning.origin(plan.threshold).save(made)
                 embedded = embed(progress=options.on_look)
                 save_look(made, backbone, plan, split, working, embedded, num_workers=options.num_workers)
             else:
@@ -148,6 +153,8 @@ class Session:
             folder = made or RunFolder(folder_path)
             folder.path = team.from_first(lambda: folder.path)  # where it is in the making
             session = cls(folder, backbone, plan, split, options, val)
+            if beginning is not None:
+                beginning.put_on(session.trainer)
             if plan.keep == "best":
                 session.keeper.alarms = team.from_first(session.first_alarms)
             session._save()

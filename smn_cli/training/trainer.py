@@ -145,7 +145,7 @@ class Trainer:
         with torch.no_grad():
             for name, own in self.source.trained.items():
                 own.copy_(trained[name])
-        self._set_statistics(state["norm_stats"])
+        self.set_statistics(state["norm_stats"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.objective.load_state(state["objective"])
         self.step = int(state["step"])
@@ -158,7 +158,8 @@ class Trainer:
         return {name: round_statistics(tensor) for name, tensor in running_statistics(self.source.backbone).items()}
 
     @torch.no_grad()
-    def _set_statistics(self, statistics: dict[str, Tensor]) -> None:
+    def set_statistics(self, statistics: dict[str, Tensor]) -> None:
+        """Put running statistics into the backbone, by state dict name."""
         own = self.source.backbone.state_dict(keep_vars=True)
         for name, tensor in statistics.items():
             own[name].copy_(tensor)
@@ -189,7 +190,7 @@ class Trainer:
         if self.plan.norm_stats == "adapt" and self.team.size > 1:
             statistics = running_statistics(self.source.backbone)
             self.team.average(statistics.values())
-            self._set_statistics(statistics)
+            self.set_statistics(statistics)
         return loss_value
 
     def _features(self, batch: ViewBatch, weights: dict[str, Tensor]) -> list[Tensor]:
