@@ -81,8 +81,6 @@ def evaluate(
     comparison = _score(output, backbone, change, split, embedding, protocol, chosen_device)
     judged = comparison.adapted or comparison.base
     results = check_gates(gates, judged.metrics, {name: gain.value for name, gain in comparison.gains.items()})
-    if (rows := getattr(comparison, "rows", None)) is not None:
-        report_rows(output, rows)
     report_scores(output, comparison, results)
     output.json(
         {
@@ -117,6 +115,8 @@ def _score(
     cache = embedding.cache
     if cache is not None and cache.num_found:
         output.talk(f"features of {cache.num_found} images were in the cache; --no-cache embeds them again")
+    if (rows := getattr(comparison, "rows", None)) is not None:
+        report_rows(output, rows)
     return comparison
 
 
