@@ -85,7 +85,8 @@ class CascadeRun:
         except TypeError as error:
             raise CheckpointError(f"the settings in {folder.path} are of another version: {error}") from None
         plan = plan_of(config, folder)
-        self.plan: AdaptPlan = replace(plan, keep=self.wishes.keep or plan.keep)
+        lr_scores = plan.lr_scores if self.wishes.lr_scores is None else self.wishes.lr_scores
+        self.plan: AdaptPlan = replace(plan, keep=self.wishes.keep or plan.keep, lr_scores=lr_scores)
         self.images = folder.read_images()
         self.dispatcher = load_adapter(folder.path / DISPATCHER_FILE)
         self.embedding = Embedding(preprocessing_in(config, folder), "fp32", options.num_workers, FeatureCache())
