@@ -68,13 +68,14 @@ def measure(options: argparse.Namespace) -> None:
     images = limited_list(options.data / "train", options.images, options.work)
     seconds: dict[str, float] = {}
     run = options.run or made_run(options, images, seconds)
-    folder = options.work / f"cascade-{options.seed}-{options.keep}-{options.combine}"
+    folder = options.work / f"cascade-{options.seed}-{options.keep}-{options.lr_scores}-{options.combine}"
     words = ["cascade", "--out", folder]
     if (folder / "config.json").exists():
         words += ["--resume"]
     else:
         words += [images, "--run", run, "--experts", options.experts, "--steps", options.expert_steps]
         words += ["--seed", options.seed, "--keep", options.keep, "--combine", options.combine]
+        words += [] if options.lr_scores is None else ["--lr-scores", options.lr_scores]
     cascade = timed(seconds, "cascade", *words)
     weights = json.loads((folder / "config.json").read_text())["weights"]
     limits = ["--weights", weights] if weights else []
@@ -132,7 +133,8 @@ def table(rows: list[dict]) -> str:
         sizes = [expert["num_images"] for expert in cascade["experts"]]
         kept = [f"{expert['kept_step']}/{expert['num_steps']}" for expert in cascade["experts"]]
         lines += [
-            f"## {key['data']}, {key['images']} images, seed {key['seed']}, {key['size']} px, --keep {key['keep']}",
+            f"## {key['data']}, {key['images']} images, seed {key['seed']}, {key['size']} px, --keep {key['keep']}"
+            + ("" if key["lr_scores"] is None else f", --lr-scores {key['lr_scores']}"),
             "",
             f"Clusters of {', '.join(map(str, sizes))} images; experts kept step {', '.join(kept)}. "
             f"Seconds: {', '.join(f'{what} {value:.0f}' for what, value in row['seconds'].items())}. "

@@ -49,6 +49,10 @@ def cascade(
         str | None,
         typer.Option("--keep", help="Of experts: best (or the dispatcher's mask), or last; by default as the run's."),
     ] = _DEFAULT.keep,
+    lr_scores: Annotated[
+        float | None,
+        typer.Option("--lr-scores", help="Of experts; by default the run's. Lower, they differ less and weigh less."),
+    ] = _DEFAULT.lr_scores,
     seed: Annotated[int, typer.Option("--seed", help="Of clusters, experts and projection.")] = _DEFAULT.seed,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the cascade in --out.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the cascade in --out.")] = False,
@@ -58,7 +62,17 @@ def cascade(
     json: JsonOption = None,
 ) -> None:
     """Train an expert for each cluster of the images, from a run's masks on, and write one cascade file."""
-    wishes = CascadeOptions(experts, cluster, steps, combine, dim, mode, seed, keep)  # type: ignore[arg-type]  # checked there
+    wishes = CascadeOptions(
+        experts,
+        cluster,
+        steps,
+        combine,
+        dim,
+        mode,
+        seed,
+        keep,  # type: ignore[arg-type]  # checked there
+        lr_scores,
+    )
     if resume and (images or run or overwrite or wishes != _DEFAULT):
         raise UsageError(
             "--resume goes on with the settings of the cascade: leave out IMAGES, --run and other settings"

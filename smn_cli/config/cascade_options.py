@@ -7,6 +7,10 @@ from smn_cli.errors import UsageError
 from smn_cli.recipes import Keep
 
 
+LR_SHARE = 0.25
+"""Of the dispatcher's score learning rate: an expert's bits are to differ in about one of a hundred (docs/log.md)."""
+
+
 @dataclass(frozen=True)
 class CascadeOptions:
     """What `smn cascade` was asked for.
@@ -20,6 +24,8 @@ class CascadeOptions:
         mode: "conditional" or "unconditional".
         seed: of clusters, experts and projection.
         keep: "best" (or the dispatcher's mask, if nothing beat it) or "last"; None for what the dispatcher's run did.
+        lr_scores: learning rate of the experts' scores; None for the dispatcher's with the paper's recipe, else for
+            `LR_SHARE` of it: the lower, the fewer bits differ.
     """
 
     experts: int = 5
@@ -30,12 +36,15 @@ class CascadeOptions:
     mode: str = "conditional"
     seed: int = 0
     keep: Keep | None = None
+    lr_scores: float | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("experts", 1), ("steps", 1), ("dim", 1), ("seed", 0)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UsageError(f"--{name} is {value}: expected {least} or more")
+        if self.lr_scores is not None and not 0 <= self.lr_scores < float("inf"):
+            raise UsageError(f"--lr-scores is {self.lr_scores}: expected 0 or more, finite")
         if self.keep not in (None, "best", "last"):
             raise UsageError(f"--keep is {self.keep}: expected best or last")
 

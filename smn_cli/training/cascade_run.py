@@ -20,7 +20,7 @@ from smn_cli.cascade.cascade import Cascade, make_cascade
 from smn_cli.cascade.combining import KINDS, MODES, Combination, fit_combination
 from smn_cli.cascade.file import save_cascade
 from smn_cli.cascade.router import CLUSTERINGS, Router, fit_router
-from smn_cli.config.cascade_options import CascadeOptions
+from smn_cli.config.cascade_options import LR_SHARE, CascadeOptions
 from smn_cli.config.expert_planning import least_images, make_expert_plan
 from smn_cli.config.options import AdaptOptions
 from smn_cli.config.plan import AdaptPlan
@@ -85,7 +85,10 @@ class CascadeRun:
         except TypeError as error:
             raise CheckpointError(f"the settings in {folder.path} are of another version: {error}") from None
         plan = plan_of(config, folder)
-        self.plan: AdaptPlan = replace(plan, keep=self.wishes.keep or plan.keep)
+        lr_scores = self.wishes.lr_scores
+        if lr_scores is None:
+            lr_scores = plan.lr_scores * (1.0 if plan.recipe == "paper" else LR_SHARE)
+        self.plan: AdaptPlan = replace(plan, keep=self.wishes.keep or plan.keep, lr_scores=lr_scores)
         self.images = folder.read_images()
         self.dispatcher = load_adapter(folder.path / DISPATCHER_FILE)
         self.embedding = Embedding(preprocessing_in(config, folder), "fp32", options.num_workers, FeatureCache())

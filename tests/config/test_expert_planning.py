@@ -53,7 +53,9 @@ def test_a_batch_and_those_that_judge_are_the_least(keep: str, least: int) -> No
         make_expert_plan(dispatcher, least - 1)
 
 
-@pytest.mark.parametrize("wrong", [{"experts": 0}, {"steps": 0}, {"dim": 0}, {"seed": -1}, {"keep": "all"}])
+@pytest.mark.parametrize(
+    "wrong", [{"experts": 0}, {"steps": 0}, {"dim": 0}, {"seed": -1}, {"keep": "all"}, {"lr_scores": -1.0}]
+)
 def test_numbers_out_of_range_are_refused_by_option(wrong: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match=f"--{next(iter(wrong))} is"):
+    with pytest.raises(UsageError, match=f"--{next(iter(wrong)).replace('_', '-')} is"):
         CascadeOptions(**wrong)

@@ -131,6 +131,8 @@ def test_experts_may_be_judged_where_the_dispatcher_was_not(place: Workshop, dis
     assert begin(place, dispatcher, "as the run").plan.keep == "last"
     judged = begin(place, dispatcher, "judged", keep="best")
     assert judged.plan.keep == "best"
+    assert begin(place, dispatcher, "slow", lr_scores=0.0).plan.lr_scores == 0.0
+    assert judged.plan.lr_scores == 500.0
     assert judged.session(0) is None  # thirty to judge by are more than there are
 
 
