@@ -6,7 +6,6 @@ from typing import Any
 from smn_cli.errors import UsageError
 from smn_cli.recipes import Keep
 
-
 LR_SHARE = 0.25
 """Of the dispatcher's score learning rate: an expert's bits are to differ in about one of a hundred (docs/log.md)."""
 
