@@ -1,5 +1,5 @@
-"""Accuracy against labels, as in the paper's figure 3: supervised masks, full fine-tuning, linear probes, with and without
-the self-supervised mask.
+"""Accuracy against labels, as in the paper's figure 3: supervised masks, full fine-tuning, linear probes, with and
+without the self-supervised mask.
 
     python benchmarks/labels.py --data FOLDER --run RUN --work FOLDER     # goes on where it stopped
 
