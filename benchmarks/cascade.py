@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=350, help="of the dispatcher")
     parser.add_argument("--expert-steps", type=int, default=120)
     parser.add_argument("--experts", type=int, default=5)
+    parser.add_argument("--lr-scores", type=float, help="of experts; smn's own choice if not given")
     parser.add_argument("--keep", default="best", help="of experts: best by the judge, or last whatever it says")
     parser.add_argument(
         "--combine", default="none", help="of the cascade file; eval whitens by the paper's PCA besides"
@@ -58,6 +59,7 @@ def measure(options: argparse.Namespace) -> None:
         "max_test",
         "keep",
         "combine",
+        "lr_scores",
     )
     key = {"data": options.data.name, **{name: getattr(options, name) for name in settings}}
     if options.run is not None:
