@@ -1,5 +1,6 @@
 """The public Python API, which the commands are made of; re-exported by `smn_cli`."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,19 +13,22 @@ from torch import Tensor, nn
 
 from smn_cli.adapters.adapter import Adapter, load_adapter, make_adapter
 from smn_cli.adapters.fingerprint import fingerprint, select_base
+from smn_cli.adapters.head import StoredHead
 from smn_cli.adapters.swap import Change, TunedWeights
 from smn_cli.atomic import write_atomically
 from smn_cli.backbones.loading import Backbone, check_sizes, load_backbone, load_with_timm, wrap_backbone
 from smn_cli.backbones.weight_files import read_weight_file
 from smn_cli.config.options import AdaptOptions
+from smn_cli.data.classes import find_labeled_images
 from smn_cli.data.embedding import Embedding, labeled_features
 from smn_cli.data.finding import find_images
 from smn_cli.data.labeled import LabeledSplit
 from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.errors import AdapterFileError, BackboneError, CheckpointError, MismatchError, UsageError
-from smn_cli.evaluation.compare import Comparison, Protocol, Scores, compare, score
+from smn_cli.evaluation.compare import Comparison, Protocol, Scores, compare, score, with_classifier
+from smn_cli.training.classifying import rounded
 from smn_cli.training.preparing import check_for_run
-from smn_cli.training.record import check_run_base, plan_of, read_learned
+from smn_cli.training.record import Learned, check_run_base, plan_of, read_learned
 from smn_cli.training.run_folder import RunFolder
 from smn_cli.training.session import RunOptions, Session
 from smn_cli.training.trainer import StepReport
@@ -42,7 +46,7 @@ def adapt(
     on_step: Callable[[StepReport], None] | None = None,
     **settings: Any,
 ) -> Adapter:
-    """Learn a mask for a timm model from unlabeled images.
+    """Learn a mask for a timm model from images, unlabeled or, with labels="folders", in class folders.
 
     Args:
         model: a pretrained timm model. Its classifier is taken off and it is frozen; no weight of it changes.
@@ -64,7 +68,8 @@ def adapt(
         raise UsageError("adapt returns an adapter, and train='full' has none: run smn adapt --train full")
     backbone = wrap_backbone(model)
     inputs = [images] if isinstance(images, str | Path) else list(images)
-    checked = check_for_run(find_images(inputs), wishes)
+    labeled = find_labeled_images(inputs, wishes)
+    checked = check_for_run(find_images(inputs) if labeled is None else labeled.paths, wishes)
     with TemporaryDirectory() as temporary:
         session = Session.start(
             Path(out) if out is not None else Path(temporary, "run"),
@@ -72,6 +77,7 @@ def adapt(
             checked,
             wishes,
             options=RunOptions(device, num_workers),
+            labeled=labeled,
         )
         try:
             for report in session.steps():
@@ -140,7 +146,14 @@ def pack_run(folder: RunFolder, backbone: Backbone, *, codec: str = "auto") -> A
             "versions": config["versions"],
         },
         codec=codec,
+        head=_head_of(learned, config, backbone),
     )
+
+
+def _head_of(learned: Learned, config: dict[str, Any], backbone: Backbone) -> StoredHead | None:
+    if learned.classifier is None:
+        return None
+    return rounded(learned.classifier, name=backbone.classifier_name, classes=tuple(config["classes"]))
 
 
 def change_of_run(folder: RunFolder, backbone: Backbone) -> Change:
@@ -154,7 +167,7 @@ def change_of_run(folder: RunFolder, backbone: Backbone) -> Change:
         return pack_run(folder, backbone, codec="bits")
     check_run_base(config, backbone)
     learned = read_learned(folder)
-    return TunedWeights({**learned.weights, **learned.norm_stats})
+    return TunedWeights({**learned.weights, **learned.norm_stats}, _head_of(learned, config, backbone))
 
 
 @dataclass(frozen=True)
@@ -162,12 +175,14 @@ class RebuiltNetwork:
     """An adapted network as a plain state dict, for a checkpoint file.
 
     `takes_any_size` tells whether timm has to be asked for position embeddings that adjust to the image.
-    `num_classes` is that of the classifier that came with the weights and is in it unchanged; 0 if there is none.
+    `num_classes` is that of the classifier: the adapter's, if it carries one, else the one that came with the weights
+    and is in it unchanged; 0 if there is none. `classes` names them, if the adapter does.
     """
 
     state: dict[str, Tensor]
     num_classes: int
     takes_any_size: bool
+    classes: tuple[str, ...] = ()
 
     def load_line(self, arch: str, path: Path) -> str:
         """The Python expression that loads it with timm."""
@@ -183,20 +198,25 @@ def rebuild(adapter: Adapter, backbone: Backbone, *, with_classifier: bool = Tru
         MismatchError, AdapterFileError: as in `Adapter.rebuild`.
     """
     state = adapter.rebuild(backbone.model.state_dict())
-    classifier = backbone.classifier if with_classifier else {}
+    head = adapter.head if with_classifier else None
+    classifier = {} if not with_classifier else backbone.classifier if head is None else head.tensors()
     return RebuiltNetwork(
-        {**state, **classifier}, next((len(tensor) for tensor in classifier.values()), 0), backbone.takes_any_size
+        {**state, **classifier},
+        next((len(tensor) for tensor in classifier.values()), 0),
+        backbone.takes_any_size,
+        () if head is None else head.classes,
     )
 
 
 def save_checkpoint(network: RebuiltNetwork, path: Path) -> None:
-    """Write a state dict as safetensors, atomically.
+    """Write a state dict as safetensors, atomically; class names stand in its metadata, as JSON.
 
     Raises:
         OSError: the folder is missing or not writable.
     """
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state.items()}
-    write_atomically(path, save(tensors, metadata={"format": "pt"}))
+    names = {"classes": json.dumps(network.classes)} if network.classes else {}
+    write_atomically(path, save(tensors, metadata={"format": "pt", **names}))
 
 
 def check_rebuilt_outputs(live: nn.Module, arch: str, checkpoint: Path, num_classes: int, *, size: int = 64) -> bool:
@@ -256,16 +276,20 @@ def evaluate_networks(
     check_sizes(backbone, [embedding.preprocessing.size])
     model = backbone.model.to(where).to(memory_format=torch.channels_last)
 
-    def scores(tick: Callable[[int], None] | None) -> Scores:
+    def scores(tick: Callable[[int], None] | None, head: StoredHead | None = None) -> Scores:
         features = labeled_features(model, split, embedding, identity=lambda: _identity(backbone), progress=tick)
-        return score(features, protocol, device=where if where.type == "cuda" else None)
+        found = score(features, protocol, device=where if where.type == "cuda" else None)
+        if head is None:
+            return found
+        return with_classifier(found, features, head.classifier(), head.classes, split.classes)
 
     base = scores(progress)
     if change is None:
         return compare(base, None)
     num_done = len(split.bank_paths) + len(split.query_paths)
     change.apply(model)
-    adapted = scores(None if progress is None else lambda done: progress(num_done + done))
+    head = change.head if isinstance(change, Adapter | TunedWeights) else None
+    adapted = scores(None if progress is None else lambda done: progress(num_done + done), head)
     change.remove(model)
     return compare(base, adapted)
 

@@ -7,6 +7,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from smn_cli.adapters.head import StoredHead
+
 _originals: "WeakKeyDictionary[nn.Module, dict[str, Tensor]]" = WeakKeyDictionary()
 
 
@@ -38,10 +40,12 @@ class TunedWeights:
 
     Args:
         tensors: weights and, if adapted, statistics by state dict name.
+        head: the classifier of a run with labels.
     """
 
-    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor], head: StoredHead | None = None) -> None:
         self._tensors = dict(tensors)
+        self.head = head
 
     def apply(self, model: nn.Module) -> nn.Module:
         """Put the weights in, in place."""

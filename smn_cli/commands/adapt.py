@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from smn_cli.config.options import AdaptOptions
-from smn_cli.errors import Interrupted, TrainingError, UsageError
+from smn_cli.errors import Interrupted, TrainingError, UsageError, first_few
 from smn_cli.terminal.conclusion import conclude_run
 from smn_cli.terminal.options import DeviceOption, ImagesArgument, JsonOption, WeightsOption, WorkersOption
 from smn_cli.terminal.tables import report_judgement
@@ -41,7 +41,7 @@ def adapt(
     workers: WorkersOption = None,
     json: JsonOption = None,
 ) -> None:
-    """Learn a mask over a frozen timm backbone from unlabeled images."""
+    """Learn a mask over a frozen timm backbone from images, unlabeled or, with --labels, in class folders."""
     from smn_cli.console import Output
     from smn_cli.terminal.options import resolve_device, resolve_workers
     from smn_cli.training.distributed import device_of_process, team_of
@@ -84,6 +84,7 @@ def _start(
     val: Path | None,
 ) -> "Session":
     from smn_cli.backbones.loading import load_backbone
+    from smn_cli.data.classes import find_labeled_images
     from smn_cli.data.finding import find_images
     from smn_cli.data.labeled import load_labeled_split
     from smn_cli.terminal.settings import explain_plan
@@ -95,7 +96,8 @@ def _start(
     if team.is_first:
         RunFolder.check_free(out, overwrite=overwrite)
     labeled = load_labeled_split(val, for_selection=True) if val is not None else None
-    paths = team.from_first(lambda: find_images(images, note=output.talk))
+    labels = team.from_first(lambda: find_labeled_images(images, wishes))
+    paths = team.from_first(lambda: find_images(images, note=output.talk)) if labels is None else labels.paths
     output.talk(f"loading {arch}" + (f" from {weights}" if weights else " from timm's hub"))
     backbone = load_backbone(arch, weights)
     for note in backbone.notes:
@@ -103,8 +105,18 @@ def _start(
     with output.progress("checking images", num_wanted(len(paths), wishes)) as tick:
         checked = team.from_first(lambda: check_for_run(paths, wishes, progress=lambda done, _total: tick(done)))
     output.talk(_what_was_found(checked, out))
+    if labels is not None:
+        output.talk(f"{len(labels.classes)} classes: {first_few(list(labels.classes))}")
     session = Session.start(
-        out, backbone, checked, wishes, weights=str(weights or ""), overwrite=overwrite, options=options, val=labeled
+        out,
+        backbone,
+        checked,
+        wishes,
+        weights=str(weights or ""),
+        overwrite=overwrite,
+        options=options,
+        val=labeled,
+        labeled=labels,
     )
     trained = session.trainer.source.trained.values()
     explain_plan(output, session.plan, num_weights=sum(t.numel() for t in trained), num_tensors=len(trained))

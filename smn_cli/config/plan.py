@@ -1,6 +1,6 @@
 """Everything that determines a run, besides the backbone and the images."""
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any
 
 from smn_cli.recipes import Keep, NormStats, Precision, Train, ViewPlan
@@ -49,6 +49,8 @@ class AdaptPlan:
     precision: Precision
     compile: bool
     grad_checkpoint: bool
+    num_classes: int = 0
+    label_fraction: float | None = None
     reasons: dict[str, str] = field(default_factory=dict, compare=False)
 
     @property
@@ -69,7 +71,7 @@ class AdaptPlan:
         """
         views: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values["views"].items()}
         plain = {**values, "views": ViewPlan(**views), "mask_also": tuple(values["mask_also"])}
-        missing = {f.name for f in fields(cls)} - plain.keys()
+        missing = {f.name for f in fields(cls) if f.default is MISSING} - plain.keys()
         if missing:
             raise KeyError(f"missing settings {sorted(missing)}")
         return cls(**plain)

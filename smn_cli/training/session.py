@@ -16,6 +16,7 @@ from smn_cli.config.options import AdaptOptions
 from smn_cli.config.plan import AdaptPlan
 from smn_cli.config.planning import make_plan
 from smn_cli.data.checking import ImageSet
+from smn_cli.data.classes import LabeledImages
 from smn_cli.data.labeled import LabeledSplit
 from smn_cli.data.loading import ViewLoader
 from smn_cli.data.preprocessing import Preprocessing
@@ -23,6 +24,7 @@ from smn_cli.errors import BackboneError, CheckpointError, Interrupted, Training
 from smn_cli.evaluation.features import on_device
 from smn_cli.evaluation.precision import fast_precision
 from smn_cli.masking.backbone import run_backbone
+from smn_cli.training.classifying import check_classes, read_labels
 from smn_cli.training.distributed import Team
 from smn_cli.training.keeping import Keeper
 from smn_cli.training.panel import Judgement, LabeledJudge, UnlabeledJudge, learnability_alarms
@@ -30,6 +32,7 @@ from smn_cli.training.preparing import (
     ImageSplit,
     Progress,
     embed_for_teacher,
+    make_classifier_judge,
     make_objective,
     make_unlabeled_judge,
     save_look,
@@ -83,18 +86,21 @@ class Session:
         self.backbone = backbone
         self.plan = plan
         self.split = split
+        self.val = val
         self.options = options
         self.preprocessing = preprocessing_of(backbone, plan.views.global_size)
         if plan.grad_checkpoint:
             checkpoint_gradients(backbone.model)
         self.team = options.team
-        source, objective = make_source(backbone.model, plan), make_objective(folder, backbone, plan, self.team)
+        source, objective = make_source(backbone.model, plan), make_objective(folder, backbone, plan, split, self.team)
         self.trainer = Trainer(source, objective, plan, self.preprocessing.normalize, self.team)
         self.keeper = Keeper()
         self._base_buffers = {name: buffer.clone() for name, buffer in backbone.model.named_buffers()}
         self.panel: UnlabeledJudge = make_unlabeled_judge(folder, backbone, split, self.preprocessing, self.team)
         network = on_device(backbone.model, self.trainer.device)
-        self.labeled = LabeledJudge(val, self.preprocessing, network, self.team) if val is not None else None
+        self.classified = make_classifier_judge(folder, backbone, split, self.preprocessing, val, self.team)
+        knn_judge = partial(LabeledJudge, preprocessing=self.preprocessing, base=network, team=self.team)
+        self.labeled = knn_judge(val) if val is not None and self.classified is None else None
 
     @classmethod
     def start(
@@ -109,6 +115,7 @@ class Session:
         options: RunOptions | None = None,
         val: LabeledSplit | None = None,
         plan: AdaptPlan | None = None,
+        labeled: LabeledImages | None = None,
     ) -> "Session":
         """Plan a run, make its folder and let the frozen network look at the images.
 
@@ -124,6 +131,7 @@ class Session:
             options: device, workers, how often to save.
             val: labeled images that judge instead of the held-out ones.
             plan: instead of the one that follows from wishes and images.
+            labeled: classes of the images, for a run with labels.
 
         Raises:
             UsageError, DataError, BackboneError: the folder, the images or the sizes do not do.
@@ -131,15 +139,17 @@ class Session:
         options = options or RunOptions()
         team = options.team
         place(backbone, options.device)
-        plan = plan or plan_that_runs(wishes, images.num_usable, backbone, options.device)
+        plan = plan or plan_that_runs(wishes, images.num_usable, backbone, options.device, labeled)
         working = preprocessing_of(backbone, plan.views.global_size)
-        split = split_images(images.good, plan)
+        split = split_images(images.good, plan, labeled)
         team.check_shares(plan.batch_size, num_judging=len(split.held_out))
         embed = partial(embed_for_teacher, backbone, plan, split, working, num_workers=options.num_workers, team=team)
         with RunFolder.create(folder_path, overwrite=overwrite) if team.is_first else nullcontext() as made:
             if made is not None:
                 made.write_images(images.good, images.bad_lines())
-                config = describe_run(backbone, plan, images, weights=weights, device=options.device, val=val)
+                config = describe_run(
+                    backbone, plan, images, weights=weights, device=options.device, val=val, labeled=labeled
+                )
                 made.write_config({**config, "preprocessing": working.to_json()})
                 embedded = embed(progress=options.on_look)
                 save_look(made, backbone, plan, split, working, embedded, num_workers=options.num_workers)
@@ -181,7 +191,8 @@ class Session:
             torch.set_num_threads(int(config["threads"]))  # another number sums in another order
         except (TypeError, ValueError, RuntimeError):
             raise CheckpointError(f"{folder.path}: threads in config.json is {config['threads']!r}") from None
-        session = cls(folder, backbone, plan, split_images(folder.read_images(), plan), options, val)
+        split = split_images(folder.read_images(), plan, read_labels(folder, config) if plan.num_classes else None)
+        session = cls(folder, backbone, plan, split, options, val)
         try:
             session.trainer.load_state(state["trainer"])
             session.keeper = Keeper.from_state(state["keeper"])
@@ -249,8 +260,9 @@ class Session:
         """What speaks against the images before the first step."""
         network = on_device(self.backbone.model, self.trainer.device)
         num_images = min(500, len(self.panel.images.paths))
-        alarms = learnability_alarms(network, self.panel.images.batches(num_images))
-        if not alarms and self.labeled is None and self.plan.num_holdout == 0:
+        # labels tell what there is to learn, also in images that are all alike
+        alarms = [] if self.classified else learnability_alarms(network, self.panel.images.batches(num_images))
+        if not alarms and self.val is None and self.plan.num_holdout == 0:
             alarms = [
                 f"too few: {num_images} images leave none to judge by; add images, lower --batch-size, give --val, "
                 "or take the last state unjudged with --keep last"
@@ -265,8 +277,11 @@ class Session:
             judgement = Judgement(
                 labeled.difference, True, {**judgement.measures, **labeled.measures}, judgement.alarms
             )
+        classifier = self.trainer.classifier()
+        if self.classified is not None and classifier is not None:
+            judgement = self.classified.judge(network, classifier, beside=judgement.measures)
         tensors = self.trainer.source.masks() or dict(self.trainer.source.trained)
-        self.keeper.consider(step, judgement, tensors, self.trainer.norm_stats())
+        self.keeper.consider(step, judgement, tensors, self.trainer.norm_stats(), classifier)
         self.keeper.alarms = self.team.from_first(lambda: self.keeper.alarms)
         self._log({"step": step, "evaluation": judgement.to_json()})
         if self.options.on_judgement is not None:
@@ -282,7 +297,9 @@ class Session:
         self.folder.save_state({"trainer": self.trainer.state(), "keeper": self.keeper.state()})
 
 
-def plan_that_runs(wishes: AdaptOptions, num_images: int, backbone: Backbone, device: str) -> AdaptPlan:
+def plan_that_runs(
+    wishes: AdaptOptions, num_images: int, backbone: Backbone, device: str, labeled: LabeledImages | None = None
+) -> AdaptPlan:
     """The plan, at the native size if the network cannot take the derived one (a ViT with fixed positions)."""
     plan = make_plan(
         wishes,
@@ -290,6 +307,7 @@ def plan_that_runs(wishes: AdaptOptions, num_images: int, backbone: Backbone, de
         native_size=backbone.native_size,
         on_cpu=device.startswith("cpu"),
         precision=fast_precision(torch.device(device)),
+        num_classes=check_classes(backbone, labeled),
     )
     local = {plan.views.local_size} if plan.views.num_local else set()
     try:
@@ -297,7 +315,7 @@ def plan_that_runs(wishes: AdaptOptions, num_images: int, backbone: Backbone, de
     except BackboneError:
         if wishes.size is not None or plan.views.global_size == backbone.native_size:
             raise
-        return plan_that_runs(replace(wishes, size=backbone.native_size), num_images, backbone, device)
+        return plan_that_runs(replace(wishes, size=backbone.native_size), num_images, backbone, device, labeled)
     return plan
 
 

@@ -15,6 +15,7 @@ from smn_cli.config.plan import AdaptPlan
 from smn_cli.data.augmenting import augment
 from smn_cli.data.loading import ViewBatch
 from smn_cli.errors import DataError, TrainingError
+from smn_cli.evaluation.classifier import LinearClassifier
 from smn_cli.evaluation.precision import autocasting
 from smn_cli.masking.backbone import (
     MaskedBackbone,
@@ -29,6 +30,7 @@ from smn_cli.masking.maskable import maskable_names
 from smn_cli.masking.scores import constant_scores, magnitude_scores
 from smn_cli.training.distributed import Team
 from smn_cli.training.schedule import lr_factor
+from smn_cli.training.supervised import SupervisedObjective
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class StepReport:
 
 
 class Objective(Protocol):
-    """What a step minimises; see `SwappedObjective` and `TaughtObjective`."""
+    """What a step minimises; see `SwappedObjective`, `TaughtObjective` and `SupervisedObjective`."""
 
     def before_step(self, lr: float) -> None: ...
 
@@ -154,6 +156,10 @@ class Trainer:
             return {}
         return {name: round_statistics(tensor) for name, tensor in running_statistics(self.source.backbone).items()}
 
+    def classifier(self) -> LinearClassifier | None:
+        """That of a supervised objective, as it is now; None for any other."""
+        return self.objective.classifier() if isinstance(self.objective, SupervisedObjective) else None
+
     @torch.no_grad()
     def _set_statistics(self, statistics: dict[str, Tensor]) -> None:
         own = self.source.backbone.state_dict(keep_vars=True)
@@ -217,7 +223,7 @@ class Trainer:
             step=self.step,
             num_steps=self.plan.num_steps,
             loss=loss,
-            log_k=math.log(self.plan.num_prototypes),
+            log_k=math.log(self.plan.num_classes or self.plan.num_prototypes),
             density=self.source.density(),
             num_flips=num_flips,
             lr_scores=lr_scores,
