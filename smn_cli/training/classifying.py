@@ -16,7 +16,14 @@ from smn_cli.data.labeled import LabeledSplit
 from smn_cli.data.loading import image_batches
 from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.errors import BackboneError, CheckpointError, DataError, TrainingError, first_few
-from smn_cli.evaluation.classifier import MOST_IMAGES, LinearClassifier, fit_classifier, root_mean_square
+from smn_cli.evaluation.classifier import (
+    DECAYS,
+    MOST_IMAGES,
+    LinearClassifier,
+    best_classifier,
+    fit_classifier,
+    root_mean_square,
+)
 from smn_cli.evaluation.features import extract_features, on_device
 from smn_cli.evaluation.intervals import paired_difference
 from smn_cli.training.distributed import Team
@@ -63,30 +70,58 @@ def read_labels(folder: RunFolder, config: dict[str, Any]) -> LabeledImages:
 def save_base_head(
     folder: RunFolder,
     backbone: Backbone,
-    images: Sequence[Path],
-    labels: Tensor,
+    labeled: LabeledImages,
+    training: Sequence[Path],
+    held_out: Sequence[Path],
     preprocessing: Preprocessing,
     *,
-    num_classes: int,
     num_workers: int,
 ) -> None:
-    """Fit the base's own classifier to the training images, as they are, and keep it."""
+    """Fit the base's own classifier to the training images as they are, and keep it.
+
+    Beside it the one that training starts with, of the strongest decay: one that has nothing left to learn would hand
+    the scores no gradient.
+
+    Args:
+        folder: of the run.
+        backbone: the base.
+        labeled: classes of all images.
+        training, held_out: images to fit to, and those that the strength of the decay is chosen by. The judge sees the
+            latter again, so that it is the base that a choice favours; none if they are among the training images.
+        preprocessing: of the working size.
+        num_workers: image loading processes.
+    """
     network = on_device(backbone.model, next(backbone.model.parameters()).device)
-    chosen = images[:MOST_IMAGES]
-    features = extract_features(network, image_batches(chosen, preprocessing, num_workers=num_workers))
-    fitted = fit_classifier(features, labels[: len(chosen)], num_classes)
-    scale = torch.tensor(root_mean_square(features), dtype=torch.float64)
-    folder.save_tensors(BASE_HEAD_FILE, {"weight": fitted.weight, "bias": fitted.bias, "scale": scale})
+    chosen = training[:MOST_IMAGES]
+    paths = [*chosen, *held_out]
+    features = extract_features(network, image_batches(paths, preprocessing, num_workers=num_workers))
+    own, queries = features[: len(chosen)], features[len(chosen) :]
+    labels, num_classes = labeled.labels(chosen), len(labeled.classes)
+    start = fit_classifier(own, labels, num_classes, decay=DECAYS[0])
+    best = best_classifier(own, labels, queries, labeled.labels(held_out), num_classes) if held_out else start
+    scale = torch.tensor(root_mean_square(own), dtype=torch.float64)
+    tensors = {"weight": best.weight, "bias": best.bias, "start_weight": start.weight, "start_bias": start.bias}
+    folder.save_tensors(BASE_HEAD_FILE, {**tensors, "scale": scale})
 
 
-def read_base_head(folder: RunFolder) -> tuple[LinearClassifier, float]:
-    """The base's own classifier, and the scale of the base's features.
+def read_base_head(folder: RunFolder) -> LinearClassifier:
+    """The base's own classifier.
 
     Raises:
         CheckpointError: it is missing or damaged.
     """
     tensors = folder.load_tensors(BASE_HEAD_FILE)
-    return LinearClassifier(tensors["weight"], tensors["bias"]), float(tensors["scale"])
+    return LinearClassifier(tensors["weight"], tensors["bias"])
+
+
+def read_start(folder: RunFolder) -> tuple[LinearClassifier, float]:
+    """The classifier that training starts with, and the scale of the base's features.
+
+    Raises:
+        CheckpointError: it is missing or damaged.
+    """
+    tensors = folder.load_tensors(BASE_HEAD_FILE)
+    return LinearClassifier(tensors["start_weight"], tensors["start_bias"]), float(tensors["scale"])
 
 
 class ClassifierJudge:

@@ -153,12 +153,9 @@ def save_look(
         ).tensors()
     folder.save_tensors(TEACHER_FILE, tensors)
     if split.labeled is not None:
-        labels = split.labeled.labels(split.training)
-        num_classes = len(split.labeled.classes)
         save_labels(folder, split.labeled)
-        save_base_head(
-            folder, backbone, split.training, labels, working, num_classes=num_classes, num_workers=num_workers
-        )
+        held_out = split.held_out if plan.num_holdout else []
+        save_base_head(folder, backbone, split.labeled, split.training, held_out, working, num_workers=num_workers)
 
 
 def make_objective(
@@ -167,7 +164,7 @@ def make_objective(
     """The plan's objective; call `save_look` first."""
     device = next(backbone.model.parameters()).device
     if split.labeled is not None:
-        start, scale = read_base_head(folder)
+        start, scale = read_start(folder)
         labels = split.labeled.labels(split.training)
         return SupervisedObjective(labels, start, scale=scale, plan=plan, device=device)
     if plan.objective == "swapped":
@@ -218,6 +215,6 @@ def make_classifier_judge(
     images, labels = split.held_out, split.labeled.labels(split.held_out)
     if val is not None:
         images, labels = val.query_paths, labels_in_order(val, classes)
-    base_head = rounded(read_base_head(folder)[0], name=backbone.classifier_name, classes=classes)
+    base_head = rounded(read_base_head(folder), name=backbone.classifier_name, classes=classes)
     network = on_device(backbone.model, next(backbone.model.parameters()).device)
     return ClassifierJudge(images, labels, working, network, base_head, team)

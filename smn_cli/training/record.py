@@ -89,7 +89,7 @@ def read_learned(folder: RunFolder) -> Learned:
 
 def _kept_classifier(folder: RunFolder, plan: AdaptPlan, objective: dict[str, Any], keeper: Keeper) -> LinearClassifier:
     if plan.keep == "best" and not keeper.head:
-        return read_base_head(folder)[0]
+        return read_base_head(folder)
     tensors = keeper.head if plan.keep == "best" else objective["classifier"]
     return LinearClassifier(tensors["weight"], tensors["bias"])
 
