@@ -22,6 +22,7 @@ from smn_cli.training.classifying import (
     ClassifierJudge,
     labels_in_order,
     read_base_head,
+    read_start,
     rounded,
     save_base_head,
     save_labels,
