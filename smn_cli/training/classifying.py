@@ -98,7 +98,10 @@ def save_base_head(
     own, queries = features[: len(chosen)], features[len(chosen) :]
     labels, num_classes = labeled.labels(chosen), len(labeled.classes)
     start = fit_classifier(own, labels, num_classes, decay=DECAYS[0])
-    best = best_classifier(own, labels, queries, labeled.labels(held_out), num_classes) if held_out else start
+    if held_out:
+        best = best_classifier(own, labels, queries, labeled.labels(held_out), num_classes)
+    else:
+        best = fit_classifier(own, labels, num_classes, decay=DECAYS[1])
     scale = torch.tensor(root_mean_square(own), dtype=torch.float64)
     tensors = {"weight": best.weight, "bias": best.bias, "start_weight": start.weight, "start_bias": start.bias}
     folder.save_tensors(BASE_HEAD_FILE, {**tensors, "scale": scale})
