@@ -34,6 +34,9 @@ def adapt(
     val: Annotated[
         Path | None, typer.Option("--val", metavar="DIR", help="Labeled folders that decide what is kept.")
     ] = None,
+    start: Annotated[
+        Path | None, typer.Option("--start", metavar="RUN|FILE", help="Run or adapter whose mask is the start.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in --out.")] = False,
     save_every: Annotated[float, typer.Option("--save-every", min=0, help="Seconds between checkpoints.")] = 60.0,
@@ -48,7 +51,7 @@ def adapt(
     from smn_cli.training.record import is_own_restart
     from smn_cli.training.session import RunOptions
 
-    if resume and (images or arch or overwrite or wishes != AdaptOptions()):
+    if resume and (images or arch or overwrite or start or wishes != AdaptOptions()):
         raise UsageError("--resume goes on with the settings of the run: leave out IMAGES, --arch and other settings")
     resume = resume or is_own_restart(out)
     if not resume and (arch is None or not images):
@@ -67,7 +70,7 @@ def adapt(
         if resume:
             session = _resume(output, out, weights, options, val)
         else:
-            session = _start(output, images or [], str(arch), weights, out, wishes, overwrite, options, val)
+            session = _start(output, images or [], str(arch), weights, out, wishes, overwrite, options, val, start)
         seconds = _train(output, session)
         output.json(conclude_run(output, session, seconds))
 
@@ -82,6 +85,7 @@ def _start(
     overwrite: bool,
     options: "RunOptions",
     val: Path | None,
+    start: Path | None,
 ) -> "Session":
     from smn_cli.backbones.loading import load_backbone
     from smn_cli.data.classes import find_labeled_images
@@ -91,6 +95,7 @@ def _start(
     from smn_cli.training.preparing import check_for_run, num_wanted
     from smn_cli.training.run_folder import RunFolder
     from smn_cli.training.session import Session
+    from smn_cli.training.starting import read_start_masks, start_with
 
     team = options.team
     if team.is_first:
@@ -102,6 +107,7 @@ def _start(
     backbone = load_backbone(arch, weights)
     for note in backbone.notes:
         output.talk(f"  {note}")
+    masks = read_start_masks(start, backbone) if start is not None else None
     with output.progress("checking images", num_wanted(len(paths), wishes)) as tick:
         checked = team.from_first(lambda: check_for_run(paths, wishes, progress=lambda done, _total: tick(done)))
     output.talk(_what_was_found(checked, out))
@@ -117,6 +123,7 @@ def _start(
         options=options,
         val=labeled,
         labeled=labels,
+        begin=None if masks is None else partial(start_with, masks=masks),
     )
     trained = session.trainer.source.trained.values()
     explain_plan(output, session.plan, num_weights=sum(t.numel() for t in trained), num_tensors=len(trained))

@@ -159,14 +159,16 @@ def describe_run(
     backbone: Backbone,
     plan: AdaptPlan,
     images: ImageSet,
+    preprocessing: Preprocessing,
     *,
     weights: str,
     device: str,
     val: LabeledSplit | None,
     labeled: LabeledImages | None = None,
 ) -> dict[str, Any]:
-    """The content of config.json, but for the preprocessing."""
+    """The content of config.json."""
     return {
+        "preprocessing": preprocessing.to_json(),
         "arch": backbone.arch,
         "tag": backbone.tag,
         "weights": str(Path(weights).resolve()) if weights else "",

@@ -116,6 +116,7 @@ class Session:
         val: LabeledSplit | None = None,
         plan: AdaptPlan | None = None,
         labeled: LabeledImages | None = None,
+        begin: "Callable[[Session], None] | None" = None,
     ) -> "Session":
         """Plan a run, make its folder and let the frozen network look at the images.
 
@@ -132,6 +133,7 @@ class Session:
             val: labeled images that judge instead of the held-out ones.
             plan: instead of the one that follows from wishes and images.
             labeled: classes of the images, for a run with labels.
+            begin: brings the run to another start before its first checkpoint.
 
         Raises:
             UsageError, DataError, BackboneError: the folder, the images or the sizes do not do.
@@ -147,10 +149,8 @@ class Session:
         with RunFolder.create(folder_path, overwrite=overwrite) if team.is_first else nullcontext() as made:
             if made is not None:
                 made.write_images(images.good, images.bad_lines())
-                config = describe_run(
-                    backbone, plan, images, weights=weights, device=options.device, val=val, labeled=labeled
-                )
-                made.write_config({**config, "preprocessing": working.to_json()})
+                describe = partial(describe_run, backbone, plan, images, working, weights=weights, val=val)
+                made.write_config(describe(device=options.device, labeled=labeled))
                 embedded = embed(progress=options.on_look)
                 save_look(made, backbone, plan, split, working, embedded, num_workers=options.num_workers)
             else:
@@ -158,6 +158,8 @@ class Session:
             folder = made or RunFolder(folder_path)
             folder.path = team.from_first(lambda: folder.path)  # where it is in the making
             session = cls(folder, backbone, plan, split, options, val)
+            if begin is not None:
+                begin(session)
             if plan.keep == "best":
                 session.keeper.alarms = team.from_first(session.first_alarms)
             session._save()
@@ -257,10 +259,9 @@ class Session:
         return on_device(lambda images: run_backbone(self.backbone.model, images, weights), self.trainer.device)
 
     def first_alarms(self) -> list[str]:
-        """What speaks against the images before the first step."""
+        """What speaks against the images before the first step; with labels, what there is to learn is known."""
         network = on_device(self.backbone.model, self.trainer.device)
         num_images = min(500, len(self.panel.images.paths))
-        # labels tell what there is to learn, also in images that are all alike
         alarms = [] if self.classified else learnability_alarms(network, self.panel.images.batches(num_images))
         if not alarms and self.val is None and self.plan.num_holdout == 0:
             alarms = [

@@ -32,19 +32,20 @@ class SupervisedObjective:
         self.plan = plan
         self.labels = labels.to(device)
         num_classes, num_features = start.weight.shape
-        if plan.score_init == "constant":  # the paper's: random, on the features as they are
-            self.scale = 1.0
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(plan.seed)
-                self.layer = nn.Linear(num_features, num_classes)
-        else:
-            self.scale = scale
-            self.layer = nn.Linear(num_features, num_classes)
-            with torch.no_grad():
-                self.layer.weight.copy_(start.weight * scale)
-                self.layer.bias.copy_(start.bias)
-        self.layer.to(device)
+        self.starts_fitted = plan.score_init != "constant"  # the paper's is random, on the features as they are
+        self.scale = scale if self.starts_fitted else 1.0
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(plan.seed)
+            self.layer = nn.Linear(num_features, num_classes).to(device)
+        if self.starts_fitted:
+            self.put(start)
         self.optimizer = _optimizer(plan, list(self.layer.parameters()))
+
+    @torch.no_grad()
+    def put(self, classifier: LinearClassifier) -> None:
+        """Take over a classifier of features as they are."""
+        self.layer.weight.copy_(classifier.weight * self.scale)
+        self.layer.bias.copy_(classifier.bias)
 
     def before_step(self, lr: float) -> None:
         """The classifier's learning rate for this step."""
