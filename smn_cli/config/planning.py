@@ -68,12 +68,10 @@ def make_plan(
         norm_stats=_norm_stats(options, recipe),
         seed=options.seed,
         precision=options.precision or precision,
-        compile=options.compile,
-        grad_checkpoint=options.grad_checkpoint,
         warmup_steps=_warmup_steps(recipe, num_steps, steps_per_epoch, reasons),
         num_classes=num_classes,
-        label_fraction=options.label_fraction,
         reasons=reasons,
+        **{name: getattr(options, name) for name in ("compile", "grad_checkpoint", "label_fraction")},
         **{name: getattr(recipe, name) for name in _COPIED},
     )
 
