@@ -7,10 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+import smn_cli
 from smn_cli.backbones.loading import load_backbone
 from smn_cli.masking.backbone import run_backbone
 from smn_cli.masking.binarize import effective_weight
@@ -174,3 +176,16 @@ def test_flat_folders_and_a_single_class_are_refused(
     single = run_cli("adapt", tmp_path / "one", *words)
     assert (single.code, "has only the class only" in single.err) == (5, True)
     assert not (tmp_path / "run").exists()
+
+
+def test_python_learns_from_labels_too(weights_file: Callable[[str], Path], labeled_folder: Path) -> None:
+    model = timm.create_model(CONVNET, checkpoint_path=str(weights_file(CONVNET)))
+    learned = smn_cli.adapt(
+        model, labeled_folder, labels="folders", steps=2, size=32, teacher_size=32, batch_size=8, keep="last"
+    )
+    assert learned.head is not None
+    assert learned.head.classes == ("blue", "green", "red")
+    other = timm.create_model(CONVNET, checkpoint_path=str(weights_file(CONVNET)))
+    other.reset_classifier(3)
+    learned.apply(other)
+    assert torch.equal(other.get_classifier().weight, learned.head.classifier().weight)
