@@ -1,11 +1,11 @@
 """What a training step costs: masks, ordinary fine-tuning of the same weights, and a plain masking wrapper.
 
     python benchmarks/speed.py                              # the table, as Markdown
-    python benchmarks/speed.py --archs resnet18 --rounds 5 --profile
+    python benchmarks/speed.py --archs resnet18 --rounds 5 --parts
 
-All three take the same views (2x64 + 4x32 px, already decoded), the same swapped loss and the same optimiser. Seconds:
-alternating rounds in one process, median. Memory: the most that a process of its own held (VmHWM), Python and torch
-included.
+All take the same views (2x64 + 4x32 px, already decoded), the same swapped loss and the same optimiser. "frozen norm"
+is fine-tuning with smn's cheaper frozen normalisation. Seconds: alternating rounds in one process, median. Memory: the
+most that a process of its own held (VmHWM), Python and torch included.
 
 The wrapper is how such masks are commonly written (method of arXiv 2409.07577, three copies of the base): every forward
 pass makes mask, scaled weight and masked weight anew as autograd operations.
@@ -32,14 +32,16 @@ from smn_cli.config.planning import make_plan
 from smn_cli.data.augmenting import augment, draw_changes
 from smn_cli.data.loading import ViewBatch
 from smn_cli.data.preprocessing import Preprocessing
+from smn_cli.masking.backbone import MaskedBackbone
 from smn_cli.masking.maskable import maskable_names
 from smn_cli.recipes import ViewPlan
+from smn_cli.training import trainer as trainer_module
 from smn_cli.training.record import versions
 from smn_cli.training.swapped import SwappedObjective
 from smn_cli.training.trainer import Trainer, make_source
 
 BATCHES = {"tf_efficientnet_lite0": 64, "resnet18": 32, "resnet50": 16, "vit_tiny_patch16_224": 32}
-METHODS = ("fine-tuning", "mask", "plain wrapper")
+METHODS = ("fine-tuning", "fine-tuning, frozen norm", "mask", "plain wrapper")
 
 
 class _Binary(torch.autograd.Function):
@@ -84,6 +86,9 @@ class InPlace:
     def effective_weights(self) -> dict[str, Tensor]:
         return {}
 
+    def pass_gradients(self) -> None:
+        pass
+
     def refresh(self) -> int:
         return 0
 
@@ -116,7 +121,7 @@ def make_step(method: str, arch: str, batch_size: int, extra: dict[str, Any]) ->
     sized = {"img_size": 64, "dynamic_img_size": True} if arch.startswith("vit") else {}
     torch.manual_seed(0)
     backbone = timm.create_model(arch, num_classes=0, **sized).to(memory_format=torch.channels_last)
-    train = "full" if method == "fine-tuning" else "mask"
+    train = "full" if method.startswith("fine-tuning") else "mask"
     options = AdaptOptions(recipe="swav", steps=100_000, batch_size=batch_size, size=64, local_views=4, prototypes=100,
                            train=train, keep="last", **extra)  # fmt: skip
     plan = make_plan(options, 10_000)
@@ -126,8 +131,10 @@ def make_step(method: str, arch: str, batch_size: int, extra: dict[str, Any]) ->
     names = maskable_names(backbone, include_depthwise=False, include_stem=False, also=())
     if method == "plain wrapper":
         return WrapperStep(PlainWrapper(backbone, names), objective, normalize)
-    source = InPlace(backbone, names) if method == "fine-tuning" else make_source(backbone, plan)
+    source = InPlace(backbone, names) if method.startswith("fine-tuning") else make_source(backbone, plan)
     trainer = Trainer(source, objective, plan, normalize)
+    if method == "fine-tuning":
+        trainer._norm_layers = []
     return lambda batch: trainer.take_step(batch) and None
 
 
@@ -172,14 +179,78 @@ def peak_bytes() -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 
-def profile(arch: str, extra: dict[str, Any]) -> str:
-    """Where the time of a masked step goes."""
-    batch, step = make_batch(BATCHES[arch]), make_step("mask", arch, BATCHES[arch], extra)
-    step(batch)
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as prof:
-        for _ in range(3):
-            step(batch)
-    return prof.key_averages().table(sort_by="self_cpu_time_total", row_limit=25, max_name_column_width=60)
+def parts_of(arch: str, rounds: int, extra: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Median seconds of the parts of a step, by method; what is not listed is in "rest"."""
+    batch = make_batch(BATCHES[arch])
+    methods = ("fine-tuning", "plain wrapper", "mask")
+    taken: dict[str, dict[str, list[float]]] = {method: {} for method in methods}
+    with _Stopwatch() as watch:
+        steps = {method: make_step(method, arch, BATCHES[arch], extra) for method in methods}
+        for number in range(rounds + 1):
+            for method in methods:
+                watch.seconds.clear()
+                started = time.perf_counter()
+                steps[method](batch)
+                whole = time.perf_counter() - started
+                parts = {**watch.seconds, "rest": whole - sum(watch.seconds.values()), "whole step": whole}
+                for part, seconds in parts.items() if number else ():
+                    taken[method].setdefault(part, []).append(seconds)
+    return {method: {part: statistics.median(v) for part, v in parts.items()} for method, parts in taken.items()}
+
+
+class _Stopwatch:
+    """Seconds spent in the parts of a step; a part inside another counts as the outer one."""
+
+    PLACES = (
+        ("views", sys.modules[__name__], "augment"),
+        ("views", trainer_module, "augment"),
+        ("forward", trainer_module, "run_backbone"),
+        ("forward", PlainWrapper, "forward"),
+        ("loss", SwappedObjective, "loss"),
+        ("backward", Tensor, "backward"),
+        ("gradients to scores", MaskedBackbone, "pass_gradients"),
+        ("optimiser", torch.optim.Adam, "step"),
+        ("forming weights, counts", MaskedBackbone, "refresh"),
+    )
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._is_inside = False
+
+    def __enter__(self) -> "_Stopwatch":
+        self._own = [(place, name, getattr(place, name)) for _, place, name in self.PLACES]
+        for part, place, name in self.PLACES:
+            setattr(place, name, self._timed(part, getattr(place, name)))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for place, name, function in self._own:
+            setattr(place, name, function)
+
+    def _timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            if self._is_inside:
+                return function(*args, **kwargs)
+            self._is_inside, started = True, time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self._is_inside = False
+                self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - started
+
+        return timed
+
+
+def print_parts(arch: str, parts: dict[str, dict[str, float]]) -> None:
+    """Markdown, milliseconds."""
+    methods = list(parts)
+    rows = list(dict.fromkeys(part for by_part in parts.values() for part in by_part))
+    rows.sort(key=[*(part for part, *_ in _Stopwatch.PLACES), "rest", "whole step"].index)
+    print(f"| {arch}, ms | {' | '.join(methods)} |\n" + "|" + "---|" * (len(methods) + 1))
+    for row in rows:
+        cells = [f"{1e3 * parts[method][row]:.0f}" if row in parts[method] else "-" for method in methods]
+        print(f"| {row} | {' | '.join(cells)} |")
+    print(flush=True)
 
 
 def main() -> None:
@@ -187,7 +258,7 @@ def main() -> None:
     parser.add_argument("--archs", nargs="+", default=list(BATCHES), choices=list(BATCHES))
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--extra", type=json.loads, default={}, help="further AdaptOptions, as JSON")
-    parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--parts", action="store_true", help="where the time of a step goes, instead")
     parser.add_argument("--memory-of", nargs=2, metavar=("ARCH", "METHOD"))
     options = parser.parse_args()
     if options.memory_of:
@@ -198,12 +269,12 @@ def main() -> None:
         print(peak_bytes())
         return
     print(f"{torch.get_num_threads()} threads; {versions()}; {options.rounds} rounds; {options.extra}\n")
-    print("| backbone | batch | fine-tuning | mask | plain wrapper | mask / fine-tuning | wrapper / mask | memory: "
-          "fine-tuning | mask | plain wrapper | mask / fine-tuning |")  # fmt: skip
-    print("|" + "---|" * 11)
+    heads = ["backbone", "batch", *METHODS, "mask / fine-tuning", "wrapper / mask", f"memory: {METHODS[0]}",
+             *METHODS[1:], "mask / fine-tuning"]  # fmt: skip
+    print(f"| {' | '.join(heads)} |\n" + "|" + "---|" * len(heads))
     for arch in options.archs:
-        if options.profile:
-            print(profile(arch, options.extra))
+        if options.parts:
+            print_parts(arch, parts_of(arch, options.rounds, options.extra))
             continue
         s = seconds_of(arch, options.rounds, options.extra)
         m = {method: memory_of(arch, method, options.extra) for method in METHODS}

@@ -16,16 +16,13 @@ from smn_cli.adapters.fingerprint import fingerprint, select_base
 from smn_cli.adapters.head import StoredHead
 from smn_cli.adapters.swap import Change, TunedWeights
 from smn_cli.atomic import write_atomically
-from smn_cli.backbones.loading import Backbone, check_sizes, load_backbone, load_with_timm, wrap_backbone
+from smn_cli.backbones.loading import Backbone, load_backbone, load_with_timm, wrap_backbone
 from smn_cli.backbones.weight_files import read_weight_file
 from smn_cli.config.options import AdaptOptions
 from smn_cli.data.classes import find_labeled_images
-from smn_cli.data.embedding import Embedding, labeled_features
 from smn_cli.data.finding import find_images
-from smn_cli.data.labeled import LabeledSplit
 from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.errors import AdapterFileError, BackboneError, CheckpointError, MismatchError, UsageError
-from smn_cli.evaluation.compare import Comparison, Protocol, Scores, compare, score, with_classifier
 from smn_cli.training.classifying import rounded
 from smn_cli.training.preparing import check_for_run
 from smn_cli.training.record import Learned, check_run_base, plan_of, read_learned
@@ -247,57 +244,6 @@ def check_checkpoint(adapter: Adapter, path: Path) -> None:
             f"--checkpoint {path} is not the adapted network: digest {found[:12]}... instead of "
             f"{adapter.header.adapted_digest[:12]}...; rebuild it with smn apply"
         )
-
-
-def evaluate_networks(
-    backbone: Backbone,
-    change: Change | None,
-    split: LabeledSplit,
-    embedding: Embedding,
-    protocol: Protocol,
-    *,
-    device: str = "cpu",
-    progress: Callable[[int], None] | None = None,
-) -> Comparison:
-    """Score a base and, if there is an adapter, the adapted network on the same split.
-
-    Args:
-        backbone: the base; moved to the device and left as the base.
-        change: an adapter, or another way to change the base; None scores the base alone.
-        split, embedding, protocol: images, how they become features, which scores.
-        device: where to embed, and, on CUDA, to look for neighbours.
-        progress: called with the number of images embedded so far, over both networks.
-
-    Raises:
-        MismatchError, AdapterFileError: the adapter does not fit the base.
-        DataError: an image cannot be read.
-    """
-    where = torch.device(device)
-    check_sizes(backbone, [embedding.preprocessing.size])
-    model = backbone.model.to(where).to(memory_format=torch.channels_last)
-
-    def scores(tick: Callable[[int], None] | None, head: StoredHead | None = None) -> Scores:
-        features = labeled_features(model, split, embedding, identity=lambda: _identity(backbone), progress=tick)
-        found = score(features, protocol, device=where if where.type == "cuda" else None)
-        if head is None:
-            return found
-        return with_classifier(found, features, head.classifier(), head.classes, split.classes)
-
-    base = scores(progress)
-    if change is None:
-        return compare(base, None)
-    num_done = len(split.bank_paths) + len(split.query_paths)
-    change.apply(model)
-    head = change.head if isinstance(change, Adapter | TunedWeights) else None
-    adapted = scores(None if progress is None else lambda done: progress(num_done + done), head)
-    change.remove(model)
-    return compare(base, adapted)
-
-
-def _identity(backbone: Backbone) -> dict[str, str]:
-    """What tells a network from every other one, with what is on it now."""
-    state = backbone.model.state_dict()
-    return {"arch": backbone.arch, "layers": str(backbone.model), "state": fingerprint(state).digest}
 
 
 def preprocessing_for(adapter: Adapter) -> Preprocessing:

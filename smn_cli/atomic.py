@@ -1,6 +1,7 @@
-"""Files that are either complete or not there, also after a crash."""
+"""Files and folders that are either complete or not there, also after a crash."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,9 +22,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp makes it private; a shipped file is not
+        temporary.chmod(0o666 & ~_umask())  # mkstemp makes it private; a shipped file is not
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -34,3 +33,34 @@ def write_atomically(path: Path, data: bytes) -> None:
     """Write a whole file under `atomic_path`."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path` to fill; it takes the final name when the block ends well.
+
+    Args:
+        path: not there, or an empty folder.
+
+    Raises:
+        OSError: the folder above is missing or not writable, or `path` is no longer free.
+    """
+    path = path.absolute()  # "." lies in no folder by its name
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        yield temporary
+        if hasattr(os, "sync"):
+            os.sync()  # one call for many files
+        temporary.chmod(0o777 & ~_umask())
+        if path.is_dir():
+            path.rmdir()  # the empty one, which not every system lets be replaced
+        temporary.rename(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask

@@ -11,8 +11,11 @@ import typer
 import smn_cli
 from smn_cli.commands.adapt import adapt
 from smn_cli.commands.apply import apply
+from smn_cli.commands.cascade import cascade
+from smn_cli.commands.data import data
 from smn_cli.commands.demo import demo
 from smn_cli.commands.diff import diff
+from smn_cli.commands.embed import embed
 from smn_cli.commands.eval import evaluate
 from smn_cli.commands.inspect import inspect
 from smn_cli.commands.merge import merge
@@ -57,12 +60,15 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "adapt": adapt,
     "plan": plan,
     "eval": evaluate,
+    "embed": embed,
     "pack": pack,
     "apply": apply,
     "inspect": inspect,
     "verify": verify,
     "diff": diff,
     "merge": merge,
+    "cascade": cascade,
+    "data": data,
     "demo": demo,
 }
 for _name, _command in _COMMANDS.items():

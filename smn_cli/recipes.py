@@ -9,6 +9,8 @@ from typing import Literal
 NormStats = Literal["frozen", "adapt"]
 Train = Literal["mask", "norm", "full", "head"]
 Keep = Literal["best", "last"]
+MaskKind = Literal["threshold", "topk"]
+ScoreInit = Literal["constant", "magnitude", "kaiming"]
 Precision = Literal["fp32", "bf16"]
 TRAIN_CHOICES = ("mask", "norm", "full", "head")
 LABEL_CHOICES = ("folders",)
@@ -45,7 +47,7 @@ class Recipe:
 
     objective: Literal["taught", "swapped", "supervised"]
     views: ViewPlan
-    score_init: Literal["constant", "magnitude"]
+    score_init: ScoreInit
     include_depthwise: bool
     include_stem: bool
     score_optimizer: Literal["sgd", "adam"]

@@ -57,6 +57,11 @@ class Adapter:
         return 0 if self.head is None else self.head.nbytes
 
     @property
+    def stored_statistics(self) -> np.ndarray:
+        """(sum of lengths,) uint16: the upper halves of the carried statistics."""
+        return self._content.norm_stats
+
+    @property
     def base_fingerprint(self) -> Fingerprint:
         """Of the base that it was made for."""
         return Fingerprint(self.header.base_digest, self._content.base_rows)
@@ -82,6 +87,16 @@ class Adapter:
                 raise MismatchError(f"{entry.name} {what} in the base: the adapter expects {entry.shape}")
         arrays = _arrays(base, [entry.name for entry in self.header.masks]) if self.header.needs_base else []
         return self._split(CODECS[self.header.codec].decode(self._content.payload, self.header.num_weights, arrays))
+
+    def bits(self, base: Mapping[str, Tensor]) -> np.ndarray:
+        """All masks as one stream (num_weights,) of bools, in the order of the header; decoded once and remembered.
+
+        Raises:
+            MismatchError, AdapterFileError: as in `rebuild`.
+        """
+        if self._known_bits is None:
+            self.rebuild(base)
+        return unpack_bits(self._known_bits or b"", self.header.num_weights)
 
     def _split(self, bits: np.ndarray) -> dict[str, Tensor]:
         masks: dict[str, Tensor] = {}

@@ -64,21 +64,33 @@ def _lzma_filters(num_bytes: int) -> list[dict[str, int]]:
     return [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": size, "lc": 0, "pb": 0}]
 
 
+def pack_xz(data: bytes) -> bytes:
+    """One xz stream without a check of its own."""
+    return lzma.compress(data, format=lzma.FORMAT_XZ, check=lzma.CHECK_NONE, filters=_lzma_filters(len(data)))
+
+
+def unpack_xz(payload: bytes, num_bytes: int, *, what: str = "the mask") -> bytes:
+    """Inverse of `pack_xz`, of data of a known length.
+
+    Raises:
+        AdapterFileError: no xz stream, or one of another length; the message says of what.
+    """
+    decoder = lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=num_bytes * 2 + (1 << 27))
+    try:
+        data = decoder.decompress(payload, max_length=num_bytes + 1)
+    except (lzma.LZMAError, MemoryError) as error:
+        raise AdapterFileError(f"{what} is not valid xz data: {error}") from None
+    if not decoder.eof or decoder.unused_data:
+        raise AdapterFileError(f"{what} does not end after the {num_bytes} bytes it should have")
+    return data
+
+
 def _lzma_encode(bits: np.ndarray, _: Arrays) -> bytes:
-    packed = pack_bits(bits)
-    return lzma.compress(packed, format=lzma.FORMAT_XZ, check=lzma.CHECK_NONE, filters=_lzma_filters(len(packed)))
+    return pack_xz(pack_bits(bits))
 
 
 def _lzma_decode(payload: bytes, num_bits: int, _: Arrays) -> np.ndarray:
-    num_bytes = (num_bits + 7) // 8
-    decoder = lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=num_bytes * 2 + (1 << 27))
-    try:
-        packed = decoder.decompress(payload, max_length=num_bytes + 1)
-    except (lzma.LZMAError, MemoryError) as error:
-        raise AdapterFileError(f"the mask is not valid xz data: {error}") from None
-    if not decoder.eof or decoder.unused_data:
-        raise AdapterFileError(f"the mask does not end after the {num_bytes} bytes it should have")
-    return unpack_bits(packed, num_bits)
+    return unpack_bits(unpack_xz(payload, (num_bits + 7) // 8), num_bits)
 
 
 LZMA_ALWAYS = 1 << 18

@@ -103,13 +103,15 @@ class _Block:
 class _Tensor:
     """Model of one tensor: the order of its weights, its blocks, its parameters."""
 
-    def __init__(self, weights: np.ndarray, curve: Parameters) -> None:
+    def __init__(self, weights: np.ndarray, curve: Parameters, among: np.ndarray | None = None) -> None:
         bits = np.ascontiguousarray(weights, dtype=np.float32).reshape(-1).view(np.uint32)
         magnitudes = ((bits >> 16) & 0x7FFF).astype(np.uint16)
         self.num_weights = len(bits)
         self.order = np.argsort(magnitudes, kind="stable")
-        self._signs = np.where(bits >> 31, np.int32(-1), np.int32(1))
         median = int(magnitudes[self.order[self.num_weights // 2]])
+        if among is not None:
+            self.order = self.order[among[self.order]]
+        self._signs = np.where(bits >> 31, np.int32(-1), np.int32(1))
         self._levels = np.clip(magnitudes.astype(np.int64) - median + (BELOW << 7), 0, (OCTAVES << 7) - 1)
         num_rows = weights.shape[0] if weights.ndim else 1
         self._num_columns = num_columns = self.num_weights // num_rows
@@ -168,23 +170,7 @@ class _Tensor:
 
 def encode_context(bits: np.ndarray, base: Sequence[np.ndarray]) -> bytes:
     """Payload of a stream of bits over the weights it belongs to, in the same order."""
-    encoder, curve = constriction.stream.queue.RangeEncoder(), _new_curve()
-    shares = bytearray(len(base))
-    for position, start in _by_size(base):
-        tensor = _Tensor(base[position], curve)
-        cut = ~bits[start : start + tensor.num_weights]
-        found = np.flatnonzero(cut[tensor.order])
-        last = int(found[-1]) + 1 if len(found) else 0
-        shares[position] = -(-last * COVERED // tensor.num_weights)
-
-        def write(places: Integers, chances: Floats, cut: np.ndarray = cut) -> np.ndarray:
-            chosen = cut[places]
-            encoder.encode(chosen.astype(np.int32), _BERNOULLI, chances / ONE)
-            return chosen
-
-        tensor.code(_num_coded(shares[position], tensor.num_weights), write)
-    words: np.ndarray = encoder.get_compressed()
-    return bytes(shares) + words.astype("<u4").tobytes()
+    return encode_cuts(~bits, base)
 
 
 def decode_context(payload: bytes, num_bits: int, base: Sequence[np.ndarray]) -> np.ndarray:
@@ -193,27 +179,63 @@ def decode_context(payload: bytes, num_bits: int, base: Sequence[np.ndarray]) ->
     Raises:
         AdapterFileError: this payload was not made over this base.
     """
+    return ~decode_cuts(payload, num_bits, base)
+
+
+def encode_cuts(cuts: np.ndarray, base: Sequence[np.ndarray], among: np.ndarray | None = None) -> bytes:
+    """Payload of the places that are set in a stream.
+
+    Args:
+        cuts: (num_bits,) bool.
+        base: the weights, float32, in the same order.
+        among: (num_bits,) bool that the reader knows too: outside it nothing is set. None for everywhere.
+    """
+    encoder, curve = constriction.stream.queue.RangeEncoder(), _new_curve()
+    shares = bytearray(len(base))
+    for position, part in _by_size(base):
+        tensor = _Tensor(base[position], curve, None if among is None else among[part])
+        found = np.flatnonzero(cuts[part][tensor.order])
+        last = int(found[-1]) + 1 if len(found) else 0
+        shares[position] = -(-last * COVERED // max(len(tensor.order), 1))
+
+        def write(places: Integers, chances: Floats, cuts: np.ndarray = cuts[part]) -> np.ndarray:
+            chosen = cuts[places]
+            encoder.encode(chosen.astype(np.int32), _BERNOULLI, chances / ONE)
+            return chosen
+
+        tensor.code(_num_coded(shares[position], len(tensor.order)), write)
+    words: np.ndarray = encoder.get_compressed()
+    return bytes(shares) + words.astype("<u4").tobytes()
+
+
+def decode_cuts(
+    payload: bytes, num_bits: int, base: Sequence[np.ndarray], among: np.ndarray | None = None
+) -> np.ndarray:
+    """Inverse of `encode_cuts`.
+
+    Raises:
+        AdapterFileError: this payload was not made over this base.
+    """
     if len(payload) < len(base) or (len(payload) - len(base)) % 4:
         raise AdapterFileError(f"the mask has {len(payload)} bytes: expected {len(base)} and a multiple of four")
     words = np.frombuffer(payload[len(base) :], dtype="<u4").astype(np.uint32)
     decoder, curve = constriction.stream.queue.RangeDecoder(words), _new_curve()
-    bits = np.ones(num_bits, dtype=np.bool_)
-    for position, start in _by_size(base):
-        tensor = _Tensor(base[position], curve)
-        kept = bits[start : start + tensor.num_weights]
+    cuts = np.zeros(num_bits, dtype=np.bool_)
+    for position, part in _by_size(base):
+        tensor = _Tensor(base[position], curve, None if among is None else among[part])
 
-        def read(places: Integers, chances: Floats, kept: np.ndarray = kept) -> np.ndarray:
+        def read(places: Integers, chances: Floats, cuts: np.ndarray = cuts[part]) -> np.ndarray:
             try:
                 cut: np.ndarray = decoder.decode(_BERNOULLI, chances / ONE).astype(np.bool_)
             except (AssertionError, ValueError) as error:
                 raise AdapterFileError(f"the mask does not decode over this base: {error}") from None
-            kept[places] = ~cut
+            cuts[places] = cut
             return cut
 
-        tensor.code(_num_coded(payload[position], tensor.num_weights), read)
+        tensor.code(_num_coded(payload[position], len(tensor.order)), read)
     if not decoder.maybe_exhausted():
         raise AdapterFileError("the mask does not end where it should")
-    return bits
+    return cuts
 
 
 def _new_curve() -> Parameters:
@@ -224,7 +246,8 @@ def _num_coded(share: int, num_weights: int) -> int:
     return num_weights * share // COVERED
 
 
-def _by_size(base: Sequence[np.ndarray]) -> list[tuple[int, int]]:
-    """Position and first bit of each tensor, the largest tensor first: what it teaches serves the small."""
+def _by_size(base: Sequence[np.ndarray]) -> list[tuple[int, slice]]:
+    """Position and bits of each tensor, the largest tensor first: what it teaches serves the small."""
     starts = np.cumsum([0, *(tensor.size for tensor in base)]).tolist()
-    return sorted(((position, starts[position]) for position in range(len(base))), key=lambda p: -base[p[0]].size)
+    parts = [(position, slice(starts[position], starts[position + 1])) for position in range(len(base))]
+    return sorted(parts, key=lambda found: -base[found[0]].size)

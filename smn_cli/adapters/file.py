@@ -3,27 +3,20 @@
 Anyone can open it with the safetensors library; whoever checks the end first knows that nothing was altered or cut.
 """
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
-from safetensors.numpy import save
 
 from smn_cli.adapters.codecs import CODECS
+from smn_cli.adapters.container import read_bytes, seal, unseal
 from smn_cli.adapters.fingerprint import ROW_BYTES, Fingerprint
 from smn_cli.adapters.head import LEVELS, StoredHead
-from smn_cli.adapters.schema import HeadEntry, Header, no_duplicates, parse_header
+from smn_cli.adapters.schema import HeadEntry, Header, parse_header
 from smn_cli.errors import AdapterFileError, first_few
 
-METADATA_KEY = "smn"
-_DIGEST_BYTES = 32
-_MAX_FILE_BYTES = 1 << 32
-_MAX_CONTAINER_BYTES = 1 << 24
 _HEAD_TENSORS = {"head_levels": ("I8", "<i1"), "head_scales": ("F32", "<f4"), "head_bias": ("F32", "<f4")}
-_TENSORS = {"base_digests": "U8", "mask": "U8", "norm_stats": "U16", "sha256": "U8"}
+_TENSORS = {"base_digests": "U8", "mask": "U8", "norm_stats": "U16"}
 
 
 class AdapterContent:
@@ -56,18 +49,12 @@ class AdapterContent:
         tensors: dict[str, np.ndarray] = {
             "base_digests": np.ascontiguousarray(self.base_rows),
             "mask": np.frombuffer(self.payload, dtype=np.uint8),
-            "sha256": np.zeros(_DIGEST_BYTES, dtype=np.uint8),
         }
         if self.norm_stats.size:
             tensors["norm_stats"] = np.ascontiguousarray(self.norm_stats, dtype=np.uint16)
         if self.head is not None:
             tensors |= {name: np.ascontiguousarray(array) for name, array in self.head.arrays().items()}
-        # safetensors sorts by alignment, then by name: sha256 comes last
-        blank = save(tensors, metadata={METADATA_KEY: self.header.to_json()})
-        body = blank[:-_DIGEST_BYTES]
-        if blank[-_DIGEST_BYTES:] != bytes(_DIGEST_BYTES):
-            raise AssertionError("safetensors no longer puts sha256 last")
-        return body + hashlib.sha256(body).digest()
+        return seal(tensors, self.header.to_json())
 
 
 def parse_adapter(data: bytes, *, source: str) -> AdapterContent:
@@ -92,23 +79,12 @@ def read_adapter(path: str | Path) -> AdapterContent:
     Raises:
         AdapterFileError: it is missing, not an adapter, truncated or altered.
     """
-    try:
-        with Path(path).open("rb") as file:
-            data = file.read(_MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise AdapterFileError(f"{path} cannot be read: {error.strerror or error}") from None
-    return parse_adapter(data, source=str(path))
+    return parse_adapter(read_bytes(path), source=str(path))
 
 
 def _parse(data: bytes) -> AdapterContent:
-    if len(data) > _MAX_FILE_BYTES:
-        raise AdapterFileError("it is larger than 4 GiB, which no adapter is")
-    if len(data) < 8 + _DIGEST_BYTES:
-        raise AdapterFileError(f"{len(data)} bytes are too few for an adapter; it is empty or truncated")
-    if hashlib.sha256(data[:-_DIGEST_BYTES]).digest() != data[-_DIGEST_BYTES:]:
-        raise AdapterFileError("it is not an adapter, or was truncated or altered (its checksum does not match)")
-    tensors = _tensors(data)
-    header = parse_header(_metadata(data))
+    tensors, text = unseal(data, _TENSORS, optional=("norm_stats",))
+    header = parse_header(text)
     rows = tensors["base_digests"]
     if rows["shape"] != [len(rows["data"]) // ROW_BYTES, ROW_BYTES] or not rows["data"]:
         raise AdapterFileError(f"base_digests has shape {rows['shape']}: expected rows of {ROW_BYTES}")
@@ -170,38 +146,3 @@ def _check_names(header: Header, base_rows: np.ndarray) -> None:
     strangers = [name for name in (*masked, *carried) if not base.has(name)]
     if strangers:
         raise AdapterFileError(f"the header changes tensors that its base does not have: {first_few(strangers)}")
-
-
-def _metadata(data: bytes) -> str:
-    """The one metadata entry; safetensors' own reader gives it for files only, not for bytes."""
-    length = int.from_bytes(data[:8], "little")
-    try:
-        container = json.loads(data[8 : 8 + length], object_pairs_hook=no_duplicates)
-        text = container["__metadata__"][METADATA_KEY]
-    except (ValueError, RecursionError, KeyError, TypeError):
-        text = None
-    if not isinstance(text, str):
-        raise AdapterFileError(f"it has no {METADATA_KEY!r} metadata: it is not an adapter")
-    return text
-
-
-def _tensors(data: bytes) -> dict[str, dict[str, Any]]:
-    length = int.from_bytes(data[:8], "little")
-    if not 2 <= length <= min(len(data) - 8 - _DIGEST_BYTES, _MAX_CONTAINER_BYTES):
-        raise AdapterFileError("its safetensors header has no possible length")
-    try:
-        tensors: dict[str, dict[str, Any]] = dict(safetensors.deserialize(data))  # type: ignore[no-untyped-call]
-    except safetensors.SafetensorError as error:
-        raise AdapterFileError(f"it is not a valid safetensors file: {error}") from None
-    for name in ("base_digests", "mask", "sha256"):
-        if name not in tensors:
-            raise AdapterFileError(f"it lacks the tensor {name!r}")
-    for name, kind in _TENSORS.items():
-        if name in tensors and tensors[name]["dtype"] != kind:
-            raise AdapterFileError(f"the tensor {name!r} is of type {tensors[name]['dtype']}: expected {kind}")
-    for name in ("mask", "norm_stats"):
-        if name in tensors and len(tensors[name]["shape"]) != 1:
-            raise AdapterFileError(f"the tensor {name!r} has {len(tensors[name]['shape'])} dimensions: expected one")
-    if tensors["sha256"]["shape"] != [_DIGEST_BYTES] or bytes(tensors["sha256"]["data"]) != data[-_DIGEST_BYTES:]:
-        raise AdapterFileError("its checksum is not at its end")
-    return tensors

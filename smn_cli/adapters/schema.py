@@ -2,21 +2,21 @@
 
 import json
 import math
-import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from smn_cli.adapters.fields import digest as _digest
+from smn_cli.adapters.fields import get as _get
+from smn_cli.adapters.fields import name as _name
+from smn_cli.adapters.fields import parse_object
+from smn_cli.adapters.fields import plain as _plain
+from smn_cli.adapters.fields import typed as _typed
 from smn_cli.errors import AdapterFileError
 
 FORMAT = "smn.adapter"
 VERSION = 1
-_HEX64 = re.compile(r"[0-9a-f]{64}\Z")
 _MAX_TENSORS = 100_000
 _MAX_WEIGHTS = 1 << 40
-_MAX_NAME = 512
-_MAX_DIGITS = 20
-_MAX_DEPTH = 32
 STATISTICS = ("running_mean", "running_var")
 """How the names of tensors end that may be carried as statistics."""
 
@@ -114,17 +114,7 @@ def parse_header(text: str) -> Header:
     Raises:
         AdapterFileError: not JSON, a key twice, or a field missing or of the wrong kind; the message names it.
     """
-    try:
-        content = json.loads(
-            text,
-            object_pairs_hook=no_duplicates,
-            parse_constant=_no_constant,
-            parse_float=_finite,
-            parse_int=_short_integer,
-        )
-    except (ValueError, RecursionError) as error:
-        raise AdapterFileError(f"the header is not valid JSON: {error}") from None
-    fields = _typed(content, "header", dict)
+    fields = parse_object(text)
     if _get(fields, "format", str) != FORMAT:
         raise AdapterFileError(f"the header says format {fields['format']!r:.40}: expected {FORMAT!r}")
     version = _get(fields, "version", int)
@@ -198,66 +188,3 @@ def _head(parts: list[Any]) -> HeadEntry:
     if len(set(classes)) != len(classes):
         raise AdapterFileError("the header lists a class of its head twice")
     return HeadEntry(name, num_features, classes)
-
-
-def _digest(fields: dict[str, Any], key: str) -> str:
-    digest = _get(_get(fields, key, dict), "digest", str)
-    if not _HEX64.match(digest):
-        raise AdapterFileError(f"{key}.digest is not 64 hexadecimal digits")
-    return str(digest)
-
-
-def _get(fields: dict[str, Any], key: str, kind: type) -> Any:
-    if key not in fields:
-        raise AdapterFileError(f"the header lacks {key!r}")
-    return _typed(fields[key], key, kind)
-
-
-def _name(value: Any, where: str, *, may_be_empty: bool = False) -> str:
-    name: str = _typed(value, where, str)
-    # messages and tables show it: no control characters, no line breaks, no halves of surrogate pairs
-    if len(name) > _MAX_NAME or not name.isprintable() or not (name or may_be_empty):
-        raise AdapterFileError(f"{where} holds no usable name: {name[:40]!a}")
-    return name
-
-
-def _plain(fields: dict[str, Any], key: str) -> dict[str, Any]:
-    content: dict[str, Any] = _get(fields, key, dict)
-    level: list[Any] = [content]
-    for _ in range(_MAX_DEPTH):
-        containers = [item.values() if isinstance(item, dict) else item for item in level if type(item) in (dict, list)]
-        level = [child for container in containers for child in container]
-        if not level:
-            return content
-    raise AdapterFileError(f"{key} in the header is nested more than {_MAX_DEPTH} deep")
-
-
-def _typed(value: Any, where: str, kind: type) -> Any:
-    if type(value) is not kind:  # bool is an int to isinstance
-        raise AdapterFileError(f"{where} in the header is of type {type(value).__name__}: expected {kind.__name__}")
-    return value
-
-
-def no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Hook for `json.loads` that refuses a key that stands twice, which readers would take differently."""
-    content = dict(pairs)
-    if len(content) != len(pairs):
-        raise ValueError("a key stands twice")
-    return content
-
-
-def _no_constant(name: str) -> Callable[[], None]:
-    raise ValueError(f"{name} is not a JSON number")
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError("a number is too large")
-    return number
-
-
-def _short_integer(text: str) -> int:
-    if len(text) > _MAX_DIGITS:  # Python 3.10's first releases take minutes for a million digits
-        raise ValueError(f"an integer has {len(text)} digits")
-    return int(text)

@@ -13,7 +13,10 @@ _originals: "WeakKeyDictionary[nn.Module, dict[str, Tensor]]" = WeakKeyDictionar
 
 
 class Change(Protocol):
-    """Something that turns a base into an adapted network, and back."""
+    """Something that turns a base into an adapted network, and back; `head` is the classifier that comes with it."""
+
+    @property
+    def head(self) -> StoredHead | None: ...
 
     def apply(self, model: nn.Module) -> nn.Module: ...
 

@@ -12,9 +12,9 @@ import torch
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
-from smn_cli.backbones.layouts import rename_to_timm
-from smn_cli.backbones.weight_files import read_weight_file
-from smn_cli.errors import BackboneError, first_few
+from smn_cli.backbones.fitting import read_fitting
+from smn_cli.backbones.layouts import Preparation
+from smn_cli.errors import BackboneError
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Backbone:
         tag: timm's name of the pretrained weights; empty if they came from a file.
         num_features: width of the features.
         native_size: side of the images it was trained on, in pixels.
-        mean, std, interpolation: how timm prepares this network's images.
+        mean, std, interpolation: how images are prepared for these weights, by timm or by those who made the file.
         classifier: the classifier's tensors that came with the weights, by timm name; may be empty.
         classifier_name: timm's name of the classifier if that is one linear layer with a bias over the features, else
             empty.
@@ -66,12 +66,15 @@ def load_backbone(arch: str, weights: str | Path | None = None) -> Backbone:
     backbone = wrap_backbone(model, arch=arch.partition(".")[0])
     if weights is None:
         return backbone
-    tensors, notes = _read_fitting(Path(weights), backbone, list(backbone.classifier))
-    own = model.state_dict()
+    found = read_fitting(Path(weights), backbone.arch, model, list(backbone.classifier))
+    own, tensors = model.state_dict(), found.tensors
     model.load_state_dict({**own, **{name: tensors[name] for name in own if name in tensors}})
     classifier = {name: tensors[name].float() for name in backbone.classifier if name in tensors}
-    described = _describe(model, backbone.arch, "", classifier, tuple(notes))
-    return replace(described, classifier_name=backbone.classifier_name)
+    described = _describe(model, backbone.arch, "", classifier, found.notes)
+    described = replace(described, classifier_name=backbone.classifier_name)
+    if "." in arch or found.preparation is None:  # who names a tag says how images are prepared
+        return described
+    return _prepared_as(described, found.preparation)
 
 
 def checkpoint_gradients(model: nn.Module) -> None:
@@ -136,6 +139,23 @@ def _linear_name(config: dict[str, Any], classifier: dict[str, Tensor], num_feat
     return name if is_linear and weight is not None and weight.shape[1:] == (num_features,) else ""
 
 
+def _prepared_as(backbone: Backbone, wanted: Preparation) -> Backbone:
+    """With the preparation that a file's weights were trained with; a note says so if timm's is another."""
+    own = Preparation(backbone.mean, backbone.std, backbone.interpolation)
+    if wanted == own:
+        return backbone
+    note = (
+        f"images are prepared as for these weights, mean {_short(wanted.mean)} and {wanted.interpolation}, "
+        f"not as timm's {backbone.arch} with mean {_short(own.mean)} and {own.interpolation}"
+    )
+    notes = (*backbone.notes, note)
+    return replace(backbone, mean=wanted.mean, std=wanted.std, interpolation=wanted.interpolation, notes=notes)
+
+
+def _short(values: tuple[float, ...]) -> str:
+    return "/".join(f"{value:.3f}".lstrip("0") for value in values)
+
+
 def _drop_classifier(model: Any) -> None:
     model.reset_classifier(0)
 
@@ -170,31 +190,6 @@ def _create(arch: str, *, pretrained: bool) -> nn.Module:
             raise BackboneError(
                 f"the pretrained weights of --arch {arch} cannot be had ({reason}): give a local file with --weights"
             ) from None
-
-
-def _read_fitting(path: Path, backbone: Backbone, classifier_names: list[str]) -> tuple[dict[str, Tensor], list[str]]:
-    """Tensors of a file under timm's names, every backbone tensor present and of the right shape."""
-    file = read_weight_file(path)
-    notes = list(file.notes)
-    own = backbone.model.state_dict()
-    tensors, layout = rename_to_timm(file.tensors, [*own, *classifier_names])
-    if layout is not None:
-        notes.append(f"renamed from the layout of {layout}")
-    wrong = [
-        f"{name} {tuple(tensors[name].shape)} instead of {tuple(own[name].shape)}"
-        for name in own
-        if name in tensors and tensors[name].shape != own[name].shape
-    ]
-    missing = [name for name in own if name not in tensors and not name.endswith("num_batches_tracked")]
-    if wrong or missing:
-        what = f"has {first_few(wrong, limit=3)}" if wrong else f"lacks {first_few(missing, limit=3)}"
-        raise BackboneError(f"--weights {path} does not fit {backbone.arch}: it {what}; is it of another architecture?")
-    surplus = [name for name in tensors if name not in own and name not in classifier_names]
-    if surplus:
-        notes.append(
-            f"left out {len(surplus)} tensors that {backbone.arch} does not have: {first_few(surplus, limit=3)}"
-        )
-    return tensors, notes
 
 
 def check_sizes(backbone: Backbone, sizes: list[int]) -> None:

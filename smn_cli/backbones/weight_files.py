@@ -1,6 +1,7 @@
 """State dicts from files: safetensors, or PyTorch archives opened without running any pickled code."""
 
 import warnings
+from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,9 @@ def read_weight_file(path: Path) -> WeightFile:
     content = _load(path)
     # beside the nested weights there may be tensors of the training, such as the best accuracy
     while (key := _nested_key(content)) is not None and len(notes) < _MAX_NESTING:
+        beside = " (not 'student')" if key == "teacher" and "student" in content else ""
         content = content[key]
-        notes.append(f"took the weights under {key!r}")
+        notes.append(f"took the weights under {key!r}{beside}")
     tensors = _named_tensors(content)
     if not tensors:
         raise FileError(f"{path} holds no state dict: expected tensors by name, plain or under {_NESTED_UNDER[2]!r}")
@@ -62,8 +64,15 @@ def _load(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on TorchScript archives, which are refused
-            return torch.load(path, map_location="cpu", weights_only=True)
+            # DINO and many others keep their options beside the weights; a Namespace runs nothing when it is made
+            with torch.serialization.safe_globals([Namespace]):
+                return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler raises anything on hostile bytes; all of it means the same to the user
+        if "TorchScript" in str(error):
+            raise FileError(
+                f"{path} is a TorchScript archive, as OpenAI publishes CLIP, and would run code of its own: if you "
+                "trust it, save its weights once with torch.save(torch.jit.load(FILE, 'cpu').state_dict(), NEW)"
+            ) from None
         reason = _why_not_loaded(start, error)
         raise FileError(
             f"{path} cannot be opened as weights ({reason}): save its state dict as .safetensors or with torch.save"

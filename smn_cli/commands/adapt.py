@@ -1,9 +1,6 @@
 """smn adapt: learn a mask from unlabeled images."""
 
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,13 +11,14 @@ from smn_cli.config.options import AdaptOptions
 from smn_cli.errors import Interrupted, TrainingError, UsageError, first_few
 from smn_cli.terminal.conclusion import conclude_run
 from smn_cli.terminal.options import DeviceOption, ImagesArgument, JsonOption, WeightsOption, WorkersOption
+from smn_cli.terminal.stopping import saving_on_signals
 from smn_cli.terminal.tables import report_judgement
 from smn_cli.terminal.wishes import takes_wishes
 
 if TYPE_CHECKING:
     from smn_cli.console import Output
     from smn_cli.data.checking import ImageSet
-    from smn_cli.training.session import RunOptions, Session, StopSignal
+    from smn_cli.training.session import RunOptions, Session
 
 
 @takes_wishes
@@ -126,7 +124,9 @@ def _start(
         begin=None if masks is None else partial(start_with, masks=masks),
     )
     trained = session.trainer.source.trained.values()
-    explain_plan(output, session.plan, num_weights=sum(t.numel() for t in trained), num_tensors=len(trained))
+    explain_plan(
+        output, session.plan, num_weights=sum(int(t.isfinite().sum()) for t in trained), num_tensors=len(trained)
+    )
     return session
 
 
@@ -169,7 +169,7 @@ def _train(output: "Output", session: "Session") -> float:
 
 def _take_steps(output: "Output", session: "Session") -> float:
     plan, started, first = session.plan, time.monotonic(), session.trainer.step
-    with _saving_on_signals() as stop, output.progress("adapting", plan.num_steps, first) as tick:
+    with saving_on_signals() as stop, output.progress("adapting", plan.num_steps, first) as tick:
         for report in session.steps(stop):
             rate = (report.step - first) * plan.batch_size / (time.monotonic() - started)
             tick(
@@ -177,26 +177,6 @@ def _take_steps(output: "Output", session: "Session") -> float:
                 f"loss {report.loss:.3f} (ln K {report.log_k:.3f}) density {report.density:.4f} {rate:.0f} images/s",
             )
     return time.monotonic() - started
-
-
-@contextmanager
-def _saving_on_signals() -> "Iterator[StopSignal]":
-    """Ctrl-C and SIGTERM ask the run to save and stop; a second Ctrl-C does not wait."""
-    from smn_cli.training.session import StopSignal
-
-    stop = StopSignal()
-
-    def ask(number: int, _frame: object) -> None:
-        if stop.requested and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        stop.requested = True
-
-    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def _what_was_found(images: "ImageSet", out: Path) -> str:

@@ -10,12 +10,15 @@ from smn_cli.terminal.options import JsonOption, WeightsOption, check_out_file
 
 
 def apply(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Adapter file.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Adapter file, or a cascade with --expert.")],
     out: Annotated[Path, typer.Option("--out", metavar="CKPT", help="Checkpoint to write (.safetensors).")],
     weights: WeightsOption = None,
     drop_classifier: Annotated[
         bool, typer.Option("--drop-classifier", help="Leave out the base's classifier (load with num_classes=0).")
     ] = False,
+    expert: Annotated[
+        int | None, typer.Option("--expert", min=0, metavar="N", help="Take this expert of a cascade, from 0.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
     json: JsonOption = None,
 ) -> None:
@@ -25,10 +28,11 @@ def apply(
         raise UsageError(f"--out {out}: expected a name ending in .safetensors, by which timm knows the format")
     from smn_cli.adapters.adapter import load_adapter
     from smn_cli.api import backbone_for, rebuild, save_checkpoint
+    from smn_cli.cascade.file import load_expert
     from smn_cli.console import Output, size
 
     output = Output(json)
-    adapter = load_adapter(file)
+    adapter = load_adapter(file) if expert is None else load_expert(file, expert)
     backbone = backbone_for(adapter, weights)
     for note in backbone.notes:
         output.talk(note)

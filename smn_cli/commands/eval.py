@@ -6,23 +6,28 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from smn_cli.errors import GateError, UsageError
+from smn_cli.terminal.cascades import report_rows
+from smn_cli.terminal.low_shot import check_low_shot_options, parse_fractions, report_low_shot
+from smn_cli.terminal.networks import check_choice, open_networks
 from smn_cli.terminal.options import DeviceOption, JsonOption, PrecisionOption, WeightsOption, WorkersOption
 from smn_cli.terminal.tables import report_scores
 
 if TYPE_CHECKING:
-    from smn_cli.adapters.swap import Change
-    from smn_cli.backbones.loading import Backbone
     from smn_cli.console import Output
     from smn_cli.data.embedding import Embedding
     from smn_cli.data.labeled import LabeledSplit
-    from smn_cli.data.preprocessing import Preprocessing
     from smn_cli.evaluation.compare import Comparison, Protocol
-    from smn_cli.evaluation.gates import GateResult
+    from smn_cli.evaluation.gates import Gate, GateResult
+    from smn_cli.evaluation.low_shot import LabelSubsets, LowShotRow
+    from smn_cli.terminal.networks import Networks
 
 
 def evaluate(
     data: Annotated[Path, typer.Argument(metavar="DATA", help="train/ and test/ (or val/), or class folders alone.")],
-    adapter: Annotated[Path | None, typer.Option("--adapter", metavar="FILE", help="Adapter file.")] = None,
+    adapter: Annotated[
+        list[Path] | None,
+        typer.Option("--adapter", metavar="FILE", help="Adapter or cascade. May repeat; gates are about the first."),
+    ] = None,
     run: Annotated[Path | None, typer.Option("--run", metavar="RUN", help="Run folder instead of a file.")] = None,
     arch: Annotated[str | None, typer.Option("--arch", help="timm model, to score a base alone.")] = None,
     weights: WeightsOption = None,
@@ -32,6 +37,20 @@ def evaluate(
         list[int] | None, typer.Option("--k", min=1, help="Neighbours; the first is top1. May repeat.")
     ] = None,
     size: Annotated[int | None, typer.Option("--size", min=16, help="Image side; by default the adapter's.")] = None,
+    label_fraction: Annotated[
+        str | None,
+        typer.Option("--label-fraction", metavar="X,Y,...", help="Score with these parts of the labels, too."),
+    ] = None,
+    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Draws of each part of the labels.")] = 5,
+    unbalanced: Annotated[
+        bool, typer.Option("--unbalanced", help="Draw them as the paper does: classes uneven, some missing.")
+    ] = False,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE", help="Accuracy against labels as .png or .svg.")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option("--report", metavar="FILE", help="The same with its numbers as one .html page.")
+    ] = None,
     max_train: Annotated[int | None, typer.Option("--max-train", min=2, help="Most training images used.")] = None,
     max_test: Annotated[int | None, typer.Option("--max-test", min=1, help="Most test images used.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of a split made here, and of the limits.")] = 0,
@@ -50,44 +69,46 @@ def evaluate(
     json: JsonOption = None,
 ) -> None:
     """Score base and adapted features on labeled folders, and say better, same or worse."""
-    from smn_cli.evaluation.gates import check_gates, parse_gate
+    from smn_cli.evaluation.gates import parse_gate
 
     gates = [parse_gate(text, on_gain=False) for text in fail_under or []]
     gates += [parse_gate(text, on_gain=True) for text in min_gain or []]
-    if adapter is not None and run is not None:
-        raise UsageError("--adapter and --run both name the masks: give one of them")
-    if adapter is None and run is None and arch is None:
-        raise UsageError("smn eval needs --adapter FILE, --run RUN or, for a base alone, --arch NAME")
+    check_choice("smn eval", adapter or [], run, arch)
+    check_low_shot_options(label_fraction, unbalanced=unbalanced, plot=plot, report=report)
+    fractions = parse_fractions(label_fraction) if label_fraction is not None else []
     from smn_cli.console import Output
     from smn_cli.data.embedding import Embedding
     from smn_cli.data.feature_cache import FeatureCache
+    from smn_cli.data.fractions import draw_subsets
     from smn_cli.data.labeled import load_labeled_split
     from smn_cli.evaluation.compare import Protocol
     from smn_cli.terminal.options import resolve_device, resolve_precision, resolve_workers
 
     output = Output(json)
-    chosen_device = resolve_device(device)
-    number_format = resolve_precision(precision, chosen_device)
+    device = resolve_device(device)
+    precision = resolve_precision(precision, device)
     split = load_labeled_split(data, seed=seed, max_bank=max_train, max_query=max_test)
-    change, backbone, preprocessing = _networks(adapter, run, arch, weights, size)
-    output.talk(
-        f"{len(split.bank_paths)} training and {len(split.query_paths)} test images, {len(split.classes)} classes "
-        f"({split.origin}), {preprocessing.size} px"
-    )
-    embedding = Embedding(preprocessing, number_format, resolve_workers(workers), None if no_cache else FeatureCache())
+    networks = open_networks(adapter or [], run, arch, weights, size)
+    output.talk(f"{_in_words(split)}, {networks.preprocessing.size} px")
+    if networks.cascade is not None and fractions:
+        raise UsageError("--label-fraction does not take a cascade: give adapters")
+    cache = None if no_cache else FeatureCache()
+    embedding = Embedding(networks.preprocessing, precision, resolve_workers(workers), cache)
     protocol = Protocol(knn=knn or not linear, linear=linear, ks=tuple(k or Protocol.ks))
-    comparison = _score(output, backbone, change, split, embedding, protocol, chosen_device)
-    judged = comparison.adapted or comparison.base
-    results = check_gates(gates, judged.metrics, {name: gain.value for name, gain in comparison.gains.items()})
-    report_scores(output, comparison, results)
+    subsets = draw_subsets(split.bank_labels, fractions, num_repeats=repeats, seed=seed, balanced=not unbalanced)
+    comparisons, rows = _score(output, networks, split, embedding, protocol, subsets, device)
+    results = _check(gates, next(iter(comparisons.values())), rows)
+    _report(output, comparisons, rows, results)
+    draws = f"{repeats}, seed {seed}, classes {'as chance has them' if unbalanced else 'even'}"
+    _draw(rows, plot, report, networks, {**_facts(data, split), "draws": draws})
     output.json(
         {
             "schema": "smn.eval/1",
             "data": _describe(data, split),
-            "arch": backbone.arch,
-            "preprocessing": preprocessing.to_json(),
-            "precision": number_format,
-            **comparison.to_json(),
+            "arch": networks.backbone.arch,
+            "preprocessing": networks.preprocessing.to_json(),
+            "precision": precision,
+            **_to_json(comparisons, rows),
             "gates": [result.to_json() for result in results],
             "passed": all(result.passed for result in results),
         }
@@ -97,22 +118,125 @@ def evaluate(
 
 def _score(
     output: "Output",
-    backbone: "Backbone",
-    change: "Change | None",
+    networks: "Networks",
+    split: "LabeledSplit",
+    embedding: "Embedding",
+    protocol: "Protocol",
+    subsets: "list[LabelSubsets]",
+    device: str,
+) -> "tuple[dict[str, Comparison], list[LowShotRow]]":
+    """Comparisons by name (the base alone has none), and the table of few labels if it is asked for."""
+    if networks.cascade is not None:
+        return {"cascade": _score_cascade(output, networks, split, embedding, protocol, device)}, []
+    from smn_cli.evaluation.compare import Scores, compare
+    from smn_cli.evaluation.low_shot import LowShotScores, score_subsets, tabulate
+    from smn_cli.evaluation.neighbours import search_device
+    from smn_cli.scoring import embed_split, score_network
+
+    names = ["", *networks.changes]
+    scores: dict[str, Scores] = {}
+    few: dict[str, list[LowShotScores]] = {}
+    where = search_device(device)
+    num_images = (len(split.bank_paths) + len(split.query_paths)) * len(names)
+    with output.progress("embedding", num_images) as tick:
+        changes = list(networks.changes.values())
+        embedded = embed_split(networks.backbone, changes, split, embedding, device=device, progress=tick)
+        for name, features in zip(names, embedded, strict=True):
+            scores[name] = score_network(features, networks.changes.get(name), split, protocol, device=device)
+            few[name] = score_subsets(features, subsets, protocol, device=where)
+    _tell_of_cache(output, embedding)
+    base, base_few = scores.pop(""), few.pop("")
+    comparisons = {name: compare(base, adapted) for name, adapted in scores.items()} or {"": compare(base, None)}
+    return comparisons, tabulate(subsets, split.bank_labels, base_few, few)
+
+
+def _score_cascade(
+    output: "Output",
+    networks: "Networks",
     split: "LabeledSplit",
     embedding: "Embedding",
     protocol: "Protocol",
     device: str,
 ) -> "Comparison":
-    from smn_cli.api import evaluate_networks
+    from smn_cli.scoring import evaluate_networks
 
-    num_images = (len(split.bank_paths) + len(split.query_paths)) * (1 if change is None else 2)
-    with output.progress("embedding", num_images) as tick:
-        comparison = evaluate_networks(backbone, change, split, embedding, protocol, device=device, progress=tick)
+    cascade = networks.cascade
+    num_networks = 2 + len(cascade.experts) if cascade is not None else 1
+    with output.progress("embedding", (len(split.bank_paths) + len(split.query_paths)) * num_networks) as tick:
+        comparison = evaluate_networks(
+            networks.backbone, cascade, split, embedding, protocol, device=device, progress=tick
+        )
+    _tell_of_cache(output, embedding)
+    report_rows(output, getattr(comparison, "rows", {}))
+    return comparison
+
+
+def _tell_of_cache(output: "Output", embedding: "Embedding") -> None:
     cache = embedding.cache
     if cache is not None and cache.num_found:
         output.talk(f"features of {cache.num_found} images were in the cache; --no-cache embeds them again")
-    return comparison
+
+
+def _check(gates: "list[Gate]", judged: "Comparison", rows: "list[LowShotRow]") -> "list[GateResult]":
+    """Hold the gates against the first adapted network, or against a base alone."""
+    from smn_cli.evaluation.gates import check_gates
+    from smn_cli.evaluation.low_shot import at_fraction
+
+    metrics = dict((judged.adapted or judged.base).metrics)
+    gains = {name: gain.value for name, gain in judged.gains.items()}
+    for row in rows:
+        few = next(iter(row.adapted.values()), row.base)
+        metrics |= {at_fraction(name, row.fraction): value for name, value in few.metrics.items()}
+        few_gains = next(iter(row.gains.values()), {})
+        gains |= {at_fraction(name, row.fraction): gain.value for name, gain in few_gains.items()}
+    return check_gates(gates, metrics, gains)
+
+
+def _report(
+    output: "Output", comparisons: "dict[str, Comparison]", rows: "list[LowShotRow]", results: "list[GateResult]"
+) -> None:
+    for number, (name, comparison) in enumerate(comparisons.items()):
+        subject = name if len(comparisons) > 1 else "the adapted network"
+        report_scores(output, comparison, [] if number else results, subject=subject)
+    if rows:
+        report_low_shot(output, rows)
+
+
+def _in_words(split: "LabeledSplit") -> str:
+    return (
+        f"{len(split.bank_paths)} training and {len(split.query_paths)} test images, {len(split.classes)} classes "
+        f"({split.origin})"
+    )
+
+
+def _facts(data: Path, split: "LabeledSplit") -> dict[str, Any]:
+    return {
+        "labels": f"{data}, {split.origin}: {len(split.bank_paths)} images of {len(split.classes)} classes",
+        "test images": len(split.query_paths),
+    }
+
+
+def _draw(
+    rows: "list[LowShotRow]", plot: Path | None, report: Path | None, networks: "Networks", facts: dict[str, Any]
+) -> None:
+    from smn_cli.reports.low_shot import write_low_shot_page, write_plot
+
+    if plot is not None:
+        write_plot(rows, plot)
+    if report is not None:
+        facts = {**facts, "image side": f"{networks.preprocessing.size} px"}
+        write_low_shot_page(rows, report, arch=networks.backbone.arch, facts=facts)
+
+
+def _to_json(comparisons: "dict[str, Comparison]", rows: "list[LowShotRow]") -> dict[str, Any]:
+    content = next(iter(comparisons.values())).to_json()
+    if len(comparisons) > 1:
+        content["adapters"] = [
+            {"name": name, **comparison.adapted.groups, "gain": told["gain"], "verdict": told["verdict"]}
+            for name, comparison in comparisons.items()
+            if comparison.adapted is not None and (told := comparison.to_json())
+        ]
+    return {**content, "low_shot": [row.to_json() for row in rows]} if rows else content
 
 
 def _raise_if_failed(results: "list[GateResult]") -> None:
@@ -120,36 +244,6 @@ def _raise_if_failed(results: "list[GateResult]") -> None:
     if failed:
         found = "was not computed" if failed[0].value is None else f"is {failed[0].value:.4f}"
         raise GateError(f"{len(failed)} of {len(results)} gates failed, first {failed[0].gate}: it {found}")
-
-
-def _networks(
-    file: Path | None, run: Path | None, arch: str | None, weights: Path | None, size: int | None
-) -> "tuple[Change | None, Backbone, Preprocessing]":
-    """What changes the base, if anything, the base, and how images are prepared."""
-    from dataclasses import replace
-
-    from smn_cli.adapters.adapter import load_adapter
-    from smn_cli.api import backbone_for, change_of_run, preprocessing_for
-    from smn_cli.backbones.loading import load_backbone
-    from smn_cli.training.record import backbone_of_run, preprocessing_in
-    from smn_cli.training.run_folder import RunFolder
-    from smn_cli.training.session import preprocessing_of
-
-    change: Change
-    if file is not None:
-        adapter = load_adapter(file)
-        backbone, change, preprocessing = backbone_for(adapter, weights), adapter, preprocessing_for(adapter)
-    elif run is not None:
-        folder = RunFolder.open(run)
-        config = folder.read_config()
-        backbone = backbone_of_run(config, weights)
-        change, preprocessing = change_of_run(folder, backbone), preprocessing_in(config, folder)
-    else:
-        backbone = load_backbone(str(arch), weights)
-        return None, backbone, preprocessing_of(backbone, size or backbone.native_size)
-    if arch is not None and arch.partition(".")[0] != backbone.arch:
-        raise UsageError(f"--arch {arch} is not the adapter's {backbone.arch}: leave it out")
-    return change, backbone, replace(preprocessing, size=size) if size else preprocessing
 
 
 def _describe(data: Path, split: "LabeledSplit") -> dict[str, Any]:

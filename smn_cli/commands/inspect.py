@@ -16,13 +16,17 @@ BAR_WIDTH = 30
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Adapter file.")], json: JsonOption = None
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Adapter or cascade file.")], json: JsonOption = None
 ) -> None:
-    """Show what an adapter holds: base, density by layer, bytes by part, provenance."""
+    """Show what an adapter or a cascade holds: base, density by layer or expert, bytes by part, provenance."""
     from smn_cli.adapters.adapter import load_adapter
+    from smn_cli.cascade.file import is_cascade
     from smn_cli.console import Output
 
     output = Output(json)
+    if is_cascade(file):
+        _inspect_cascade(output, file)
+        return
     adapter = load_adapter(file)
     header = adapter.header
     file_bytes = file.stat().st_size
@@ -48,6 +52,50 @@ def inspect(
     output.result("made from " + ", ".join(f"{key} {_short(value)}" for key, value in header.provenance.items()))
     output.json(
         {"schema": "smn.inspect/1", "file": str(file), **_describe(header), "bytes": {"file": file_bytes, **parts}}
+    )
+
+
+def _inspect_cascade(output: "Output", file: Path) -> None:
+    from smn_cli.cascade.file import load_cascade
+
+    cascade = load_cascade(file)
+    dispatcher, sizes, combination = cascade.dispatcher, cascade.sizes(), cascade.combination
+    header = dispatcher.header
+    output.result(f"{file}: cascade for {dispatcher.made_for}, base {header.base_digest[:12]}...")
+    output.result(
+        f"{len(cascade.experts)} experts, {cascade.mode}, router {cascade.router.kind}, combination "
+        f"{combination.kind} of width {combination.dim}, {sizes['file']:,} bytes, "
+        f"{sizes['file'] / sizes['dispatcher']:.2f} times the dispatcher's own"
+    )
+    densities = {"dispatcher": header.density}
+    densities.update({f"expert-{number}": each.header.density for number, each in enumerate(cascade.experts)})
+    rows = [
+        (name, f"{size:,}", f"{densities[name]:.4f}" if name in densities else "")
+        for name, size in sizes.items()
+        if name != "file"
+    ]
+    output.table("bytes by part", ("part", "bytes", "density"), rows)
+    output.json(
+        {
+            "schema": "smn.inspect/1",
+            "file": str(file),
+            "cascade": {
+                "mode": cascade.mode,
+                "router": cascade.router.kind,
+                "combination": {"kind": combination.kind, "dim": combination.dim, "seed": combination.seed},
+                "experts": [
+                    {
+                        "adapted_digest": each.header.adapted_digest,
+                        "density": each.header.density,
+                        "provenance": each.header.provenance,
+                    }
+                    for each in cascade.experts
+                ],
+                "provenance": cascade.provenance,
+            },
+            **_describe(header),
+            "bytes": sizes,
+        }
     )
 
 

@@ -9,7 +9,7 @@ from smn_cli.terminal.options import JsonOption, WeightsOption
 
 
 def verify(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Adapter file.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Adapter or cascade file.")],
     weights: WeightsOption = None,
     checkpoint: Annotated[
         Path | None, typer.Option("--checkpoint", metavar="CKPT", help="Also check a checkpoint of smn apply.")
@@ -19,14 +19,20 @@ def verify(
     """Prove that file and base belong together and rebuild to the recorded digest."""
     from smn_cli.adapters.adapter import load_adapter
     from smn_cli.api import backbone_for, check_checkpoint, rebuild
+    from smn_cli.cascade.file import is_cascade, load_cascade
     from smn_cli.console import Output
 
     output = Output(json)
-    adapter = load_adapter(file)
+    cascade = load_cascade(file) if is_cascade(file) else None
+    adapter = load_adapter(file) if cascade is None else cascade.dispatcher
     output.result(f"{file}: complete and unaltered")
-    rebuild(adapter, backbone_for(adapter, weights))
+    backbone = backbone_for(adapter, weights)
+    rebuild(adapter, backbone)
     output.result(f"base: the one it was made for ({adapter.made_for}, {adapter.header.base_digest[:12]}...)")
     output.result(f"rebuilt network: the recorded one ({adapter.header.adapted_digest[:12]}...)")
+    for number, expert in enumerate(cascade.experts if cascade is not None else ()):
+        rebuild(expert, backbone)
+        output.result(f"expert {number}: the recorded one ({expert.header.adapted_digest[:12]}...)")
     if checkpoint is not None:
         check_checkpoint(adapter, checkpoint)
         output.result(f"{checkpoint}: equal to the rebuilt network")
@@ -36,6 +42,7 @@ def verify(
             "file": str(file),
             "base_digest": adapter.header.base_digest,
             "adapted_digest": adapter.header.adapted_digest,
+            **({"experts": [each.header.adapted_digest for each in cascade.experts]} if cascade is not None else {}),
             "checkpoint": str(checkpoint) if checkpoint else None,
             "verified": True,
         }

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from smn_cli.config.selecting import LEAST_SHARE, parse_selection
 from smn_cli.errors import UsageError
 from smn_cli.recipes import (
     LABEL_CHOICES,
@@ -9,8 +10,10 @@ from smn_cli.recipes import (
     TRAIN_CHOICES,
     WITH_LABELS,
     Keep,
+    MaskKind,
     NormStats,
     Precision,
+    ScoreInit,
     Train,
     recipe_of,
 )
@@ -50,6 +53,13 @@ class AdaptOptions:
     grad_checkpoint: bool = False
     labels: str | None = None
     label_fraction: float | None = None
+    mask_kind: MaskKind = "threshold"
+    density: float | None = None
+    density_start: float | None = None
+    score_init: ScoreInit | None = None
+    mask_only: tuple[str, ...] = ()
+    include_stem: bool | None = None
+    include_depthwise: bool | None = None
 
     def __post_init__(self) -> None:
         _require(self.recipe in RECIPES, "recipe", self.recipe, f"one of {', '.join(RECIPES)}")
@@ -67,7 +77,7 @@ class AdaptOptions:
         for name in ("lr_scores", "lr_head"):
             value = getattr(self, name)
             _require(value is None or 0 <= value < float("inf"), name.replace("_", "-"), value, "0 or more, finite")
-        self._check_labels()
+        _check_labels(self)
         objective = recipe_of(self.recipe, self.labels).objective
         for name in _WITHOUT_EFFECT[objective]:
             if getattr(self, name) is not None:
@@ -77,16 +87,54 @@ class AdaptOptions:
             raise UsageError(f"--train head: --recipe {self.recipe} has no head; add --recipe swav, paper or --labels")
         if self.steps is not None and self.epochs is not None:
             raise UsageError("--steps and --epochs both set the length of the run: give one of them")
+        _check_mask(self)
 
-    def _check_labels(self) -> None:
-        _require(self.labels in (None, *LABEL_CHOICES), "labels", self.labels, "folders")
-        if self.labels is not None and self.recipe not in WITH_LABELS:
-            raise UsageError(f"--labels with --recipe {self.recipe}: expected one of {', '.join(WITH_LABELS)}")
-        if self.label_fraction is None:
-            return
-        if self.labels is None:
-            raise UsageError("--label-fraction has no effect without --labels folders")
-        _require(0 < self.label_fraction <= 1, "label-fraction", self.label_fraction, "above 0, at most 1")
+
+def _check_mask(options: AdaptOptions) -> None:
+    """What is asked of the mask has to fit together, and to what is trained."""
+    _require(options.mask_kind in ("threshold", "topk"), "mask-kind", options.mask_kind, "threshold or topk")
+    starts = ("constant", "magnitude", "kaiming")
+    _require(options.score_init in (None, *starts), "score-init", options.score_init, f"one of {', '.join(starts)}")
+    selection = parse_selection(options.mask_only)
+    if options.train != "mask":
+        idle = {"density", "density_start", "score_init"} | ({"mask_only"} if options.train != "full" else set())
+        given = sorted(name for name in idle if getattr(options, name)) + ["mask_kind"] * (options.mask_kind == "topk")
+        if selection.draw is not None and not given:
+            raise UsageError(f"--train full trains whole tensors: --mask-only {selection.draw} needs --train mask")
+        if given:
+            raise UsageError(f"--{given[0].replace('_', '-')} has no effect with --train {options.train}")
+    if options.mask_kind == "threshold":
+        for name in ("density", "density_start"):
+            if getattr(options, name) is not None:
+                raise UsageError(f"--{name.replace('_', '-')} has no effect on a threshold: add --mask-kind topk")
+        if options.score_init == "kaiming":
+            raise UsageError("--score-init kaiming starts half of the scores below 0: add --mask-kind topk")
+        return
+    _check_density(options)
+
+
+def _check_density(options: AdaptOptions) -> None:
+    if options.density is None:
+        raise UsageError("--mask-kind topk needs --density, the fraction of every tensor to keep, such as 0.9")
+    _require(LEAST_SHARE <= options.density < 1, "density", options.density, "a fraction above 0 and below 1")
+    start = options.density_start
+    _require(start is None or options.density < start <= 1, "density-start", start, "above --density and at most 1")
+    if options.score_init == "constant":
+        raise UsageError(
+            "--score-init constant makes all scores equal, so that topk would cut by position: "
+            "give magnitude or kaiming"
+        )
+
+
+def _check_labels(options: AdaptOptions) -> None:
+    _require(options.labels in (None, *LABEL_CHOICES), "labels", options.labels, "folders")
+    if options.labels is not None and options.recipe not in WITH_LABELS:
+        raise UsageError(f"--labels with --recipe {options.recipe}: expected one of {', '.join(WITH_LABELS)}")
+    if options.label_fraction is None:
+        return
+    if options.labels is None:
+        raise UsageError("--label-fraction has no effect without --labels folders")
+    _require(0 < options.label_fraction <= 1, "label-fraction", options.label_fraction, "above 0, at most 1")
 
 
 def _require(holds: bool, option: str, value: object, expected: str) -> None:

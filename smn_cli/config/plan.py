@@ -3,7 +3,7 @@
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any
 
-from smn_cli.recipes import Keep, NormStats, Precision, Train, ViewPlan
+from smn_cli.recipes import Keep, MaskKind, NormStats, Precision, Train, ViewPlan
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,10 @@ class AdaptPlan:
     grad_checkpoint: bool
     num_classes: int = 0
     label_fraction: float | None = None
+    mask_kind: MaskKind = "threshold"
+    density: float | None = None
+    density_start: float | None = None
+    mask_only: tuple[str, ...] = ()
     reasons: dict[str, str] = field(default_factory=dict, compare=False)
 
     @property
@@ -64,13 +68,14 @@ class AdaptPlan:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "AdaptPlan":
-        """Inverse of `to_json`.
+        """Inverse of `to_json`; what runs of older versions do not say has its default.
 
         Raises:
             KeyError, TypeError: fields are missing or surplus.
         """
         views: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values["views"].items()}
         plain = {**values, "views": ViewPlan(**views), "mask_also": tuple(values["mask_also"])}
+        plain["mask_only"] = tuple(values.get("mask_only", ()))
         missing = {f.name for f in fields(cls) if f.default is MISSING} - plain.keys()
         if missing:
             raise KeyError(f"missing settings {sorted(missing)}")

@@ -1,11 +1,14 @@
 """Wishes and the number of images to a plan, with the reason of every derived value."""
 
 from dataclasses import replace
+from typing import Any, TypeVar
 
 from smn_cli.config.options import AdaptOptions
 from smn_cli.config.plan import AdaptPlan
 from smn_cli.errors import DataError, UsageError
-from smn_cli.recipes import NormStats, Precision, Recipe, ViewPlan, recipe_of
+from smn_cli.recipes import NormStats, Precision, Recipe, ScoreInit, ViewPlan, recipe_of
+
+Value = TypeVar("Value")
 
 
 def make_plan(
@@ -72,6 +75,7 @@ def make_plan(
         num_classes=num_classes,
         reasons=reasons,
         **{name: getattr(options, name) for name in ("compile", "grad_checkpoint", "label_fraction")},
+        **_mask(options, recipe, reasons),
         **{name: getattr(recipe, name) for name in _COPIED},
     )
 
@@ -80,9 +84,8 @@ NUM_EVALUATIONS = 5
 """Looks at the held-out images in a run; each costs about as much as three training steps a thousand images."""
 
 _COPIED = (
-    "objective", "embedding_dim", "temperature", "epsilon", "sinkhorn_iterations", "score_init", "score_momentum",
-    "head_momentum", "head_constant_decay", "lr_period", "include_depthwise", "include_stem",
-    "mask_also",
+    "objective", "embedding_dim", "temperature", "epsilon", "sinkhorn_iterations", "score_momentum",
+    "head_momentum", "head_constant_decay", "lr_period", "mask_also",
 )  # fmt: skip
 
 
@@ -197,5 +200,33 @@ def _views(options: AdaptOptions, recipe: Recipe, size: int) -> ViewPlan:
     return views
 
 
-def _first(wish: float | None, default: float) -> float:
+def _mask(options: AdaptOptions, recipe: Recipe, reasons: dict[str, str]) -> dict[str, Any]:
+    """What a mask may cut, by which rule, and where its scores start."""
+    if options.density is not None:
+        reasons["density"] = "the largest scores of every tensor, exactly this fraction of them, rounded up"
+    if options.density_start is not None:
+        reasons["density_start"] = "falls to the density at the last step; a state kept before that has its own"
+    if options.mask_only:
+        reasons["mask_only"] = "every other weight is kept for ever"
+    return {
+        "mask_kind": options.mask_kind,
+        "density": options.density,
+        "density_start": options.density_start,
+        "score_init": _score_init(options, recipe, reasons),
+        "mask_only": options.mask_only,
+        "include_depthwise": _first(options.include_depthwise, recipe.include_depthwise),
+        "include_stem": _first(options.include_stem, recipe.include_stem),
+    }
+
+
+def _score_init(options: AdaptOptions, recipe: Recipe, reasons: dict[str, str]) -> ScoreInit:
+    if options.score_init is not None or options.mask_kind == "threshold":
+        return options.score_init or recipe.score_init
+    if recipe.score_init == "constant":
+        reasons["score_init"] = "equal scores have no largest; drawn at random, as the paper's topk baseline does"
+        return "kaiming"
+    return recipe.score_init
+
+
+def _first(wish: Value | None, default: Value) -> Value:
     return default if wish is None else wish

@@ -1,7 +1,8 @@
 """Features of image files under one network, from the cache where it has them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -56,7 +57,8 @@ def labeled_features(
     Raises:
         DataError: an image cannot be read.
     """
-    features = _embedded(model, split, embedding, identity=identity, progress=progress)
+    paths = [*split.bank_paths, *split.query_paths]
+    features = image_features(model, paths, embedding, identity=identity, progress=progress)
     num_bank = len(split.bank_paths)
     return LabeledFeatures(
         bank=features[:num_bank],
@@ -71,15 +73,15 @@ def batch_size_for(device: torch.device, size: int) -> int:
     return BATCH_SIZE_OF_LARGE_IMAGES if device.type == "cpu" and size > _LARGE_PX else BATCH_SIZE
 
 
-def _embedded(
+def image_features(
     model: nn.Module,
-    split: LabeledSplit,
+    paths: Sequence[Path],
     embedding: Embedding,
     *,
     identity: Callable[[], Mapping[str, str]],
-    progress: Callable[[int], None] | None,
+    progress: Callable[[int], None] | None = None,
 ) -> Tensor:
-    paths = [*split.bank_paths, *split.query_paths]
+    """(N, F) float32 features of images under one network, in their order; see `labeled_features`."""
     device = next(model.parameters()).device
     batch_size = batch_size_for(device, embedding.preprocessing.size)
     how = {"preprocessing": embedding.preprocessing.to_json(), "precision": embedding.precision, "batch": batch_size}

@@ -4,6 +4,8 @@ import random
 from collections.abc import Sequence
 from itertools import zip_longest
 
+from smn_cli.evaluation.low_shot import LabelSubsets
+
 
 def draw_fraction(labels: Sequence[int], fraction: float, seed: int, balanced: bool = True) -> list[int]:
     """Positions of a part of the labels; a smaller fraction under the same seed is the beginning of a larger one.
@@ -31,6 +33,29 @@ def draw_fraction(labels: Sequence[int], fraction: float, seed: int, balanced: b
         order = _in_rounds(order, labels, generator)
         num_drawn = max(num_drawn, len(set(labels)))
     return order[:num_drawn]
+
+
+def draw_subsets(
+    labels: Sequence[int], fractions: Sequence[float], *, num_repeats: int, seed: int, balanced: bool = True
+) -> list[LabelSubsets]:
+    """Parts of a bank at every fraction, as often as asked; in a repeat the parts are nested.
+
+    All of the labels is one part, however often it is drawn.
+
+    Args:
+        labels: of the bank.
+        fractions: above 0 and at most 1.
+        num_repeats: draws, 1 or more.
+        seed: of all draws.
+        balanced: as in `draw_fraction`.
+    """
+    subsets = []
+    for fraction in fractions:
+        # far apart, so that the repeats of one seed are not those of the next
+        draws = (draw_fraction(labels, fraction, seed * 1_000_003 + r, balanced) for r in range(num_repeats))
+        parts = tuple(tuple(sorted(drawn)) for drawn in draws)
+        subsets.append(LabelSubsets(fraction, parts[:1] if len(parts[0]) == len(labels) else parts))
+    return subsets
 
 
 def _in_rounds(order: list[int], labels: Sequence[int], generator: random.Random) -> list[int]:

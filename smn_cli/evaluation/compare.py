@@ -77,9 +77,7 @@ class Comparison:
         content: dict[str, Any] = {"base": self.base.groups}
         if self.adapted is not None:
             content["adapted"] = self.adapted.groups
-            content["gain"] = {
-                name: {"value": gain.value, "low": gain.low, "high": gain.high} for name, gain in self.gains.items()
-            }
+            content["gain"] = {name: gain.to_json() for name, gain in self.gains.items()}
             content["verdict"] = self.verdict
         return content
 

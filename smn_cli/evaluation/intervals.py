@@ -24,6 +24,10 @@ class Gain:
             return "better"
         return "worse" if self.high < 0 else "same"
 
+    def to_json(self) -> dict[str, float]:
+        """As in the contract's JSON."""
+        return {"value": self.value, "low": self.low, "high": self.high}
+
 
 def paired_gain(
     base_correct: Tensor, adapted_correct: Tensor, *, num_resamples: int = 10_000, level: float = 0.95, seed: int = 0
@@ -46,6 +50,37 @@ def paired_gain(
     means = (draws[:, 2] - draws[:, 0]) / total
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return Gain((int(counts[2]) - int(counts[0])) / total, float(low), float(high))
+
+
+def crossed_gain(
+    base_correct: Tensor, adapted_correct: Tensor, *, num_resamples: int = 10_000, level: float = 0.95, seed: int = 0
+) -> Gain:
+    """The same where each network was tried several times, with other labels each time.
+
+    A draw takes repeats and, apart from them, images with replacement, the same ones for both networks: the interval is
+    about other labels and other images. Images whose differences are alike in all repeats are drawn together, as in
+    `paired_gain`.
+
+    Args:
+        base_correct, adapted_correct: (R, Q) bool, the same repeats and images; at least one of each.
+        num_resamples, level, seed: as in `paired_gain`.
+    """
+    difference = (adapted_correct.long() - base_correct.long()).numpy()
+    patterns, counts = np.unique(difference, axis=1, return_counts=True)
+    num_repeats, num_images = difference.shape
+    generator = np.random.default_rng(seed)
+    repeats = generator.multinomial(num_repeats, [1 / num_repeats] * num_repeats, size=num_resamples)
+    means = np.empty(num_resamples)
+    for start in range(0, num_resamples, _DRAWS_AT_A_TIME):
+        stop = min(start + _DRAWS_AT_A_TIME, num_resamples)
+        images = generator.multinomial(num_images, counts / num_images, size=stop - start)
+        means[start:stop] = ((images @ patterns.T) * repeats[start:stop]).sum(axis=1)
+    low, high = np.quantile(means / difference.size, [(1 - level) / 2, (1 + level) / 2])
+    return Gain(int(difference.sum()) / difference.size, float(low), float(high))
+
+
+_DRAWS_AT_A_TIME = 500
+"""Bounds the memory where no two images are alike."""
 
 
 def paired_difference(base: Tensor, adapted: Tensor, *, num_resamples: int = 2000, seed: int = 0) -> Gain:

@@ -30,6 +30,11 @@ class Neighbours(NamedTuple):
     positions: Tensor
 
 
+def search_device(device: str) -> torch.device | None:
+    """Where to look for neighbours of features from a device: on CUDA there, else where the features are."""
+    return torch.device(device) if torch.device(device).type == "cuda" else None
+
+
 def nearest(
     bank: Tensor, queries: Tensor, *, k: int, device: torch.device, chunk_bytes: int
 ) -> Iterator[tuple[slice, Neighbours]]:

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from smn_cli.masking.binarize import (
-    binarize,
     check_not_empty,
     effective_weight,
     in_memory_order,
     rescale_factor,
-    straight_through,
+    score_gradient,
 )
+from smn_cli.masking.largest import binarize_largest, mask_of
 
 
 class WeightSource(Protocol):
@@ -31,7 +31,11 @@ class WeightSource(Protocol):
     trained: dict[str, nn.Parameter]
 
     def effective_weights(self) -> dict[str, Tensor]:
-        """Weights to train with, by name, differentiable in `trained`; take them once a step."""
+        """Weights to train with, by name; take them once a step."""
+        ...
+
+    def pass_gradients(self) -> None:
+        """To be called after the backward pass: takes the gradients of those weights on to `trained`."""
         ...
 
     def refresh(self) -> int:
@@ -63,19 +67,28 @@ class MaskedBackbone:
     Args:
         backbone: maps images (B, C, H, W) to features (B, F); put in eval mode, gradients off.
         scores: per parameter name a float tensor of that parameter's shape.
-        threshold: scores strictly above it keep their weight.
+        threshold: scores strictly above it keep their weight. A score of infinity keeps it for ever.
+        kept_fraction: if given, this fraction of every tensor's finite scores is kept in its place, the largest; may
+            be set anew before a `refresh`.
     """
 
-    def __init__(self, backbone: nn.Module, scores: dict[str, Tensor], threshold: float = 0.0) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        scores: dict[str, Tensor],
+        threshold: float = 0.0,
+        kept_fraction: float | None = None,
+    ) -> None:
         self.backbone = backbone.eval().requires_grad_(False)
         self.threshold = threshold
+        self.kept_fraction = kept_fraction
         self._weights = {name: backbone.get_parameter(name) for name in scores}
         # scores lie in memory as their weights do, or every product of the two would stride
         self.trained = {
             name: nn.Parameter(torch.empty_like(self._weights[name], dtype=torch.float32).copy_(tensor))
             for name, tensor in scores.items()
         }
-        self._effective = {name: weight.detach().clone() for name, weight in self._weights.items()}
+        self._effective = {name: weight.detach().clone().requires_grad_() for name, weight in self._weights.items()}
         self._num_kept: dict[str, int] = {}
         largest = max(weight.numel() for weight in self._weights.values())
         device = next(iter(self._weights.values())).device
@@ -90,10 +103,16 @@ class MaskedBackbone:
         """
         for name, num_kept in self._num_kept.items():
             check_not_empty(num_kept, self._weights[name], name)
-        return {
-            name: straight_through(scores, self._weights[name], self._effective[name], self._num_kept[name])
-            for name, scores in self.trained.items()
-        }
+        return dict(self._effective)
+
+    @torch.no_grad()
+    def pass_gradients(self) -> None:
+        """Straight through the thresholds, each in place: no gradient takes memory twice."""
+        for name, effective in self._effective.items():
+            if effective.grad is not None:
+                weight, num_kept = self._weights[name], self._num_kept[name]
+                self.trained[name].grad = score_gradient(effective.grad, weight, effective, num_kept)
+                effective.grad = None
 
     @torch.no_grad()
     def refresh(self) -> int:
@@ -104,7 +123,11 @@ class MaskedBackbone:
             effective = in_memory_order(self._effective[name], like=scores)
             before, mask = (space[: len(effective)] for space in self._space)
             before.copy_(effective)
-            mask.copy_(torch.gt(in_memory_order(scores, like=scores), self.threshold, out=effective))
+            if self.kept_fraction is None:
+                mask.copy_(torch.gt(in_memory_order(scores, like=scores), self.threshold, out=effective))
+            else:
+                largest = binarize_largest(scores, self.kept_fraction)
+                effective.copy_(mask.copy_(in_memory_order(largest, like=scores)))
             counts += [_num_true(mask), _num_true(before.bitwise_xor_(mask))]
         if any(isinstance(count, Tensor) for count in counts):
             counts = torch.stack(counts).tolist()  # type: ignore[arg-type]  # one wait for the device in all
@@ -131,7 +154,9 @@ class MaskedBackbone:
 
     def masks(self) -> dict[str, Tensor]:
         """Bool mask by parameter name, on the scores' device."""
-        return {name: binarize(scores.detach(), self.threshold) for name, scores in self.trained.items()}
+        return {
+            name: mask_of(scores.detach(), self.threshold, self.kept_fraction) for name, scores in self.trained.items()
+        }
 
     def density(self) -> float:
         """Fraction of the masked weights kept, over all tensors together."""
@@ -158,6 +183,9 @@ class TunedBackbone:
     def effective_weights(self) -> dict[str, Tensor]:
         """The trained copies."""
         return dict(self.trained)
+
+    def pass_gradients(self) -> None:
+        """They are where they belong."""
 
     def refresh(self) -> int:
         """Nothing follows from the weights but themselves."""

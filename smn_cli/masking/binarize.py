@@ -58,39 +58,23 @@ def effective_weight(weight: Tensor, mask: Tensor) -> Tensor:
     return (weight * scale).masked_fill(~mask, 0.0)
 
 
-class _StraightThrough(torch.autograd.Function):
-    """Hands out an effective weight that was formed before, and takes its gradient to the scores."""
-
-    @staticmethod
-    def forward(  # type: ignore[no-untyped-def]
-        ctx, scores: Tensor, weight: Tensor, effective: Tensor, num_kept: int
-    ) -> Tensor:
-        ctx.num_kept = num_kept
-        ctx.save_for_backward(weight, effective)  # the layer keeps the latter for its own gradient, too
-        return effective.detach()
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[no-untyped-def]
-        weight, effective = ctx.saved_tensors
-        # the sum over kept weights, times 1 / sqrt(d); d^(-3/2) / N = 1 / (sqrt(d) kept)
-        through_scale = torch.dot(in_memory_order(grad, like=weight), in_memory_order(effective, like=weight)) * (
-            -0.5 / ctx.num_kept
-        )
-        scale = rescale_factor(weight.numel(), ctx.num_kept)
-        return torch.addcmul(through_scale, grad, weight, value=scale), None, None, None
-
-
-def straight_through(scores: Tensor, weight: Tensor, effective: Tensor, num_kept: int) -> Tensor:
-    """An effective weight, differentiable in the scores.
+def score_gradient(grad: Tensor, weight: Tensor, effective: Tensor, num_kept: int) -> Tensor:
+    """The scores' gradient, of the module's formula, in the memory of the effective weight's.
 
     Args:
-        scores: float, same shape as `weight`; receives the gradient of the module's formula.
-        weight: frozen float32 weight.
-        effective: what `effective_weight` makes of both; must stay as it is until the backward pass is over.
+        grad: gradient of the effective weight; written over.
+        weight: frozen weight.
+        effective: what `effective_weight` makes of weight and mask.
         num_kept: weights that the mask keeps, 1 or more.
+
+    Returns:
+        `grad`, which now holds the gradient of the scores.
     """
-    output: Tensor = _StraightThrough.apply(scores, weight, effective, num_kept)
-    return output
+    # the sum over kept weights, times 1 / sqrt(d); d^(-3/2) / N = 1 / (sqrt(d) kept)
+    through_scale = torch.dot(in_memory_order(grad, like=weight), in_memory_order(effective, like=weight))
+    through_scale *= -0.5 / num_kept
+    scale = rescale_factor(weight.numel(), num_kept)
+    return torch.addcmul(through_scale, grad, weight, value=scale, out=grad)
 
 
 def check_not_empty(num_kept: int, weight: Tensor, name: str) -> None:

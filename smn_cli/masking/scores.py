@@ -20,3 +20,17 @@ def magnitude_scores(weight: Tensor) -> Tensor:
     magnitude = weight.detach().to(torch.float32).abs()
     rms = magnitude.square().mean().sqrt()
     return (magnitude / rms.clamp_min(torch.finfo(torch.float32).tiny)).clamp_min(MAGNITUDE_FLOOR)
+
+
+def nearest_scores(scores: Tensor, mask: Tensor, threshold: float) -> Tensor:
+    """The scores nearest to the given ones whose mask is exactly `mask`: those on the wrong side go to the threshold.
+
+    Args:
+        scores: float32, any shape.
+        mask: bool, same shape.
+        threshold: a tie with it is cut, so what is to be kept goes just above it.
+    """
+    at = torch.tensor(threshold, dtype=torch.float32)
+    # next to zero lie subnormal numbers, which some processors take for zero
+    above = torch.maximum(torch.nextafter(at, at.new_tensor(torch.inf)), at + torch.finfo(torch.float32).tiny)
+    return torch.where(mask, scores.maximum(above), scores.minimum(at))

@@ -26,7 +26,7 @@ def loss_figure(steps: Sequence[int], losses: Sequence[float], log_k: float) -> 
     axes.axhline(log_k, color=BASE, linestyle="--", linewidth=1, label="ln K: knows nothing")
     axes.set_xlabel("step")
     axes.legend(frameon=False, fontsize=8)
-    return _svg(figure)
+    return svg_text(figure)
 
 
 def health_figure(steps: Sequence[int], values: Sequence[float], base: float, name: str) -> str:
@@ -37,7 +37,7 @@ def health_figure(steps: Sequence[int], values: Sequence[float], base: float, na
     axes.axhline(base, color=BASE, linestyle="--", linewidth=1)
     axes.set_title(name, fontsize=9)
     axes.tick_params(labelsize=8)
-    return _svg(figure)
+    return svg_text(figure)
 
 
 def density_figure(names: Sequence[str], densities: Sequence[float]) -> str:
@@ -49,7 +49,7 @@ def density_figure(names: Sequence[str], densities: Sequence[float]) -> str:
     axes.set_yticks(positions, names, fontsize=6)
     axes.invert_yaxis()
     axes.set_xlabel("% of weights cut")
-    return _svg(figure)
+    return svg_text(figure)
 
 
 def map_figure(base: np.ndarray, adapted: np.ndarray, colours: np.ndarray) -> str:
@@ -60,7 +60,7 @@ def map_figure(base: np.ndarray, adapted: np.ndarray, colours: np.ndarray) -> st
         axes.set_title(title, fontsize=9)
         axes.set_xticks([])
         axes.set_yticks([])
-    return _svg(figure)
+    return svg_text(figure)
 
 
 def thumbnail(path: Path, preprocessing: Preprocessing) -> str:
@@ -78,7 +78,8 @@ def _smoothed(values: Sequence[float], weight: float = 0.9) -> list[float]:
     return smoothed
 
 
-def _svg(figure: Figure) -> str:
+def svg_text(figure: Figure) -> str:
+    """A figure as an SVG element."""
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
     buffer = io.StringIO()

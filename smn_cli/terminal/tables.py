@@ -35,7 +35,9 @@ def report_sizes(output: "Output", path: Path, sizes: "SizeReport") -> None:
     )
 
 
-def report_scores(output: "Output", comparison: "Comparison", gates: "list[GateResult]") -> None:
+def report_scores(
+    output: "Output", comparison: "Comparison", gates: "list[GateResult]", *, subject: str = "the adapted network"
+) -> None:
     """Print every metric for base and adapted, the gain with its interval, the gates and the verdict."""
     base, adapted = comparison.base.metrics, comparison.adapted.metrics if comparison.adapted else {}
     rows = []
@@ -52,14 +54,14 @@ def report_scores(output: "Output", comparison: "Comparison", gates: "list[GateR
         found = "not computed" if gate.value is None else f"{gate.value:.4f}"
         output.result(f"gate {gate.gate}: {found}, {'passed' if gate.passed else 'FAILED'}")
     if comparison.verdict is not None:
-        output.result(f"verdict: the adapted network is {_VERDICT_WORDS[comparison.verdict]}")
+        output.result(f"verdict: {subject} is {_VERDICT_WORDS[comparison.verdict]}")
 
 
-def report_judgement(output: "Output", step: int, judgement: "Judgement") -> None:
-    """Say in one line what the judge of a run found."""
+def report_judgement(output: "Output", step: int, judgement: "Judgement", *, rival: str = "base") -> None:
+    """Say in one line what the judge of a run found, against the network that it started from."""
     gain = judgement.difference
     measures = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in judgement.measures.items())
-    output.talk(f"step {step}: {gain.value:+.4f} against the base ({gain.low:+.4f} .. {gain.high:+.4f}); {measures}")
+    output.talk(f"step {step}: {gain.value:+.4f} against the {rival} ({gain.low:+.4f} .. {gain.high:+.4f}); {measures}")
 
 
 _VERDICT_WORDS = {

@@ -48,6 +48,32 @@ OPTIONS: dict[str, Any] = {
     "grad_checkpoint": Annotated[
         bool, typer.Option("--grad-checkpoint", help="Less memory, a third more time: activations are computed twice.")
     ],
+    "mask_kind": Annotated[
+        str, typer.Option("--mask-kind", help="threshold; topk to keep a given fraction of every tensor.")
+    ],
+    "density": Annotated[float | None, typer.Option("--density", help="The fraction that topk keeps.")],
+    "density_start": Annotated[
+        float | None, typer.Option("--density-start", help="It falls from here to --density, step by step.")
+    ],
+    "score_init": Annotated[
+        str | None, typer.Option("--score-init", help="Where scores start: magnitude, constant, kaiming (topk only).")
+    ],
+    "mask_only": Annotated[
+        list[str],
+        typer.Option(
+            "--mask-only",
+            metavar="SPEC",
+            help="Weights that may be cut: blocks:N, name:PATTERN, all-but:PATTERN, random:P, largest:P, smallest:P; "
+            "may be repeated.",
+        ),
+    ],
+    "include_stem": Annotated[
+        bool | None, typer.Option("--include-stem/--no-include-stem", help="Whether to mask the first layer.")
+    ],
+    "include_depthwise": Annotated[
+        bool | None,
+        typer.Option("--include-depthwise/--no-include-depthwise", help="Whether to mask depthwise convolutions."),
+    ],
     "seed": Annotated[int, typer.Option("--seed", help="Two runs with one seed are equal.")],
 }
 """Fields of `AdaptOptions` that can be asked for, with their options; the defaults are the fields' own."""
@@ -66,7 +92,8 @@ def takes_wishes(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def with_wishes(**given: Any) -> None:
-        wishes = AdaptOptions(**{name: given.pop(name) for name in OPTIONS})
+        values = {name: given.pop(name) for name in OPTIONS}
+        wishes = AdaptOptions(**values | {"mask_only": tuple(values["mask_only"] or ())})
         command(wishes=wishes, **given)
 
     with_wishes.__signature__ = inspect.Signature(merged)  # type: ignore[attr-defined]  # what Typer reads

@@ -1,5 +1,6 @@
 """What a whole run would cost, from what a rehearsal measured: seconds, memory, bytes."""
 
+import math
 import sys
 from dataclasses import dataclass
 
@@ -89,8 +90,15 @@ def _adapter_bytes(plan: AdaptPlan, rehearsal: Rehearsal) -> tuple[int, int] | N
     num_masked = rehearsal.num_weights if plan.train == "mask" else 0
     fixed = HEADER_BYTES + 2 * rehearsal.num_statistics
     fixed += plan.num_classes * (rehearsal.num_features + 8)
-    low, high = (round(num_masked * bits / 8) + fixed for bits in MASK_BITS)
+    low, high = (round(num_masked * bits / 8) + fixed for bits in _mask_bits(plan))
     return low, high
+
+
+def _mask_bits(plan: AdaptPlan) -> tuple[float, float]:
+    if plan.density is None:
+        return MASK_BITS
+    entropy = -sum(part * math.log2(part) for part in (plan.density, 1 - plan.density))
+    return 0.3 * entropy, entropy  # from scores close to the magnitudes, which the base tells, to random ones
 
 
 def _peak_process_bytes() -> int | None:

@@ -18,6 +18,7 @@ from smn_cli.data.labeled import LabeledSplit
 from smn_cli.data.loading import image_batches
 from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.evaluation.features import extract_features, on_device
+from smn_cli.training.beginning import network_at_start
 from smn_cli.training.classifying import (
     ClassifierJudge,
     labels_in_order,
@@ -28,7 +29,7 @@ from smn_cli.training.classifying import (
     save_labels,
 )
 from smn_cli.training.distributed import Team
-from smn_cli.training.panel import NUM_BANK, UnlabeledJudge
+from smn_cli.training.panel import NUM_BANK, Network, UnlabeledJudge
 from smn_cli.training.run_folder import RunFolder
 from smn_cli.training.supervised import SupervisedObjective
 from smn_cli.training.swapped import SwappedObjective
@@ -141,13 +142,16 @@ def save_look(
     *,
     num_workers: int,
 ) -> None:
-    """Keep in the run folder what the frozen network made of the images, see `embed_for_teacher`, and what follows."""
+    """Keep in the run folder what the frozen network made of the images, see `embed_for_teacher`, and what follows.
+
+    The mean that centres the masked network's features is that of the network that the run starts from.
+    """
     tensors = {
         "held_out": embedded[: len(split.held_out)].contiguous(),
         "training": embedded[len(split.held_out) :].contiguous(),
     }
     if plan.objective == "taught":
-        network = on_device(backbone.model, next(backbone.model.parameters()).device)
+        network = network_at_start(folder, backbone)
         working_features = extract_features(network, image_batches(split.bank, working, num_workers=num_workers))
         tensors |= make_teacher(
             tensors["training"], working_features, num_prototypes=plan.num_prototypes, seed=plan.seed
@@ -181,9 +185,9 @@ def make_objective(
 
 
 def make_unlabeled_judge(
-    folder: RunFolder, backbone: Backbone, split: ImageSplit, working: Preprocessing, team: Team | None = None
+    folder: RunFolder, network: Network, split: ImageSplit, working: Preprocessing, team: Team | None = None
 ) -> UnlabeledJudge:
-    """The health panel of a run; call `save_look` first."""
+    """The health panel of a run that starts with a network; call `save_look` first."""
     known = folder.load_tensors(TEACHER_FILE)
     bank = split.bank
     return UnlabeledJudge(
@@ -192,7 +196,7 @@ def make_unlabeled_judge(
         working,
         known["held_out"].float(),
         known["training"][: len(bank)].float(),
-        on_device(backbone.model, next(backbone.model.parameters()).device),
+        network,
         team,
     )
 

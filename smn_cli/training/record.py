@@ -23,11 +23,12 @@ from smn_cli.data.labeled import LabeledSplit
 from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.errors import CheckpointError, MismatchError
 from smn_cli.evaluation.classifier import LinearClassifier
-from smn_cli.masking.binarize import binarize
+from smn_cli.masking.largest import mask_of
 from smn_cli.training.classifying import read_base_head
 from smn_cli.training.distributed import launch_name, launched_size, was_restarted
 from smn_cli.training.keeping import Keeper
 from smn_cli.training.run_folder import RunFolder, is_run
+from smn_cli.training.selecting import density_at
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,50 @@ class Learned:
     classifier: LinearClassifier | None = None
 
 
+@dataclass(frozen=True)
+class Origin:
+    """The state that a run started from where it is not the base: what its judge compares with, and it falls back to.
+
+    Attributes:
+        masks: bool by parameter name.
+        norm_stats: running statistics, rounded as an adapter carries them; empty if they are frozen.
+    """
+
+    masks: dict[str, Tensor]
+    norm_stats: dict[str, Tensor]
+
+    def save(self, folder: RunFolder) -> None:
+        """Keep it in a run's folder."""
+        parts = {"mask": self.masks, "norm_stats": self.norm_stats}
+        folder.save_tensors(
+            ORIGIN_FILE,
+            {f"{part}/{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()},
+        )
+
+    @classmethod
+    def read(cls, folder: RunFolder) -> "Origin | None":
+        """Of a run's folder; None if the run started from its base.
+
+        Raises:
+            CheckpointError: it is damaged.
+        """
+        if not folder.has_tensors(ORIGIN_FILE):
+            return None
+        masks: dict[str, Tensor] = {}
+        norm_stats: dict[str, Tensor] = {}
+        for key, tensor in folder.load_tensors(ORIGIN_FILE).items():
+            part, _, name = key.partition("/")
+            (masks if part == "mask" else norm_stats)[name] = tensor
+        return cls(masks, norm_stats)
+
+
+ORIGIN_FILE = "origin.safetensors"
+
+
 def read_learned(folder: RunFolder) -> Learned:
     """What a run's last checkpoint holds: its best state if it keeps the best, else its last.
+
+    Where nothing was better than what the run started from, that is what it has learned: the base, or its `Origin`.
 
     Raises:
         CheckpointError: the folder is damaged.
@@ -78,8 +121,10 @@ def read_learned(folder: RunFolder) -> Learned:
     if plan.keep == "best" and (plan.train != "head" or plan.num_classes):
         step, norm_stats, trained_or_masks = keeper.best_step, keeper.norm_stats, keeper.tensors
     else:
-        trained_or_masks = trained if plan.train == "full" else _binarized(trained, plan)
+        trained_or_masks = trained if plan.train == "full" else _binarized(trained, plan, step)
     masks, weights = (trained_or_masks, {}) if plan.train != "full" else ({}, trained_or_masks)
+    if plan.train != "full" and not masks and (origin := Origin.read(folder)) is not None:
+        masks, norm_stats = origin.masks, origin.norm_stats
     if plan.train != "full" and not masks:
         masks = {name: torch.ones_like(tensor, dtype=torch.bool) for name, tensor in trained.items()}
     return Learned(
@@ -199,5 +244,6 @@ def versions() -> dict[str, str]:
     }
 
 
-def _binarized(scores: dict[str, Tensor], plan: AdaptPlan) -> dict[str, Tensor]:
-    return {name: binarize(tensor, plan.threshold) for name, tensor in scores.items()}
+def _binarized(scores: dict[str, Tensor], plan: AdaptPlan, step: int) -> dict[str, Tensor]:
+    density = density_at(plan, step)
+    return {name: mask_of(tensor, plan.threshold, density) for name, tensor in scores.items()}

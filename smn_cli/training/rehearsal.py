@@ -17,7 +17,8 @@ from smn_cli.config.plan import AdaptPlan
 from smn_cli.data.checking import ImageSet
 from smn_cli.data.classes import LabeledImages
 from smn_cli.errors import DataError
-from smn_cli.training.session import RunOptions, Session, plan_that_runs
+from smn_cli.training.placing import plan_that_runs
+from smn_cli.training.session import RunOptions, Session
 from smn_cli.training.teacher import KMEANS_SAMPLE, spherical_kmeans
 
 SAMPLE_IMAGES = 200
@@ -121,7 +122,7 @@ def rehearse(
             trained = list(session.trainer.source.trained.values())
             return Rehearsal(
                 plan=plan,
-                num_weights=sum(tensor.numel() for tensor in trained),
+                num_weights=sum(int(tensor.isfinite().sum()) for tensor in trained),  # infinite scores never move
                 num_tensors=len(trained),
                 num_statistics=sum(tensor.numel() for tensor in session.trainer.norm_stats().values()),
                 num_features=backbone.num_features,

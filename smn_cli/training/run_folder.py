@@ -20,18 +20,23 @@ from smn_cli.errors import CheckpointError, UsageError
 SCHEMA = "smn.run/1"
 CONFIG, IMAGES, BAD_IMAGES, METRICS = "config.json", "images.txt", "bad_images.txt", "metrics.jsonl"
 STATE = Path("checkpoint") / "state.pt"
+CASCADE_SCHEMA, CASCADE_FILE = "smn.cascade-run/1", "cascade.safetensors"
 _DIGEST_BYTES = 32
-_REQUIRED = {"judge", "arch", "weights", "base_digest", "plan", "preprocessing", "images", "threads", "versions"}
+_REQUIRED = frozenset(
+    {"judge", "arch", "weights", "base_digest", "plan", "preprocessing", "images", "threads", "versions"}
+)
 
 
 class RunFolder:
     """Paths and files of one run."""
 
+    schema, required, maker = SCHEMA, _REQUIRED, "smn adapt"
+
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    @staticmethod
-    def check_free(path: Path, *, overwrite: bool) -> None:
+    @classmethod
+    def check_free(cls, path: Path, *, overwrite: bool) -> None:
         """Refuse a path where something is that may not be replaced; to be asked before any work is done.
 
         Raises:
@@ -40,8 +45,8 @@ class RunFolder:
         is_empty_folder = path.is_dir() and not path.is_symlink() and not any(path.iterdir())
         if not path.exists() or is_empty_folder:
             return
-        if path.is_symlink() or not is_run(path):
-            raise UsageError(f"--out {path} exists and is not a run folder of smn: choose another --out")
+        if path.is_symlink() or not is_run(path, cls.schema):
+            raise UsageError(f"--out {path} exists and is not a run folder of {cls.maker}: choose another --out")
         if not overwrite:
             raise UsageError(f"--out {path} exists: --resume continues it, --overwrite replaces it")
 
@@ -80,12 +85,12 @@ class RunFolder:
             CheckpointError: there is no run at that path.
         """
         if not (path / CONFIG).is_file():
-            raise CheckpointError(f"{path} is not a run folder: expected {CONFIG} in it, as smn adapt writes it")
+            raise CheckpointError(f"{path} is not a run folder: expected {CONFIG} in it, as {cls.maker} writes it")
         return cls(path)
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Write config.json."""
-        text = json.dumps({"schema": SCHEMA, **config}, indent=2, sort_keys=True)
+        text = json.dumps({"schema": self.schema, **config}, indent=2, sort_keys=True)
         write_atomically(self.path / CONFIG, (text + "\n").encode())
 
     def read_config(self) -> dict[str, Any]:
@@ -99,11 +104,19 @@ class RunFolder:
             config = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{path} cannot be read: {error}") from None
-        if not isinstance(config, dict) or config.get("schema") != SCHEMA:
-            raise CheckpointError(f"{path} has another schema than {SCHEMA}: it is of another version of smn")
-        if lacking := sorted(_REQUIRED - config.keys()):
+        if not isinstance(config, dict) or config.get("schema") != self.schema:
+            raise CheckpointError(self._other_schema())
+        if lacking := sorted(self.required - config.keys()):
             raise CheckpointError(f"{path} lacks {lacking[0]!r}: it was edited, or is of another version of smn")
         return config
+
+    def _other_schema(self) -> str:
+        if is_run(self.path) and self.schema != SCHEMA:
+            return f"{self.path} is the run of a single mask, not a cascade: expected the folder of a cascade"
+        if is_run(self.path, CASCADE_SCHEMA) and self.schema != CASCADE_SCHEMA:
+            file = self.path / CASCADE_FILE
+            return f"{self.path} is the folder of a cascade, not of a run: use its {file}, which needs no packing"
+        return f"{self.path / CONFIG} has another schema than {self.schema}: it is of another version of smn"
 
     def write_images(self, good: list[Path], bad_lines: list[str]) -> None:
         """Write the images of the run in their order, and the bad ones with reasons."""
@@ -159,7 +172,12 @@ class RunFolder:
 
     def save_tensors(self, name: str, tensors: dict[str, Tensor]) -> None:
         """Write named tensors beside the training state."""
-        self._write_checked(STATE.parent / name, save(tensors))
+        contiguous = {key: tensor.contiguous() for key, tensor in tensors.items()}
+        self._write_checked(STATE.parent / name, save(contiguous))
+
+    def has_tensors(self, name: str) -> bool:
+        """Whether `save_tensors` was ever called with that name."""
+        return (self.path / STATE.parent / name).is_file()
 
     def load_tensors(self, name: str) -> dict[str, Tensor]:
         """Read what `save_tensors` wrote.
@@ -185,13 +203,13 @@ class RunFolder:
         return body
 
 
-def is_run(path: Path) -> bool:
-    """Whether a folder is a run of smn, by what its config.json says."""
+def is_run(path: Path, schema: str = SCHEMA) -> bool:
+    """Whether a folder is a run of smn of any version, by what its config.json says."""
     try:
         config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return isinstance(config, dict) and str(config.get("schema", "")).startswith("smn.run/")
+    return isinstance(config, dict) and str(config.get("schema", "")).startswith(schema.partition("/")[0] + "/")
 
 
 def _lines(lines: list[str]) -> bytes:

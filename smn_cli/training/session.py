@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,23 +11,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from smn_cli.backbones.loading import Backbone, check_sizes, checkpoint_gradients
+from smn_cli.backbones.loading import Backbone, checkpoint_gradients
 from smn_cli.config.options import AdaptOptions
 from smn_cli.config.plan import AdaptPlan
-from smn_cli.config.planning import make_plan
 from smn_cli.data.checking import ImageSet
 from smn_cli.data.classes import LabeledImages
 from smn_cli.data.labeled import LabeledSplit
 from smn_cli.data.loading import ViewLoader
-from smn_cli.data.preprocessing import Preprocessing
-from smn_cli.errors import BackboneError, CheckpointError, Interrupted, TrainingError
+from smn_cli.errors import CheckpointError, Interrupted, TrainingError
 from smn_cli.evaluation.features import on_device
-from smn_cli.evaluation.precision import fast_precision
 from smn_cli.masking.backbone import run_backbone
-from smn_cli.training.classifying import check_classes, read_labels
+from smn_cli.training.beginning import Beginning, network_at_start
+from smn_cli.training.classifying import read_labels
 from smn_cli.training.distributed import Team
 from smn_cli.training.keeping import Keeper
 from smn_cli.training.panel import Judgement, LabeledJudge, UnlabeledJudge, learnability_alarms
+from smn_cli.training.placing import place, plan_that_runs, preprocessing_of
 from smn_cli.training.preparing import (
     ImageSplit,
     Progress,
@@ -96,11 +95,12 @@ class Session:
         self.trainer = Trainer(source, objective, plan, self.preprocessing.normalize, self.team)
         self.keeper = Keeper()
         self._base_buffers = {name: buffer.clone() for name, buffer in backbone.model.named_buffers()}
-        self.panel: UnlabeledJudge = make_unlabeled_judge(folder, backbone, split, self.preprocessing, self.team)
-        network = on_device(backbone.model, self.trainer.device)
+        network = network_at_start(folder, backbone)
+        self.panel: UnlabeledJudge = make_unlabeled_judge(folder, network, split, self.preprocessing, self.team)
         self.classified = make_classifier_judge(folder, backbone, split, self.preprocessing, val, self.team)
-        knn_judge = partial(LabeledJudge, preprocessing=self.preprocessing, base=network, team=self.team)
-        self.labeled = knn_judge(val) if val is not None and self.classified is None else None
+        self.labeled: LabeledJudge | None = None
+        if val is not None and self.classified is None:
+            self.labeled = LabeledJudge(val, self.preprocessing, network, self.team)
 
     @classmethod
     def start(
@@ -116,6 +116,7 @@ class Session:
         val: LabeledSplit | None = None,
         plan: AdaptPlan | None = None,
         labeled: LabeledImages | None = None,
+        beginning: Beginning | None = None,
         begin: "Callable[[Session], None] | None" = None,
     ) -> "Session":
         """Plan a run, make its folder and let the frozen network look at the images.
@@ -133,7 +134,8 @@ class Session:
             val: labeled images that judge instead of the held-out ones.
             plan: instead of the one that follows from wishes and images.
             labeled: classes of the images, for a run with labels.
-            begin: brings the run to another start before its first checkpoint.
+            beginning: where to start, and what to be better than; the base if not given.
+            begin: brings the run to another start before its first checkpoint; its base stays what to be better than.
 
         Raises:
             UsageError, DataError, BackboneError: the folder, the images or the sizes do not do.
@@ -151,6 +153,8 @@ class Session:
                 made.write_images(images.good, images.bad_lines())
                 describe = partial(describe_run, backbone, plan, images, working, weights=weights, val=val)
                 made.write_config(describe(device=options.device, labeled=labeled))
+                if beginning is not None:
+                    beginning.origin(plan.threshold).save(made)
                 embedded = embed(progress=options.on_look)
                 save_look(made, backbone, plan, split, working, embedded, num_workers=options.num_workers)
             else:
@@ -158,6 +162,8 @@ class Session:
             folder = made or RunFolder(folder_path)
             folder.path = team.from_first(lambda: folder.path)  # where it is in the making
             session = cls(folder, backbone, plan, split, options, val)
+            if beginning is not None:
+                beginning.put_on(session.trainer)
             if begin is not None:
                 begin(session)
             if plan.keep == "best":
@@ -296,35 +302,3 @@ class Session:
         if not self.team.is_first:
             return
         self.folder.save_state({"trainer": self.trainer.state(), "keeper": self.keeper.state()})
-
-
-def plan_that_runs(
-    wishes: AdaptOptions, num_images: int, backbone: Backbone, device: str, labeled: LabeledImages | None = None
-) -> AdaptPlan:
-    """The plan, at the native size if the network cannot take the derived one (a ViT with fixed positions)."""
-    plan = make_plan(
-        wishes,
-        num_images,
-        native_size=backbone.native_size,
-        on_cpu=device.startswith("cpu"),
-        precision=fast_precision(torch.device(device)),
-        num_classes=check_classes(backbone, labeled),
-    )
-    local = {plan.views.local_size} if plan.views.num_local else set()
-    try:
-        check_sizes(backbone, sorted({plan.views.global_size, plan.teacher_size} | local))
-    except BackboneError:
-        if wishes.size is not None or plan.views.global_size == backbone.native_size:
-            raise
-        return plan_that_runs(replace(wishes, size=backbone.native_size), num_images, backbone, device, labeled)
-    return plan
-
-
-def place(backbone: Backbone, device: str) -> None:
-    """Put a backbone on a device, channels last."""
-    backbone.model.to(torch.device(device)).to(memory_format=torch.channels_last)
-
-
-def preprocessing_of(backbone: Backbone, size: int) -> Preprocessing:
-    """How images reach this backbone at a given size."""
-    return Preprocessing(size, backbone.mean, backbone.std, backbone.interpolation)

@@ -12,6 +12,7 @@ from smn_cli.data.loading import image_batches
 from smn_cli.errors import UsageError
 from smn_cli.evaluation.classifier import DECAYS, MOST_IMAGES, LinearClassifier, fit_classifier
 from smn_cli.evaluation.features import extract_features
+from smn_cli.masking.scores import nearest_scores
 from smn_cli.training.record import check_run_base, plan_of, read_learned
 from smn_cli.training.run_folder import RunFolder
 from smn_cli.training.session import Session
@@ -52,11 +53,10 @@ def read_start_masks(path: Path, backbone: Backbone) -> dict[str, Tensor]:
 def mirrored_scores(scores: Tensor, mask: Tensor, threshold: float) -> Tensor:
     """Scores that give a mask: where they do not, they are as far on the other side of the threshold.
 
-    A score at the threshold that should be kept is put just above it.
+    A score at the threshold that should be kept is put just above it; an infinite one stays, as its weight does.
     """
     turned = torch.where((scores > threshold) == mask, scores, 2 * threshold - scores)
-    above = torch.nextafter(torch.tensor(threshold), torch.tensor(torch.inf)).to(turned)
-    return torch.where(mask & (turned <= threshold), above, turned)
+    return torch.where(scores.isinf(), scores, nearest_scores(turned, mask, threshold))
 
 
 @torch.no_grad()
@@ -76,6 +76,13 @@ def start_with(session: Session, masks: Mapping[str, Tensor]) -> None:
         if name in masks:
             scores.copy_(mirrored_scores(scores, masks[name].to(scores.device), session.plan.threshold))
     trainer.source.refresh()
+    formed = trainer.source.masks()
+    others = [name for name in formed if name in masks and not torch.equal(formed[name].cpu(), masks[name].cpu())]
+    if others:
+        raise UsageError(
+            f"--start cuts weights of {others[0]} that the run's --mask-kind or --mask-only keeps, or the other way "
+            "round: give it the settings of the start"
+        )
     if isinstance(trainer.objective, SupervisedObjective) and trainer.objective.starts_fitted:
         labels = trainer.objective.labels.cpu()
         trainer.objective.put(session.team.from_first(lambda: _fitted(session, labels)))

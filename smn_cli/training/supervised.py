@@ -32,7 +32,7 @@ class SupervisedObjective:
         self.plan = plan
         self.labels = labels.to(device)
         num_classes, num_features = start.weight.shape
-        self.starts_fitted = plan.score_init != "constant"  # the paper's is random, on the features as they are
+        self.starts_fitted = plan.recipe != "paper"  # the paper's is random, on the features as they are
         self.scale = scale if self.starts_fitted else 1.0
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(plan.seed)

@@ -22,14 +22,15 @@ from smn_cli.masking.backbone import (
     TunedBackbone,
     WeightSource,
     adapting_statistics,
+    normalisation_layers,
     run_backbone,
     running_statistics,
     wearing,
 )
-from smn_cli.masking.maskable import maskable_names
-from smn_cli.masking.scores import constant_scores, magnitude_scores
+from smn_cli.masking.frozen_norm import cheap_frozen_norm
 from smn_cli.training.distributed import Team
 from smn_cli.training.schedule import lr_factor
+from smn_cli.training.selecting import density_at, first_scores, names_to_train
 from smn_cli.training.supervised import SupervisedObjective
 
 
@@ -94,6 +95,8 @@ class Trainer:
         self.step = 0
         self.device = next(source.backbone.parameters()).device
         self.optimizer = _optimizer(plan, list(source.trained.values()))
+        # a compiler sees to this itself
+        self._norm_layers = [] if plan.compile else list(normalisation_layers(source.backbone).values())
         self._run = _compiled(run_backbone) if plan.compile else run_backbone
 
     def run(self, batches: Iterable[ViewBatch]) -> Iterator[StepReport]:
@@ -118,7 +121,7 @@ class Trainer:
         if trains:
             self.optimizer.step()
             self.optimizer.zero_grad()
-            num_flips = self.source.refresh()
+            num_flips = self._refresh(self.step + 1)
         self.step += 1
         return self._report(loss_value, num_flips, lr if trains else 0.0, lr_head)
 
@@ -144,11 +147,11 @@ class Trainer:
         with torch.no_grad():
             for name, own in self.source.trained.items():
                 own.copy_(trained[name])
-        self._set_statistics(state["norm_stats"])
+        self.set_statistics(state["norm_stats"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.objective.load_state(state["objective"])
         self.step = int(state["step"])
-        self.source.refresh()
+        self._refresh(self.step)
 
     def norm_stats(self) -> dict[str, Tensor]:
         """Running statistics as the adapter will carry them, rounded; empty while they are frozen."""
@@ -161,7 +164,8 @@ class Trainer:
         return self.objective.classifier() if isinstance(self.objective, SupervisedObjective) else None
 
     @torch.no_grad()
-    def _set_statistics(self, statistics: dict[str, Tensor]) -> None:
+    def set_statistics(self, statistics: dict[str, Tensor]) -> None:
+        """Put running statistics into the backbone, by state dict name."""
         own = self.source.backbone.state_dict(keep_vars=True)
         for name, tensor in statistics.items():
             own[name].copy_(tensor)
@@ -169,7 +173,11 @@ class Trainer:
     def _forward_backward(self, batch: ViewBatch, *, trains: bool) -> float:
         """Gradients of a batch, and its loss."""
         weights = self.source.effective_weights()
-        with wearing(self.source.backbone, weights) if self.plan.grad_checkpoint else nullcontext():
+        # both also around the backward pass, in which checkpointed layers compute again
+        with (
+            wearing(self.source.backbone, weights) if self.plan.grad_checkpoint else nullcontext(),
+            cheap_frozen_norm(self._norm_layers),
+        ):
             with torch.set_grad_enabled(trains):
                 features = self._features(batch, weights)
             loss = self.objective.loss(self.step, batch.positions, features)
@@ -182,12 +190,13 @@ class Trainer:
                 )
             if loss.requires_grad:
                 loss.backward()  # type: ignore[no-untyped-call]
+        self.source.pass_gradients()
         trained = [*self.source.trained.values(), *self.objective.parameters()]
         self.team.average([parameter.grad for parameter in trained if parameter.grad is not None])
         if self.plan.norm_stats == "adapt" and self.team.size > 1:
             statistics = running_statistics(self.source.backbone)
             self.team.average(statistics.values())
-            self._set_statistics(statistics)
+            self.set_statistics(statistics)
         return loss_value
 
     def _features(self, batch: ViewBatch, weights: dict[str, Tensor]) -> list[Tensor]:
@@ -207,6 +216,11 @@ class Trainer:
             ):
                 features.extend(self._run(self.source.backbone, images, weights).chunk(len(group)))
         return features
+
+    def _refresh(self, step: int) -> int:
+        if isinstance(self.source, MaskedBackbone):
+            self.source.kept_fraction = density_at(self.plan, step)
+        return self.source.refresh()
 
     def _lr_factor(self, first_step: int) -> float:
         return lr_factor(
@@ -236,20 +250,14 @@ def make_source(backbone: nn.Module, plan: AdaptPlan) -> WeightSource:
 
     Raises:
         DataError: the backbone has nothing to mask.
+        UsageError: `--mask-only` asks for what it does not have.
     """
-    names = maskable_names(
-        backbone, include_depthwise=plan.include_depthwise, include_stem=plan.include_stem, also=plan.mask_also
-    )
+    names = names_to_train(backbone, plan)
     if not names:
         raise DataError("the backbone has no convolution or linear weights to mask")
     if plan.train == "full":
         return TunedBackbone(backbone, names)
-    weights = {name: backbone.get_parameter(name) for name in names}
-    if plan.score_init == "magnitude":
-        scores = {name: magnitude_scores(weight) * plan.score_start for name, weight in weights.items()}
-    else:
-        scores = {name: constant_scores(weight, plan.score_start) for name, weight in weights.items()}
-    return MaskedBackbone(backbone, scores, plan.threshold)
+    return MaskedBackbone(backbone, first_scores(backbone, names, plan), plan.threshold, density_at(plan, 0))
 
 
 Run = Callable[[nn.Module, Tensor, dict[str, Tensor]], Tensor]

@@ -49,11 +49,12 @@ PAIRS = {
 def test_every_kind_of_tensor_gets_its_name(lite0_file: Path) -> None:
     tensors = read_weight_file(lite0_file).tensors
     names = list(timm.create_model(LITE0_ARCH, pretrained=False).state_dict())
-    renamed, layout = rename_to_timm(tensors, names)
-    assert layout == "efficientnet-pytorch"
-    assert renamed.keys() == set(names)
+    renamed = rename_to_timm(tensors, names[:-2], names[-2:])
+    assert renamed.layout is not None
+    assert renamed.layout.name == "efficientnet-pytorch"
+    assert renamed.tensors.keys() == set(names)
     for theirs, timms in PAIRS.items():
-        assert renamed[timms] is tensors[theirs], theirs
+        assert renamed.tensors[timms] is tensors[theirs], theirs
 
 
 @pytest.mark.real
@@ -84,4 +85,5 @@ def test_a_file_of_that_layout_with_too_few_tensors_is_refused(
 
 def test_other_layouts_are_left_as_they_are() -> None:
     tensors = {"conv.weight": torch.zeros(1), "fc.bias": torch.zeros(2)}
-    assert rename_to_timm(tensors, ["a", "b"]) == (tensors, None)
+    renamed = rename_to_timm(tensors, ["a"], ["b"])
+    assert (renamed.tensors, renamed.layout, renamed.left_out, renamed.preparation) == (tensors, None, (), None)

@@ -1,5 +1,6 @@
 """Weights are found in every usual wrapping, and no file can make smn run code, hang or guess."""
 
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,16 @@ def test_a_malicious_pickle_is_refused_without_running_it(tmp_path: Path, is_zip
     assert not trace.exists()
     torch.load(path.rename(tmp_path / "w.pth"), weights_only=False)  # the trap was a real one
     assert trace.exists()
+
+
+def test_options_beside_the_weights_do_not_hide_them_nor_let_anything_in(tmp_path: Path) -> None:
+    torch.save({"args": Namespace(lr=0.1, crops=[1, 2]), "model": STATE}, tmp_path / "w.pth")
+    assert_state(read_weight_file(tmp_path / "w.pth").tensors)
+    trace = tmp_path / "ran"
+    torch.save({"args": Namespace(lr=Hostile(trace)), "model": STATE}, tmp_path / "w.pth")
+    with pytest.raises(FileError, match="Python objects besides tensors"):
+        read_weight_file(tmp_path / "w.pth")
+    assert not trace.exists()
 
 
 def test_a_whole_pickled_model_is_refused_with_what_to_do(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import smn_cli
 from tests.conftest import Outcome
 
-COMMANDS = ["adapt", "plan", "eval", "pack", "apply", "inspect", "verify", "demo"]
+COMMANDS = ["adapt", "plan", "eval", "embed", "pack", "apply", "inspect", "verify", "data", "demo"]
 
 
 def test_the_command_line_is_ready_without_any_heavy_library() -> None:

@@ -2,11 +2,12 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from smn_cli.evaluation.intervals import Gain, overall_verdict, paired_gain
+from smn_cli.evaluation.intervals import Gain, crossed_gain, overall_verdict, paired_gain
 
 
 def answers(num_lost: int, num_kept: int, num_won: int) -> tuple[Tensor, Tensor]:
@@ -108,3 +109,50 @@ BETTER, SAME, WORSE = Gain(0.1, 0.05, 0.2), Gain(0.0, -0.1, 0.1), Gain(-0.1, -0.
 )
 def test_one_worse_metric_makes_the_whole_worse(gains: list[Gain], verdict: str) -> None:
     assert overall_verdict({str(number): gain for number, gain in enumerate(gains)}) == verdict
+
+
+def crossed_slowly(difference: Tensor, *, num_resamples: int, seed: int) -> tuple[float, float]:
+    """The crossed bootstrap as it is told: repeats and images drawn with replacement, again and again."""
+    generator = np.random.default_rng(seed)
+    num_repeats, num_images = difference.shape
+    means = [
+        difference[generator.integers(0, num_repeats, num_repeats)][:, generator.integers(0, num_images, num_images)]
+        .double()
+        .mean()
+        for _ in range(num_resamples)
+    ]
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def test_the_crossed_interval_is_that_of_drawing_repeats_and_images() -> None:
+    generator = torch.Generator().manual_seed(0)
+    hard = torch.rand(80, generator=generator)  # images differ, and repeats do, too
+    luck = torch.tensor([0.0, 0.1, 0.3, 0.6])[:, None]
+    base = torch.rand(4, 80, generator=generator) < 0.5 * hard
+    adapted = torch.rand(4, 80, generator=generator) < 0.5 * hard + luck
+    gain = crossed_gain(base, adapted)
+    low, high = crossed_slowly(adapted.long() - base.long(), num_resamples=4000, seed=1)
+    assert gain.value == pytest.approx(float((adapted.double() - base.double()).mean()))
+    # a quantile of 4,000 draws varies by some 0.005 where the deviation is 0.1
+    assert gain.low == pytest.approx(low, abs=0.02)
+    assert gain.high == pytest.approx(high, abs=0.02)
+
+
+def test_a_single_repeat_is_the_plain_interval() -> None:
+    base, adapted = torch.rand(1, 300) < 0.5, torch.rand(1, 300) < 0.6
+    crossed, plain = crossed_gain(base, adapted), paired_gain(base[0], adapted[0])
+    assert crossed.value == plain.value
+    assert (crossed.low, crossed.high) == pytest.approx((plain.low, plain.high), abs=0.01)
+
+
+def test_repeats_that_agree_say_no_more_than_one() -> None:
+    base, adapted = torch.rand(1, 200) < 0.5, torch.rand(1, 200) < 0.6
+    one, many = crossed_gain(base, adapted), crossed_gain(base.repeat(20, 1), adapted.repeat(20, 1))
+    assert many.value == pytest.approx(one.value)
+    assert many.high - many.low == pytest.approx(one.high - one.low, rel=0.1)
+
+
+def test_networks_that_are_equal_differ_by_nothing_for_certain() -> None:
+    right = torch.rand(3, 50) < 0.5
+    assert crossed_gain(right, right) == Gain(0.0, 0.0, 0.0)

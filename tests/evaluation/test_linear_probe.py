@@ -79,3 +79,19 @@ def test_a_fit_cut_short_is_used_without_a_warning() -> None:
     assert found.dtype == torch.int64
     # one step of descent already beats chance (a quarter) by far
     assert np.mean((found == labels).numpy()) > 0.6
+
+
+def test_a_bank_of_one_class_predicts_that_class() -> None:
+    queries, _ = blobs(3, 5, seed=1)
+    assert linear_probe_predict(queries[:4], torch.full((4,), 7), queries).tolist() == [7] * 15
+
+
+@pytest.mark.parametrize("per_class", [1, 3, 20])
+def test_with_fewer_images_than_features_the_fit_is_still_that_of_the_paper(per_class: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    mixing = torch.randn(8, 100, generator=generator)
+    bank, labels = blobs(3, per_class, seed=0, spread=1.5)
+    queries, _ = blobs(3, 200, seed=1, spread=1.5)
+    found = linear_probe_predict(bank @ mixing, labels, queries @ mixing)
+    # both fits end near the one minimum: a query that differs lies on a border
+    assert int((found != fit_slowly(bank @ mixing, labels, queries @ mixing, penalty=0.01)).sum()) <= 3

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from smn_cli.errors import TrainingError
 from smn_cli.masking.backbone import MaskedBackbone
-from smn_cli.masking.binarize import binarize, effective_weight, rescale_factor, straight_through
+from smn_cli.masking.binarize import binarize, effective_weight, rescale_factor, score_gradient
 from tests import oracles
 
 SHAPES = ((40,), (6, 7), (4, 3, 3, 3))
@@ -25,9 +25,16 @@ def tensors(shape: tuple[int, ...], seed: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def masked_weight(scores: Tensor, weight: Tensor, threshold: float) -> Tensor:
-    """The effective weight by its definition, differentiable in the scores."""
+    """The effective weight by its definition, with the gradient that training gives the scores."""
     mask = binarize(scores.detach(), threshold)
-    return straight_through(scores, weight, effective_weight(weight, mask), int(mask.sum()))
+    effective = effective_weight(weight, mask).requires_grad_()
+
+    def pass_on(grad: Tensor) -> None:
+        scores.grad = score_gradient(grad.clone(), weight, effective.detach(), int(mask.sum()))
+
+    if scores.requires_grad:
+        effective.register_hook(pass_on)  # type: ignore[no-untyped-call]
+    return effective
 
 
 def trained_weight(scores: Tensor, weight: Tensor, threshold: float, name: str = "w") -> Tensor:
@@ -85,7 +92,7 @@ def test_an_all_ones_mask_is_the_weight_bit_for_bit(shape: tuple[int, ...]) -> N
 def test_the_effective_weight_is_the_oracles(shape: tuple[int, ...], threshold: float) -> None:
     weight, scores, _ = tensors(shape, 1)
     masked = trained_weight(scores, weight, threshold).double().numpy()
-    assert np.array_equal(masked, masked_weight(scores, weight, threshold).double().numpy())
+    assert np.array_equal(masked, masked_weight(scores, weight, threshold).detach().double().numpy())
     expected = oracles.effective_weight(weight.double().numpy(), scores.double().numpy(), threshold)
     # one rounding of the scale, one of the product
     np.testing.assert_allclose(masked, expected, rtol=2**-23, atol=0)

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from smn_cli.masking.scores import MAGNITUDE_FLOOR, constant_scores, magnitude_scores
+from smn_cli.masking.binarize import binarize
+from smn_cli.masking.scores import MAGNITUDE_FLOOR, constant_scores, magnitude_scores, nearest_scores
 
 
 def test_constant_scores_are_one_value_in_the_weights_shape() -> None:
@@ -41,3 +42,17 @@ def test_a_tensor_of_zeros_starts_at_the_floor() -> None:
 def test_scores_carry_no_gradient_of_the_weight() -> None:
     weight = torch.randn(5, requires_grad=True)
     assert not magnitude_scores(weight).requires_grad
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.5, -3.0, 1e-30])
+def test_the_nearest_scores_give_the_mask_and_leave_what_agrees_alone(threshold: float) -> None:
+    scores = torch.randn(1000) + threshold
+    scores[:4] = threshold
+    mask = torch.rand(1000) < 0.5
+    mask[:2], mask[2:4] = True, False
+    found = nearest_scores(scores, mask, threshold)
+    assert torch.equal(binarize(found, threshold), mask)
+    agrees = binarize(scores, threshold) == mask
+    assert torch.equal(found[agrees], scores[agrees])
+    assert torch.allclose(found[~agrees], torch.tensor(threshold), atol=1e-6)
+    assert float(found[found != 0].abs().min()) >= torch.finfo(torch.float32).tiny

@@ -1,0 +1,118 @@
+"""The container of adapter and cascade files: a safetensors file that ends in the SHA-256 of all bytes before.
+
+Its header is one JSON text in one metadata key.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+from safetensors.numpy import save
+
+from smn_cli.adapters.fields import no_duplicates
+from smn_cli.errors import AdapterFileError
+
+METADATA_KEY = "smn"
+CASCADE_TENSOR = "dispatcher"
+"""The tensor by which a cascade is told from an adapter."""
+_DIGEST_BYTES = 32
+_MAX_FILE_BYTES = 1 << 32
+_MAX_CONTAINER_BYTES = 1 << 24
+
+
+def seal(tensors: Mapping[str, np.ndarray], header: str) -> bytes:
+    """A file's bytes, a function of tensors and header alone.
+
+    Args:
+        tensors: by name; of those of one byte a value, none is called something after "sha256".
+        header: the text of the metadata.
+    """
+    # safetensors sorts by alignment, then by name: sha256 comes last
+    contents = {**tensors, "sha256": np.zeros(_DIGEST_BYTES, dtype=np.uint8)}
+    blank = save(contents, metadata={METADATA_KEY: header})
+    body = blank[:-_DIGEST_BYTES]
+    if blank[-_DIGEST_BYTES:] != bytes(_DIGEST_BYTES):
+        raise AssertionError("safetensors no longer puts sha256 last")
+    return body + hashlib.sha256(body).digest()
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """A whole file.
+
+    Raises:
+        AdapterFileError: it cannot be read.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(_MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise AdapterFileError(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def unseal(
+    data: bytes, kinds: Mapping[str, str], *, optional: Sequence[str] = (), what: str = "adapter"
+) -> tuple[dict[str, dict[str, Any]], str]:
+    """Tensors and header text of a file's bytes, once nothing is missing or altered.
+
+    Args:
+        data: the whole file.
+        kinds: type of each tensor that is known, by name.
+        optional: those of them that may be absent.
+        what: of the file, for messages.
+
+    Returns:
+        For each tensor its `dtype`, `shape` and `data`, unknown ones too; the text.
+
+    Raises:
+        AdapterFileError: truncated, altered, no such file, or tensors of other types.
+    """
+    if len(data) > _MAX_FILE_BYTES:
+        raise AdapterFileError(f"it is larger than 4 GiB, which no {what} is")
+    if len(data) < 8 + _DIGEST_BYTES:
+        raise AdapterFileError(f"{len(data)} bytes are too few for an adapter; it is empty or truncated")
+    if hashlib.sha256(data[:-_DIGEST_BYTES]).digest() != data[-_DIGEST_BYTES:]:
+        raise AdapterFileError("it is not an adapter, or was truncated or altered (its checksum does not match)")
+    tensors = _tensors(data)
+    if what == "adapter" and CASCADE_TENSOR in tensors and "mask" not in tensors:
+        raise AdapterFileError(
+            "it is a cascade: expected an adapter; smn inspect, verify, eval and apply --expert take cascades"
+        )
+    for name in (*kinds, "sha256"):
+        if name not in tensors and name not in optional:
+            raise AdapterFileError(f"it lacks the tensor {name!r}")
+    for name, kind in {**kinds, "sha256": "U8"}.items():
+        if name in tensors and tensors[name]["dtype"] != kind:
+            raise AdapterFileError(f"the tensor {name!r} is of type {tensors[name]['dtype']}: expected {kind}")
+    for name in ("mask", "norm_stats"):
+        if name in tensors and len(tensors[name]["shape"]) != 1:
+            raise AdapterFileError(f"the tensor {name!r} has {len(tensors[name]['shape'])} dimensions: expected one")
+    if tensors["sha256"]["shape"] != [_DIGEST_BYTES] or bytes(tensors["sha256"]["data"]) != data[-_DIGEST_BYTES:]:
+        raise AdapterFileError("its checksum is not at its end")
+    return tensors, _metadata(data, what)
+
+
+def _metadata(data: bytes, what: str) -> str:
+    """The one metadata entry; safetensors' own reader gives it for files only, not for bytes."""
+    length = int.from_bytes(data[:8], "little")
+    try:
+        container = json.loads(data[8 : 8 + length], object_pairs_hook=no_duplicates)
+        text = container["__metadata__"][METADATA_KEY]
+    except (ValueError, RecursionError, KeyError, TypeError):
+        text = None
+    if not isinstance(text, str):
+        raise AdapterFileError(f"it has no {METADATA_KEY!r} metadata: it is not an {what}".replace("an c", "a c"))
+    return text
+
+
+def _tensors(data: bytes) -> dict[str, dict[str, Any]]:
+    length = int.from_bytes(data[:8], "little")
+    if not 2 <= length <= min(len(data) - 8 - _DIGEST_BYTES, _MAX_CONTAINER_BYTES):
+        raise AdapterFileError("its safetensors header has no possible length")
+    try:
+        return dict(safetensors.deserialize(data))  # type: ignore[no-untyped-call]
+    except safetensors.SafetensorError as error:
+        raise AdapterFileError(f"it is not a valid safetensors file: {error}") from None

@@ -1,0 +1,1 @@
+"""Cascades: a dispatcher, a router, experts for clusters of images, and the combination of their features."""

@@ -1,0 +1,127 @@
+"""smn embed: features of images under a base or an adapted network, for other tools."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from smn_cli.errors import UsageError
+from smn_cli.terminal.networks import check_choice, feature_function, open_networks
+from smn_cli.terminal.options import (
+    DeviceOption,
+    ImagesArgument,
+    JsonOption,
+    PrecisionOption,
+    WeightsOption,
+    WorkersOption,
+    check_out_file,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from smn_cli.console import Output, Ticker
+    from smn_cli.data.checking import ImageSet
+    from smn_cli.terminal.networks import Networks
+
+
+def embed(
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Features to write: .npy or .parquet.")],
+    images: ImagesArgument = None,
+    adapter: Annotated[Path | None, typer.Option("--adapter", metavar="FILE", help="Adapter file.")] = None,
+    run: Annotated[Path | None, typer.Option("--run", metavar="RUN", help="Run folder instead of a file.")] = None,
+    arch: Annotated[str | None, typer.Option("--arch", help="timm model, for a base alone.")] = None,
+    weights: WeightsOption = None,
+    size: Annotated[int | None, typer.Option("--size", min=16, help="Image side; by default the adapter's.")] = None,
+    l2: Annotated[bool, typer.Option("--l2", help="Scale every image's features to length 1.")] = False,
+    max_bad: Annotated[
+        float, typer.Option("--max-bad", min=0, max=1, help="Fraction of bad images put up with.")
+    ] = 0.01,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "fp32",
+    workers: WorkersOption = None,
+    json: JsonOption = None,
+) -> None:
+    """Write the features of images, sorted by path, under an adapted network or a base alone."""
+    check_choice("smn embed", [] if adapter is None else [adapter], run, arch)
+    if not images:
+        raise UsageError("smn embed needs IMAGES: folders, image files, tars or text files of paths")
+    check_out_file(out, overwrite=overwrite)
+    from smn_cli.console import Output
+    from smn_cli.data.feature_files import check_feature_file, paths_file, write_features
+    from smn_cli.data.finding import find_images
+    from smn_cli.terminal.options import resolve_device, resolve_precision, resolve_workers
+
+    output = Output(json)
+    chosen_device = resolve_device(device)
+    number_format = resolve_precision(precision, chosen_device)
+    paths = find_images(images, note=output.talk)
+    check_feature_file(out, paths)
+    networks = open_networks([] if adapter is None else [adapter], run, arch, weights, size)
+    found = _check(output, paths, max_bad, out)
+    with output.progress("embedding", len(found.good)) as tick:
+        rows = _rows(networks, found.good, chosen_device, number_format, resolve_workers(workers), l2)
+        num_features = write_features(out, found.good, _counted(rows, tick))
+    is_npy = out.suffix == ".npy"
+    beside = f", their paths in {paths_file(out)}" if is_npy else ""
+    output.result(f"{out}: {num_features} features of each of {len(found.good)} images{beside}")
+    output.json(
+        {
+            "schema": "smn.embed/1",
+            "file": str(out),
+            "paths": str(paths_file(out)) if is_npy else None,
+            "images": len(found.good),
+            "features": num_features,
+            "bad": [{"path": str(path), "reason": reason} for path, reason in found.bad.items()],
+            "network": next(iter(networks.changes), None),
+            "arch": networks.backbone.arch,
+            "preprocessing": networks.preprocessing.to_json(),
+            "precision": number_format,
+            "l2": l2,
+        }
+    )
+
+
+def _check(output: "Output", paths: list[Path], max_bad: float, out: Path) -> "ImageSet":
+    """Sort the bad images out and list them beside the features."""
+    from smn_cli.atomic import write_atomically
+    from smn_cli.data.checking import check_images
+
+    with output.progress("checking images", len(paths)) as tick:
+        found = check_images(paths, max_bad=max_bad, progress=lambda done, _total: tick(done))
+    listed = ""
+    if found.bad:
+        listing = out.with_suffix(".bad_images.txt")
+        text = "".join(f"{line}\n" for line in found.bad_lines())
+        write_atomically(listing, text.encode(errors="surrogateescape"))
+        listed = f", listed in {listing}"
+    output.talk(f"{len(found.good)} images, {len(found.bad)} unusable{listed}")
+    return found
+
+
+def _rows(
+    networks: "Networks", paths: list[Path], device: str, precision: str, num_workers: int, l2: bool
+) -> "Iterator[Tensor]":
+    """Features (B, F), float32 on the CPU, batch by batch."""
+    import torch
+    from torch.nn import functional
+
+    from smn_cli.data.embedding import batch_size_for
+    from smn_cli.data.loading import image_batches
+
+    network = feature_function(networks, device=device, precision=precision)
+    batch_size = batch_size_for(torch.device(device), networks.preprocessing.size)
+    for batch in image_batches(paths, networks.preprocessing, batch_size=batch_size, num_workers=num_workers):
+        with torch.inference_mode():
+            features = network(batch).float().cpu()
+            yield functional.normalize(features, dim=1) if l2 else features
+
+
+def _counted(rows: "Iterator[Tensor]", tick: "Ticker") -> "Iterator[Tensor]":
+    num_done = 0
+    for row in rows:
+        yield row
+        num_done += len(row)
+        tick(num_done)

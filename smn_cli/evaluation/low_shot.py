@@ -1,0 +1,202 @@
+"""Scores with few labels: the same parts of the bank for every network (arXiv 2409.07577, section 4, low-shot)."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from smn_cli.evaluation.compare import LabeledFeatures, Protocol
+from smn_cli.evaluation.intervals import Gain, crossed_gain
+from smn_cli.evaluation.knn import knn_predict
+from smn_cli.evaluation.linear_probe import linear_probe_predict
+
+
+@dataclass(frozen=True)
+class LabelSubsets:
+    """Parts of a bank that a fraction of its labels leaves.
+
+    Attributes:
+        fraction: above 0, at most 1.
+        positions: one part a repeat, ascending positions in the bank.
+    """
+
+    fraction: float
+    positions: tuple[tuple[int, ...], ...]
+
+    @property
+    def num_images(self) -> int:
+        """Of each part."""
+        return len(self.positions[0])
+
+    def num_missing(self, labels: Sequence[int]) -> int:
+        """Classes of the bank's labels that a part lacks, in the worst repeat."""
+        num_classes = len(set(labels))
+        return max(num_classes - len({labels[position] for position in part}) for part in self.positions)
+
+
+@dataclass(frozen=True)
+class LowShotScores:
+    """Scores of one network with one fraction of the labels.
+
+    Attributes:
+        groups: settings per kind ("knn", "linear"): k that was used, temperature, C.
+        correct: per metric ("knn.top1") which queries were right in which repeat, (R, Q) bool.
+    """
+
+    groups: dict[str, dict[str, float]]
+    correct: dict[str, Tensor]
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Mean accuracy per metric name."""
+        return {name: float(right.double().mean()) for name, right in self.correct.items()}
+
+    @property
+    def spreads(self) -> dict[str, float | None]:
+        """Standard deviation of the accuracy over the repeats per metric name; None of a single one."""
+        return {
+            name: float(right.double().mean(dim=1).std()) if len(right) > 1 else None
+            for name, right in self.correct.items()
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Groups as in `Scores`, with means over the repeats, and the spreads."""
+        content: dict[str, Any] = {kind: dict(settings) for kind, settings in self.groups.items()}
+        for name, value in self.metrics.items():
+            kind, _, metric = name.partition(".")
+            content[kind][metric] = value
+        return {**content, "spread": self.spreads}
+
+
+@dataclass(frozen=True)
+class LowShotRow:
+    """One fraction of the labels: what was drawn, and the scores of all networks with the same parts.
+
+    Attributes:
+        fraction, num_images: of the bank, in each part.
+        num_repeats: parts.
+        num_missing: classes of the bank that a part lacks, in the worst repeat.
+        base, adapted: scores; those of adapted networks by name.
+        gains: over the base, by name and metric.
+    """
+
+    fraction: float
+    num_images: int
+    num_repeats: int
+    num_missing: int
+    base: LowShotScores
+    adapted: dict[str, LowShotScores]
+    gains: dict[str, dict[str, Gain]]
+
+    def to_json(self) -> dict[str, Any]:
+        """As in the contract's JSON."""
+        return {
+            "fraction": self.fraction,
+            "num_images": self.num_images,
+            "repeats": self.num_repeats,
+            "missing_classes": self.num_missing,
+            "base": self.base.to_json(),
+            "adapters": [
+                {
+                    "name": name,
+                    **scores.to_json(),
+                    "gain": {metric: gain.to_json() for metric, gain in self.gains[name].items()},
+                }
+                for name, scores in self.adapted.items()
+            ],
+        }
+
+
+def tabulate(
+    subsets: Sequence[LabelSubsets],
+    labels: Sequence[int],
+    base: Sequence[LowShotScores],
+    adapted: Mapping[str, Sequence[LowShotScores]],
+) -> list[LowShotRow]:
+    """Put the scores of all networks side by side, a row a fraction, fewest labels first.
+
+    Args:
+        subsets: the parts of the bank.
+        labels: of the bank.
+        base, adapted: what `score_subsets` found for the base and, by name, for other networks.
+    """
+    rows = []
+    for place, subset in enumerate(subsets):
+        there = {name: scores[place] for name, scores in adapted.items()}
+        gains = {
+            name: {metric: crossed_gain(base[place].correct[metric], right) for metric, right in scores.correct.items()}
+            for name, scores in there.items()
+        }
+        missing = subset.num_missing(labels)
+        rows.append(
+            LowShotRow(subset.fraction, subset.num_images, len(subset.positions), missing, base[place], there, gains)
+        )
+    return sorted(rows, key=lambda row: row.num_images)
+
+
+def score_subsets(
+    features: LabeledFeatures,
+    subsets: Sequence[LabelSubsets],
+    protocol: Protocol,
+    *,
+    device: torch.device | None = None,
+    progress: Callable[[], None] | None = None,
+) -> list[LowShotScores]:
+    """Scores of one network at every fraction, in their order.
+
+    Each k keeps the name it was asked for by, and is cut to the images there are.
+
+    Args:
+        features: of the whole bank and of the queries; parts are rows of them.
+        subsets: parts of the bank.
+        protocol: which scores.
+        device: where neighbours are looked for; by default where the features are.
+        progress: called after each part.
+    """
+    scores = []
+    for subset in subsets:
+        groups: dict[str, dict[str, float]] = {}
+        rights: dict[str, list[Tensor]] = {}
+        for part in subset.positions:
+            for name, predicted in _predictions(features, torch.tensor(part), protocol, device).items():
+                rights.setdefault(name, []).append(predicted == features.query_labels)
+            if progress is not None:
+                progress()
+        if protocol.knn:
+            groups["knn"] = {"k": min(protocol.ks[0], subset.num_images), "temperature": protocol.temperature}
+        if protocol.linear:
+            groups["linear"] = {"C": protocol.c}
+        scores.append(LowShotScores(groups, {name: torch.stack(right) for name, right in rights.items()}))
+    return scores
+
+
+def _predictions(
+    features: LabeledFeatures, part: Tensor, protocol: Protocol, device: torch.device | None
+) -> dict[str, Tensor]:
+    """Predicted classes (Q,) per metric name, with a part of the bank."""
+    bank, labels = features.bank[part], features.bank_labels[part]
+    predictions: dict[str, Tensor] = {}
+    if protocol.knn:
+        num_classes = int(torch.cat([features.bank_labels, features.query_labels]).max()) + 1
+        cut = {k: min(k, len(bank)) for k in protocol.ks}
+        by_k = knn_predict(
+            bank,
+            labels,
+            features.queries,
+            ks=list(dict.fromkeys(cut.values())),
+            num_classes=num_classes,
+            temperature=protocol.temperature,
+            device=device,
+        )
+        for position, k in enumerate(cut):
+            predictions["knn.top1" if position == 0 else f"knn.top1@{k}"] = by_k[cut[k]]
+    if protocol.linear:
+        predictions["linear.top1"] = linear_probe_predict(bank, labels, features.queries, c=protocol.c)
+    return predictions
+
+
+def at_fraction(metric: str, fraction: float) -> str:
+    """Name of a metric with a fraction of the labels, as gates address it: knn.top1@label:0.1."""
+    return f"{metric}@label:{fraction:g}"

@@ -1,0 +1,74 @@
+"""Options and table of scores with few labels."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from smn_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from smn_cli.console import Output
+    from smn_cli.evaluation.low_shot import LowShotRow
+
+PLOT_SUFFIXES = (".png", ".svg")
+
+
+def parse_fractions(text: str) -> list[float]:
+    """Read numbers separated by commas, each above 0 and at most 1, none twice.
+
+    Raises:
+        UsageError: it is not of that form.
+    """
+    try:
+        fractions = [float(part) for part in text.split(",")]
+    except ValueError:
+        fractions = []
+    if not fractions or not all(0 < fraction <= 1 for fraction in fractions):
+        raise UsageError(f"--label-fraction {text}: expected numbers above 0 and at most 1, such as 1,0.1,0.01")
+    if len(set(fractions)) < len(fractions):
+        raise UsageError(f"--label-fraction {text} has a number twice: give each once")
+    return fractions
+
+
+def check_low_shot_options(fractions: str | None, *, unbalanced: bool, plot: Path | None, report: Path | None) -> None:
+    """Refuse options that have nothing to work on, and files that cannot be written, before the work is done.
+
+    Raises:
+        UsageError: it is so.
+    """
+    asked = {"--unbalanced": unbalanced, f"--plot {plot}": plot is not None, f"--report {report}": report is not None}
+    without = [option for option, is_asked in asked.items() if is_asked]
+    if fractions is None and without:
+        raise UsageError(f"{without[0]} is about few labels: add --label-fraction, such as 1,0.1,0.01")
+    for option, path, suffixes in (("--plot", plot, PLOT_SUFFIXES), ("--report", report, (".html",))):
+        if path is None:
+            continue
+        if path.suffix.lower() not in suffixes:
+            raise UsageError(f"{option} {path}: expected a name ending in {' or '.join(suffixes)}")
+        if not path.absolute().parent.is_dir() or path.is_dir():
+            raise UsageError(f"{option} {path}: its folder does not exist, or it is a folder itself")
+
+
+def report_low_shot(output: "Output", rows: "Sequence[LowShotRow]") -> None:
+    """Print every metric of every network at every fraction, and its gain over the base."""
+    lines = []
+    for row in rows:
+        labels = f"{row.fraction:g} ({row.num_images})"
+        for metric, value in row.base.metrics.items():
+            lines.append([labels, metric, "base", spread_text(value, row.base.spreads[metric]), "", "", ""])
+            for name, scores in row.adapted.items():
+                gain = row.gains[name][metric]
+                shown = spread_text(scores.metrics[metric], scores.spreads[metric])
+                interval = f"{gain.low:+.4f} .. {gain.high:+.4f}"
+                lines.append([labels, metric, name, shown, f"{gain.value:+.4f}", interval, gain.verdict])
+    columns = ("labels", "metric", "network", "mean ± spread", "gain", "95 % interval", "")
+    output.table(f"few labels, {max(row.num_repeats for row in rows)} draws of them", columns, lines)
+    for row in rows:
+        if row.num_missing:
+            output.result(f"with {row.fraction:g} of the labels up to {row.num_missing} classes have no image")
+
+
+def spread_text(value: float, spread: float | None) -> str:
+    """A mean and, if there are several, the standard deviation of what it is the mean of."""
+    return f"{value:.4f}" if spread is None else f"{value:.4f} ± {spread:.4f}"

@@ -1,0 +1,281 @@
+"""A cascade in the making, on disk as it goes: images to clusters, an expert a cluster, then one file.
+
+Every part is complete or not there, and follows from those before it, so that a cascade that was stopped anywhere goes
+on to the same file.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from smn_cli.adapters.adapter import Adapter, load_adapter
+from smn_cli.backbones.loading import Backbone
+from smn_cli.cascade.blocks import expert_blocks, features_under
+from smn_cli.cascade.cascade import Cascade, make_cascade
+from smn_cli.cascade.combining import KINDS, MODES, Combination, fit_combination
+from smn_cli.cascade.file import save_cascade
+from smn_cli.cascade.router import CLUSTERINGS, Router, fit_router
+from smn_cli.config.cascade_options import CascadeOptions
+from smn_cli.config.expert_planning import least_images, make_expert_plan
+from smn_cli.config.options import AdaptOptions
+from smn_cli.config.plan import AdaptPlan
+from smn_cli.data.checking import ImageSet
+from smn_cli.data.embedding import Embedding
+from smn_cli.data.feature_cache import FeatureCache
+from smn_cli.errors import CheckpointError, UsageError
+from smn_cli.training.beginning import Beginning, read_beginning
+from smn_cli.training.placing import place
+from smn_cli.training.record import check_run_base, plan_of, preprocessing_in, read_learned, versions
+from smn_cli.training.run_folder import CASCADE_FILE, CASCADE_SCHEMA, RunFolder, is_run
+from smn_cli.training.session import RunOptions, Session
+
+BEGINNING_FILE, ROUTER_FILE, DISPATCHER_FILE = "beginning.safetensors", "router.safetensors", "dispatcher.safetensors"
+CHOICES = {"cluster": CLUSTERINGS, "combine": KINDS, "mode": MODES}
+Pack = Callable[[RunFolder, Backbone], Adapter]
+Progress = Callable[[int], None]
+
+
+class CascadeFolder(RunFolder):
+    """A run folder whose run is a cascade; experts are run folders within."""
+
+    schema, maker = CASCADE_SCHEMA, "smn cascade"
+    required = frozenset(
+        {"run", "arch", "weights", "base_digest", "plan", "preprocessing", "cascade", "threads", "device"}
+    )
+
+    def expert(self, number: int) -> Path:
+        """Where an expert's run is, or will be."""
+        return self.path / f"expert-{number}"
+
+
+@dataclass(frozen=True)
+class ExpertRecord:
+    """What became of an expert; one that keeps the dispatcher's mask has kept step 0.
+
+    `num_images` is the size of its cluster, `num_steps` the steps it took, `judge_gain` what its judge put it above the
+    dispatcher, None if it did not.
+    """
+
+    num_images: int
+    num_steps: int
+    kept_step: int
+    judge_gain: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dictionary."""
+        return dict(self.__dict__)
+
+
+class CascadeRun:
+    """Folder, base, dispatcher and images of a cascade. Get one from `start` or `resume`."""
+
+    def __init__(self, folder: CascadeFolder, backbone: Backbone, options: RunOptions) -> None:
+        config = folder.read_config()
+        check_run_base(config, backbone)
+        place(backbone, options.device)
+        self.folder = folder
+        self.backbone = backbone
+        self.options = options
+        try:
+            self.wishes = CascadeOptions(**config["cascade"])
+        except TypeError as error:
+            raise CheckpointError(f"the settings in {folder.path} are of another version: {error}") from None
+        plan = plan_of(config, folder)
+        self.plan: AdaptPlan = replace(plan, keep=self.wishes.keep or plan.keep)
+        self.images = folder.read_images()
+        self.dispatcher = load_adapter(folder.path / DISPATCHER_FILE)
+        self.embedding = Embedding(preprocessing_in(config, folder), "fp32", options.num_workers, FeatureCache())
+
+    @classmethod
+    def start(
+        cls,
+        folder_path: Path,
+        run: RunFolder,
+        backbone: Backbone,
+        dispatcher: Adapter,
+        wishes: CascadeOptions,
+        *,
+        images: list[Path] | None = None,
+        overwrite: bool = False,
+        options: RunOptions | None = None,
+    ) -> "CascadeRun":
+        """Make the folder, with all that later parts need of the dispatcher's run.
+
+        Args:
+            folder_path: becomes the cascade's folder.
+            run: of the dispatcher.
+            backbone: its base; put on the device.
+            dispatcher: what `run` was packed to.
+            wishes: settings asked for.
+            images: to be clustered and trained on; None for those of the run.
+            overwrite: whether a cascade there may be replaced.
+            options: device, workers, how often to save.
+
+        Raises:
+            UsageError: the folder or the settings do not do, or the run did not learn a mask without labels.
+            CheckpointError, MismatchError: the run is damaged, or the base another one.
+        """
+        options = options or RunOptions()
+        wishes.check_choices(CHOICES)
+        config = run.read_config()
+        plan = plan_of(config, run)
+        if plan.train != "mask" or plan.objective not in ("taught", "swapped"):
+            raise UsageError(f"--run {run.path} did not learn a mask without labels: experts cannot go on from it")
+        check_run_base(config, backbone)
+        with CascadeFolder.create(folder_path, overwrite=overwrite) as made:
+            folder = CascadeFolder(made.path)
+            folder.write_images(run.read_images() if images is None else images, [])
+            folder.save_tensors(BEGINNING_FILE, read_beginning(run, backbone).tensors())
+            dispatcher.save(folder.path / DISPATCHER_FILE)
+            shared = ("arch", "tag", "weights", "base_digest", "plan", "preprocessing")
+            own: dict[str, Any] = {
+                "run": str(run.path.absolute()),
+                "cascade": wishes.to_json(),
+                "device": options.device,
+            }
+            own |= {"threads": torch.get_num_threads(), "versions": versions()}
+            folder.write_config({**{name: config.get(name) for name in shared}, **own})
+        return cls(CascadeFolder(folder_path), backbone, options)
+
+    @classmethod
+    def resume(cls, folder_path: Path, backbone: Backbone, *, options: RunOptions | None = None) -> "CascadeRun":
+        """Go on with a cascade.
+
+        Raises:
+            CheckpointError: the folder is no cascade's, or damaged.
+            MismatchError: the backbone is not the one it was started with.
+        """
+        folder = CascadeFolder(CascadeFolder.open(folder_path).path)
+        threads = folder.read_config()["threads"]
+        try:
+            torch.set_num_threads(int(threads))  # another number sums in another order
+        except (TypeError, ValueError, RuntimeError):
+            raise CheckpointError(f"{folder.path}: threads in config.json is {threads!r}") from None
+        return cls(folder, backbone, options or RunOptions())
+
+    def features(self, progress: Progress | None = None) -> Tensor:
+        """(N, F) of the images under the dispatcher."""
+        return features_under(self.dispatcher, self.backbone, self.images, self.embedding, progress=progress)
+
+    def cluster(self, progress: Progress | None = None) -> list[int]:
+        """Fit the router, unless that was done before; sizes of the clusters.
+
+        Raises:
+            DataError: the images do not make so many clusters.
+        """
+        if not self.folder.has_tensors(ROUTER_FILE):
+            features, wishes = self.features(progress), self.wishes
+            router = fit_router(features, wishes.experts, kind=wishes.cluster, seed=wishes.seed)
+            self.folder.save_tensors(ROUTER_FILE, {**router.tensors, _ROUTES: router.route(features)})
+        return torch.bincount(self.routes, minlength=self.wishes.experts).tolist()
+
+    @cached_property
+    def routes(self) -> Tensor:
+        """(N,) int64: the cluster of each image; call `cluster` first."""
+        return self.folder.load_tensors(ROUTER_FILE)[_ROUTES]
+
+    @property
+    def router(self) -> Router:
+        """Call `cluster` first."""
+        tensors = self.folder.load_tensors(ROUTER_FILE)
+        return Router(self.wishes.cluster, {name: tensors[name] for name in tensors if name != _ROUTES})
+
+    def session(self, number: int) -> Session | None:
+        """The run of an expert, begun now or before; None where its cluster is too small for one."""
+        images = [self.images[row] for row in (self.routes == number).nonzero()[:, 0].tolist()]
+        if len(images) < least_images(self.plan):
+            return None
+        path = self.folder.expert(number)
+        if is_run(path):
+            return Session.resume(path, self.backbone, options=self.options)
+        beginning = Beginning.of_tensors(self.folder.load_tensors(BEGINNING_FILE))
+        plan = make_expert_plan(
+            self.plan,
+            len(images),
+            num_steps=self.wishes.steps,
+            seed=self.wishes.seed,
+            has_head=bool(beginning.head),
+        )
+        return Session.start(
+            path,
+            self.backbone,
+            ImageSet(images),
+            AdaptOptions(),
+            weights=str(self.folder.read_config()["weights"]),
+            options=self.options,
+            plan=plan,
+            beginning=beginning,
+        )
+
+    def records(self) -> list[ExpertRecord]:
+        """What became of the experts, in order; one that was not trained is the dispatcher."""
+        sizes, records = self.cluster(), []
+        for number, num_images in enumerate(sizes):
+            path = self.folder.expert(number)
+            if is_run(path):
+                learned = read_learned(RunFolder.open(path))
+                state = RunFolder.open(path).load_state()
+                records.append(
+                    ExpertRecord(num_images, int(state["trainer"]["step"]), learned.step, learned.judge_gain)
+                )
+            else:
+                records.append(ExpertRecord(num_images, 0, 0, None))
+        return records
+
+    def adapters(self, pack: Pack) -> list[Adapter]:
+        """The experts, in order; the dispatcher where there is none.
+
+        Args:
+            pack: makes an adapter of a run folder.
+        """
+        paths = [self.folder.expert(number) for number in range(self.wishes.experts)]
+        return [pack(RunFolder.open(path), self.backbone) if is_run(path) else self.dispatcher for path in paths]
+
+    def finish(self, experts: list[Adapter], progress: Progress | None = None) -> Cascade:
+        """Fit the combination on the training images and write the cascade's file.
+
+        Args:
+            experts: see `adapters`.
+            progress: called with the number of images embedded.
+        """
+        combination = self._combination(experts, progress)
+        provenance = {
+            "images": len(self.images),
+            "settings": self.wishes.to_json(),
+            "experts": [record.to_json() for record in self.records()],
+            "versions": self.folder.read_config().get("versions", {}),
+        }
+        base = self.backbone.model.state_dict()
+        cascade = make_cascade(
+            base, self.dispatcher, experts, router=self.router, combination=combination, provenance=provenance
+        )
+        save_cascade(self.file, cascade)
+        return cascade
+
+    @property
+    def file(self) -> Path:
+        """Of the finished cascade."""
+        return self.folder.path / CASCADE_FILE
+
+    def _combination(self, experts: list[Adapter], progress: Progress | None) -> Combination:
+        wishes = self.wishes
+        routes = self.routes if wishes.mode == "conditional" else None
+        blocks = expert_blocks(
+            self.dispatcher,
+            experts,
+            self.features(),
+            self.backbone,
+            self.images,
+            self.embedding,
+            routes=routes,
+            progress=progress,
+        )
+        return fit_combination(blocks, routes, kind=wishes.combine, dim=wishes.dim, seed=wishes.seed)
+
+
+_ROUTES = "routes"
