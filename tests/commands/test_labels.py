@@ -4,7 +4,9 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -19,6 +21,7 @@ from smn_cli.masking.binarize import effective_weight
 from smn_cli.training.classifying import rounded
 from smn_cli.training.record import read_learned
 from smn_cli.training.run_folder import RunFolder
+from tests.commands.conftest import Road, quietly
 from tests.conftest import CONVNET, RESNET, VIT, Outcome, write_images
 
 Cli = Callable[..., Outcome]
@@ -28,39 +31,75 @@ SHORT = WORDS.split()
 PLAIN_TIMM = """
 import sys, timm, torch
 from safetensors.torch import load_file, save_file
-arch, checkpoint, images, out = sys.argv[1:]
+images, *jobs = sys.argv[1:]
 torch.set_num_threads(2)
-model = timm.create_model(arch, num_classes=3, checkpoint_path=checkpoint).eval()
-with torch.inference_mode():
-    logits = model(load_file(images)["images"])
-save_file({"logits": logits.contiguous()}, out)
+for arch, folder in zip(jobs[::2], jobs[1::2]):
+    model = timm.create_model(arch, num_classes=3, checkpoint_path=f"{folder}/c.safetensors").eval()
+    with torch.inference_mode():
+        logits = model(load_file(images)["images"])
+    save_file({"logits": logits.contiguous()}, f"{folder}/logits.st")
 """
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A finished run with labels, what was packed of it and the checkpoint that was made of that."""
+
+    weights: Path
+    run: Path
+    adapter: Path
+    checkpoint: Path
+    packed: dict[str, Any]
+    applied: dict[str, Any]
+
+
+def _learn(arch: str, weights: Path, images: Path, folder: Path) -> Learned:
+    run, adapter, checkpoint = folder / "run", folder / "a.safetensors", folder / "c.safetensors"
+    words = ("--weights", weights, "--out")
+    quietly("adapt", images, "--arch", arch, *words, run, *SHORT)
+    quietly("pack", run, "--out", adapter, "--json", folder / "packed.json")
+    quietly("apply", adapter, *words, checkpoint, "--json", folder / "applied.json")
+    told = [json.loads((folder / f"{name}.json").read_text()) for name in ("packed", "applied")]
+    return Learned(weights, run, adapter, checkpoint, *told)
+
+
+@pytest.fixture(scope="module")
+def learned(
+    weights_file: Callable[[str], Path], road: Road, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Learned]:
+    """One for each kind of network; the tests read them and write elsewhere."""
+    archs = (RESNET, CONVNET, VIT)
+    return {arch: _learn(arch, weights_file(arch), road.labeled, tmp_path_factory.mktemp(arch)) for arch in archs}
+
+
+@pytest.fixture(scope="module")
+def plain_logits(learned: dict[str, Learned], tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    """What plain timm, in another process, computes of the checkpoints."""
+    file = tmp_path_factory.mktemp("images") / "i.st"
+    save_file({"images": _images()}, file)
+    jobs = [word for arch, made in learned.items() for word in (arch, made.checkpoint.parent)]
+    subprocess.run([str(word) for word in (sys.executable, "-c", PLAIN_TIMM, file, *jobs)], check=True)
+    return {arch: load_file(made.checkpoint.parent / "logits.st")["logits"] for arch, made in learned.items()}
 
 
 @pytest.mark.parametrize("arch", [RESNET, CONVNET, VIT])
 def test_plain_timm_in_another_process_gives_the_live_networks_logits_bit_for_bit(
-    run_cli: Cli, weights_file: Callable[[str], Path], labeled_folder: Path, tmp_path: Path, arch: str
+    learned: dict[str, Learned], plain_logits: dict[str, torch.Tensor], arch: str
 ) -> None:
-    weights, run = weights_file(arch), tmp_path / "run"
-    adapter, checkpoint, images = tmp_path / "a.st", tmp_path / "c.safetensors", tmp_path / "i.st"
-    words = ("--arch", arch, "--weights", weights, "--out", run, *SHORT)
-    assert run_cli("adapt", labeled_folder, *words).code == 0
-    packed = run_cli("pack", run, "--out", adapter, "--json", "-")
-    num_features = load_backbone(arch, weights).num_features
-    assert json.loads(packed.out)["head_bytes"] == 3 * (num_features + 8)
-    applied = run_cli("apply", adapter, "--weights", weights, "--out", checkpoint, "--json", "-")
-    assert applied.code == 0, applied.err
-    told = json.loads(applied.out)
-    assert (told["num_classes"], told["classes"]) == (3, ["blue", "green", "red"])
-    with safe_open(checkpoint, "pt") as file:
+    made = learned[arch]
+    num_features = load_backbone(arch, made.weights).num_features
+    assert made.packed["head_bytes"] == 3 * (num_features + 8)
+    assert (made.applied["num_classes"], made.applied["classes"]) == (3, ["blue", "green", "red"])
+    with safe_open(made.checkpoint, "pt") as file:
         assert json.loads(file.metadata()["classes"]) == ["blue", "green", "red"]
-    live = _live_logits(arch, weights, run, images)
-    script = [sys.executable, "-c", PLAIN_TIMM, arch, checkpoint, images, tmp_path / "out.st"]
-    subprocess.run([str(word) for word in script], check=True)
-    assert torch.equal(load_file(tmp_path / "out.st")["logits"], live)
+    assert torch.equal(plain_logits[arch], _live_logits(arch, made.weights, made.run))
 
 
-def _live_logits(arch: str, weights: Path, run: Path, images_path: Path) -> torch.Tensor:
+def _images() -> torch.Tensor:
+    return torch.rand(4, 3, 160, 160, generator=torch.Generator().manual_seed(0))
+
+
+def _live_logits(arch: str, weights: Path, run: Path) -> torch.Tensor:
     """Logits from the run's own checkpoint, without going through any adapter."""
     learned = read_learned(RunFolder.open(run))
     backbone = load_backbone(arch, weights)
@@ -69,27 +108,21 @@ def _live_logits(arch: str, weights: Path, run: Path, images_path: Path) -> torc
     assert any(not mask.all() for mask in learned.masks.values())
     assert learned.classifier is not None
     head = rounded(learned.classifier, name="x", classes=("blue", "green", "red")).classifier()
-    images = torch.rand(4, 3, 160, 160, generator=torch.Generator().manual_seed(0))
-    save_file({"images": images}, images_path)
     with torch.inference_mode():
-        return head.logits(run_backbone(backbone.model, images, tensors))
+        return head.logits(run_backbone(backbone.model, _images(), tensors))
 
 
 @pytest.fixture
-def adapter(run_cli: Cli, weights_file: Callable[[str], Path], labeled_folder: Path, tmp_path: Path) -> Path:
+def adapter(learned: dict[str, Learned]) -> Path:
     """An adapter with a classifier of three colours."""
-    words = ("--arch", CONVNET, "--weights", weights_file(CONVNET), "--out", tmp_path / "run", *SHORT)
-    done = run_cli("adapt", labeled_folder, *words)
-    assert done.code == 0, done.err
-    assert run_cli("pack", tmp_path / "run", "--out", tmp_path / "a.safetensors").code == 0
-    return tmp_path / "a.safetensors"
+    return learned[CONVNET].adapter
 
 
 def test_eval_scores_the_classifier_and_gates_hold_it(
-    run_cli: Cli, adapter: Path, weights_file: Callable[[str], Path], labeled_folder: Path, tmp_path: Path
+    run_cli: Cli, learned: dict[str, Learned], labeled_folder: Path
 ) -> None:
-    weights = ("--weights", weights_file(CONVNET))
-    words = ("eval", labeled_folder, "--adapter", adapter, *weights, "--knn", "--json", "-")
+    made = learned[CONVNET]
+    words = ("eval", labeled_folder, "--adapter", made.adapter, "--weights", made.weights, "--knn", "--json", "-")
     scored = run_cli(*words, "--fail-under", "classifier.top1=0.01")
     assert scored.code == 0, scored.err
     told = json.loads(scored.out)
@@ -97,7 +130,7 @@ def test_eval_scores_the_classifier_and_gates_hold_it(
     assert told["gates"][0]["value"] == told["adapted"]["classifier"]["top1"]
     assert "classifier" not in told["base"]
     assert "classifier.top1" not in told["gain"]
-    of_run = run_cli("eval", labeled_folder, "--run", tmp_path / "run", "--json", "-")
+    of_run = run_cli("eval", labeled_folder, "--run", made.run, "--json", "-")
     assert json.loads(of_run.out)["adapted"] == told["adapted"]
     assert run_cli(*words, "--fail-under", "classifier.top1=1.01").code == 3
     assert run_cli(*words, "--min-gain", "classifier.top1=0").code == 3  # the base has none to gain upon
