@@ -136,6 +136,23 @@ def test_eval_scores_the_classifier_and_gates_hold_it(
     assert run_cli(*words, "--min-gain", "classifier.top1=0").code == 3  # the base has none to gain upon
 
 
+def test_of_several_adapters_each_is_scored_by_the_classifier_that_it_carries(
+    run_cli: Cli, learned: dict[str, Learned], road: Road
+) -> None:
+    made = learned[RESNET]
+    words = ("eval", road.labeled, "--weights", made.weights, "--adapter", made.adapter)
+    alone = json.loads(run_cli(*words, "--json", "-").out)
+    both = run_cli(*words, "--adapter", road.adapter, "--label-fraction", "0.5", "--json", "-")
+    assert both.code == 0, both.err
+    told = json.loads(both.out)
+    first, second = told["adapters"]
+    assert first["classifier"] == told["adapted"]["classifier"] == alone["adapted"]["classifier"]
+    assert "classifier" not in second
+    swapped = run_cli("eval", road.labeled, "--adapter", road.adapter, *words[2:])
+    assert swapped.code == 0, swapped.err
+    assert f"{first['classifier']['top1']:.4f}" in swapped.out
+
+
 def test_the_full_baseline_has_a_classifier_too(
     run_cli: Cli, weights_file: Callable[[str], Path], labeled_folder: Path, tmp_path: Path
 ) -> None:

@@ -93,7 +93,7 @@ def test_an_adapter_over_another_base_stops_the_evaluation_before_any_image(
 ) -> None:
     stranger = tmp_path / "stranger.safetensors"
     save_random_adapter(road, stranger, weights=road.other_weights)
-    monkeypatch.setattr("smn_cli.api.labeled_features", None)
+    monkeypatch.setattr("smn_cli.scoring.labeled_features", None)
     refused = run_cli("eval", road.labeled, "--adapter", road.adapter, "--adapter", stranger, "--weights", road.weights)
     assert refused.code == 4, refused.err
     assert "layer2.0.conv1.weight" in refused.err

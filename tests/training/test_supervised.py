@@ -107,9 +107,11 @@ def test_constant_decay_pulls_at_every_weight_alike() -> None:
 
 
 def test_the_papers_classifier_starts_as_a_layer_of_the_seed() -> None:
-    heads = [objective(recipe="paper", seed=seed).classifier().weight for seed in (0, 0, 1)]
-    assert torch.equal(heads[0], heads[1])
-    assert not torch.equal(heads[0], heads[2])
+    first, again, other = (objective(recipe="paper", seed=seed).classifier().weight for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    of_topk = objective(recipe="paper", mask_kind="topk", density=0.5)  # whose scores are not constant
+    assert torch.equal(of_topk.classifier().weight, first)
 
 
 def test_the_paper_recipe_with_labels_is_its_supervised_settings() -> None:
