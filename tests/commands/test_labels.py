@@ -182,6 +182,13 @@ def test_merge_leaves_classifiers_out_and_says_so(
     assert json.loads(run_cli("inspect", out, "--json", "-").out)["classes"] == []
 
 
+def test_a_cascade_does_not_go_on_from_labels(run_cli: Cli, learned: dict[str, Learned], tmp_path: Path) -> None:
+    made = learned[CONVNET]
+    refused = run_cli("cascade", "--run", made.run, "--weights", made.weights, "--out", tmp_path / "c")
+    assert (refused.code, "did not learn a mask without labels" in refused.err) == (2, True)
+    assert not (tmp_path / "c").exists()
+
+
 def test_dropping_the_classifier_drops_the_carried_one(
     run_cli: Cli, adapter: Path, weights_file: Callable[[str], Path], tmp_path: Path
 ) -> None:
