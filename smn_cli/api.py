@@ -1,6 +1,7 @@
 """The public Python API, which the commands are made of; re-exported by `smn_cli`."""
 
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,23 +13,19 @@ from torch import Tensor, nn
 
 from smn_cli.adapters.adapter import Adapter, load_adapter, make_adapter
 from smn_cli.adapters.fingerprint import fingerprint, select_base
+from smn_cli.adapters.head import StoredHead
 from smn_cli.adapters.swap import Change, TunedWeights
 from smn_cli.atomic import write_atomically
-from smn_cli.backbones.loading import Backbone, check_sizes, load_backbone, load_with_timm, wrap_backbone
+from smn_cli.backbones.loading import Backbone, load_backbone, load_with_timm, wrap_backbone
 from smn_cli.backbones.weight_files import read_weight_file
-from smn_cli.cascade.blocks import network_identity
-from smn_cli.cascade.cascade import Cascade
-from smn_cli.cascade.scoring import compare_cascade
 from smn_cli.config.options import AdaptOptions
-from smn_cli.data.embedding import Embedding, labeled_features
+from smn_cli.data.classes import find_labeled_images
 from smn_cli.data.finding import find_images
-from smn_cli.data.labeled import LabeledSplit
 from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.errors import AdapterFileError, BackboneError, CheckpointError, MismatchError, UsageError
-from smn_cli.evaluation.compare import Comparison, LabeledFeatures, Protocol, compare, score
-from smn_cli.evaluation.neighbours import search_device
+from smn_cli.training.classifying import rounded
 from smn_cli.training.preparing import check_for_run
-from smn_cli.training.record import check_run_base, plan_of, read_learned
+from smn_cli.training.record import Learned, check_run_base, plan_of, read_learned
 from smn_cli.training.run_folder import RunFolder
 from smn_cli.training.session import RunOptions, Session
 from smn_cli.training.trainer import StepReport
@@ -46,7 +43,7 @@ def adapt(
     on_step: Callable[[StepReport], None] | None = None,
     **settings: Any,
 ) -> Adapter:
-    """Learn a mask for a timm model from unlabeled images.
+    """Learn a mask for a timm model from images, unlabeled or, with labels="folders", in class folders.
 
     Args:
         model: a pretrained timm model. Its classifier is taken off and it is frozen; no weight of it changes.
@@ -68,7 +65,8 @@ def adapt(
         raise UsageError("adapt returns an adapter, and train='full' has none: run smn adapt --train full")
     backbone = wrap_backbone(model)
     inputs = [images] if isinstance(images, str | Path) else list(images)
-    checked = check_for_run(find_images(inputs), wishes)
+    labeled = find_labeled_images(inputs, wishes)
+    checked = check_for_run(find_images(inputs) if labeled is None else labeled.paths, wishes)
     with TemporaryDirectory() as temporary:
         session = Session.start(
             Path(out) if out is not None else Path(temporary, "run"),
@@ -76,6 +74,7 @@ def adapt(
             checked,
             wishes,
             options=RunOptions(device, num_workers),
+            labeled=labeled,
         )
         try:
             for report in session.steps():
@@ -144,7 +143,14 @@ def pack_run(folder: RunFolder, backbone: Backbone, *, codec: str = "auto") -> A
             "versions": config["versions"],
         },
         codec=codec,
+        head=_head_of(learned, config, backbone),
     )
+
+
+def _head_of(learned: Learned, config: dict[str, Any], backbone: Backbone) -> StoredHead | None:
+    if learned.classifier is None:
+        return None
+    return rounded(learned.classifier, name=backbone.classifier_name, classes=tuple(config["classes"]))
 
 
 def change_of_run(folder: RunFolder, backbone: Backbone) -> Change:
@@ -158,7 +164,7 @@ def change_of_run(folder: RunFolder, backbone: Backbone) -> Change:
         return pack_run(folder, backbone, codec="bits")
     check_run_base(config, backbone)
     learned = read_learned(folder)
-    return TunedWeights({**learned.weights, **learned.norm_stats})
+    return TunedWeights({**learned.weights, **learned.norm_stats}, _head_of(learned, config, backbone))
 
 
 @dataclass(frozen=True)
@@ -166,12 +172,14 @@ class RebuiltNetwork:
     """An adapted network as a plain state dict, for a checkpoint file.
 
     `takes_any_size` tells whether timm has to be asked for position embeddings that adjust to the image.
-    `num_classes` is that of the classifier that came with the weights and is in it unchanged; 0 if there is none.
+    `num_classes` is that of the classifier: the adapter's, if it carries one, else the one that came with the weights
+    and is in it unchanged; 0 if there is none. `classes` names them, if the adapter does.
     """
 
     state: dict[str, Tensor]
     num_classes: int
     takes_any_size: bool
+    classes: tuple[str, ...] = ()
 
     def load_line(self, arch: str, path: Path) -> str:
         """The Python expression that loads it with timm."""
@@ -187,20 +195,25 @@ def rebuild(adapter: Adapter, backbone: Backbone, *, with_classifier: bool = Tru
         MismatchError, AdapterFileError: as in `Adapter.rebuild`.
     """
     state = adapter.rebuild(backbone.model.state_dict())
-    classifier = backbone.classifier if with_classifier else {}
+    head = adapter.head if with_classifier else None
+    classifier = {} if not with_classifier else backbone.classifier if head is None else head.tensors()
     return RebuiltNetwork(
-        {**state, **classifier}, next((len(tensor) for tensor in classifier.values()), 0), backbone.takes_any_size
+        {**state, **classifier},
+        next((len(tensor) for tensor in classifier.values()), 0),
+        backbone.takes_any_size,
+        () if head is None else head.classes,
     )
 
 
 def save_checkpoint(network: RebuiltNetwork, path: Path) -> None:
-    """Write a state dict as safetensors, atomically.
+    """Write a state dict as safetensors, atomically; class names stand in its metadata, as JSON.
 
     Raises:
         OSError: the folder is missing or not writable.
     """
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state.items()}
-    write_atomically(path, save(tensors, metadata={"format": "pt"}))
+    names = {"classes": json.dumps(network.classes)} if network.classes else {}
+    write_atomically(path, save(tensors, metadata={"format": "pt", **names}))
 
 
 def check_rebuilt_outputs(live: nn.Module, arch: str, checkpoint: Path, num_classes: int, *, size: int = 64) -> bool:
@@ -231,74 +244,6 @@ def check_checkpoint(adapter: Adapter, path: Path) -> None:
             f"--checkpoint {path} is not the adapted network: digest {found[:12]}... instead of "
             f"{adapter.header.adapted_digest[:12]}...; rebuild it with smn apply"
         )
-
-
-def evaluate_networks(
-    backbone: Backbone,
-    change: Change | Cascade | None,
-    split: LabeledSplit,
-    embedding: Embedding,
-    protocol: Protocol,
-    *,
-    device: str = "cpu",
-    progress: Callable[[int], None] | None = None,
-) -> Comparison:
-    """Score a base and, if there is an adapter, the adapted network on the same split.
-
-    Args:
-        backbone: the base; moved to the device and left as the base.
-        change: an adapter, or another way to change the base; a cascade, see `CascadeComparison`; None scores the base
-            alone.
-        split, embedding, protocol: images, how they become features, which scores.
-        device: where to embed, and, on CUDA, to look for neighbours.
-        progress: called with the number of images embedded so far, over both networks.
-
-    Raises:
-        MismatchError, AdapterFileError: the adapter does not fit the base.
-        DataError: an image cannot be read.
-    """
-    if isinstance(change, Cascade):
-        check_sizes(backbone, [embedding.preprocessing.size])
-        backbone.model.to(torch.device(device)).to(memory_format=torch.channels_last)
-        where = search_device(device)
-        return compare_cascade(backbone, change, split, embedding, protocol, device=where, progress=progress)
-    changes = [] if change is None else [change]
-    embedded = embed_split(backbone, changes, split, embedding, device=device, progress=progress)
-    base, *adapted = [score(features, protocol, device=search_device(device)) for features in embedded]
-    return compare(base, adapted[0] if adapted else None)
-
-
-def embed_split(
-    backbone: Backbone,
-    changes: Sequence[Change],
-    split: LabeledSplit,
-    embedding: Embedding,
-    *,
-    device: str = "cpu",
-    progress: Callable[[int], None] | None = None,
-) -> Iterator[LabeledFeatures]:
-    """Features of a split under a base, then under the base with each change, made as they are asked for.
-
-    Args and errors are those of `evaluate_networks`; a change that does not fit is refused before any image is read.
-    """
-    check_sizes(backbone, [embedding.preprocessing.size])
-    model = backbone.model.to(torch.device(device)).to(memory_format=torch.channels_last)
-    for each in changes:
-        each.apply(model)
-        each.remove(model)
-    num_images = len(split.bank_paths) + len(split.query_paths)
-    for number, change in enumerate([None, *changes]):
-        if change is not None:
-            change.apply(model)
-
-        def tick(done: int, done_before: int = number * num_images) -> None:
-            if progress is not None:
-                progress(done_before + done)
-
-        features = labeled_features(model, split, embedding, identity=lambda: network_identity(backbone), progress=tick)
-        if change is not None:
-            change.remove(model)
-        yield features
 
 
 def preprocessing_for(adapter: Adapter) -> Preprocessing:

@@ -3,7 +3,7 @@
 Nothing here knows torch, so that `--help` is quick.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 NormStats = Literal["frozen", "adapt"]
@@ -13,6 +13,7 @@ MaskKind = Literal["threshold", "topk"]
 ScoreInit = Literal["constant", "magnitude", "kaiming"]
 Precision = Literal["fp32", "bf16"]
 TRAIN_CHOICES = ("mask", "norm", "full", "head")
+LABEL_CHOICES = ("folders",)
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,14 @@ class ViewPlan:
     flip_probability: float = 0.5
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
     from_centre_square: bool = False
+    solarize_probability: float = 0.0
 
 
 @dataclass(frozen=True)
 class Recipe:
     """The part of a plan that does not depend on the data."""
 
-    objective: Literal["taught", "swapped"]
+    objective: Literal["taught", "swapped", "supervised"]
     views: ViewPlan
     score_init: ScoreInit
     include_depthwise: bool
@@ -59,6 +61,7 @@ class Recipe:
     head_constant_decay: float = 0.0
     head_momentum: float = 0.9
     warmup_steps: int = 0
+    warmup_share: float = 0.0
     lr_period: Literal["step", "epoch"] = "step"
     scores_wait_for_head: bool = False
     norm_stats: NormStats = "frozen"
@@ -126,3 +129,40 @@ RECIPES: dict[str, Recipe] = {
         norm_stats="adapt",
     ),
 }
+
+WITH_LABELS: dict[str, Recipe] = {
+    # as the default without labels, but for what the views are compared with
+    "default": replace(RECIPES["default"], objective="supervised", lr_head=1e-3),
+    # arXiv 2409.07577, section 4.1, and the settings of its supervised ResNet runs, of which two are recorded: the
+    # head here is the ordinary linear one of `submask_lin`; the other is a random frozen layer under a mask of its own
+    "paper": replace(
+        RECIPES["paper"],
+        objective="supervised",
+        views=ViewPlan(
+            1,
+            224,
+            (1.0, 1.0),
+            0,
+            96,
+            (0.05, 0.14),
+            (0.4, 0.4, 0.4, 0.4),
+            0.8,
+            0.2,
+            0.0,
+            solarize_probability=0.2,
+        ),
+        lr_head=7e-4,
+        head_constant_decay=1e-4,
+        warmup_share=40 / 150,
+    ),
+}
+"""What the recipes of these names are with `--labels`."""
+
+
+def recipe_of(name: str, labels: str | None) -> Recipe:
+    """The recipe of a name, with or without labels.
+
+    Raises:
+        KeyError: there is none.
+    """
+    return RECIPES[name] if labels is None else WITH_LABELS[name]

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from smn_cli.adapters.codecs import CODECS, encode_smallest, get_codec, pack_bits, unpack_bits
 from smn_cli.adapters.file import AdapterContent, parse_adapter, read_adapter
 from smn_cli.adapters.fingerprint import Fingerprint, check_base, fingerprint_of, tensor_digests
-from smn_cli.adapters.schema import Header, MaskEntry
+from smn_cli.adapters.head import StoredHead
+from smn_cli.adapters.schema import HeadEntry, Header, MaskEntry
 from smn_cli.adapters.statistics import round_statistics, upper_halves, widened
 from smn_cli.adapters.swap import swap_back, swap_in
 from smn_cli.atomic import write_atomically
@@ -44,6 +45,16 @@ class Adapter:
     def norm_stats_bytes(self) -> int:
         """Size of the carried statistics."""
         return int(self._content.norm_stats.nbytes)
+
+    @property
+    def head(self) -> StoredHead | None:
+        """The classifier that it carries; None if it has none."""
+        return self._content.head
+
+    @property
+    def head_bytes(self) -> int:
+        """Size of the carried classifier."""
+        return 0 if self.head is None else self.head.nbytes
 
     @property
     def stored_statistics(self) -> np.ndarray:
@@ -137,6 +148,8 @@ class Adapter:
     def apply(self, model: nn.Module) -> nn.Module:
         """Turn a pretrained network into the adapted one, in place; a previous adapter is taken off first.
 
+        A carried classifier is put in, too, where the network has one of its shape (timm's `num_classes`).
+
         Raises:
             MismatchError, AdapterFileError: as in `rebuild`; the network is then as it was before any adapter.
         """
@@ -144,8 +157,13 @@ class Adapter:
         base = model.state_dict()
         rebuilt = self.rebuild(base)
         changed = [entry.name for entry in self.header.masks] + [name for name, _ in self.header.norm_stats]
-        swap_in(model, {name: rebuilt[name] for name in changed})
+        swap_in(model, {name: rebuilt[name] for name in changed} | self._fitting_head(base))
         return model
+
+    def _fitting_head(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        tensors = {} if self.head is None else self.head.tensors()
+        fits = all(name in state and state[name].shape == tensor.shape for name, tensor in tensors.items())
+        return tensors if fits else {}
 
     def remove(self, model: nn.Module) -> nn.Module:
         """Bring a network back to its base, bit for bit; nothing happens if no adapter is on it."""
@@ -199,6 +217,7 @@ def make_adapter(
     preprocessing: dict[str, Any] | None = None,
     provenance: dict[str, Any] | None = None,
     codec: str = "auto",
+    head: StoredHead | None = None,
 ) -> Adapter:
     """Adapter of masks over a base.
 
@@ -209,6 +228,7 @@ def make_adapter(
         norm_stats: running statistics to carry, by name; what `round_statistics` makes of them is carried.
         preprocessing, provenance: plain values for the header.
         codec: a codec's name, or "auto" for the smallest.
+        head: classifier to carry.
 
     Raises:
         UsageError: unknown codec.
@@ -239,10 +259,11 @@ def make_adapter(
         norm_stats=tuple((name, tensor.numel()) for name, tensor in statistics.items()),
         preprocessing=preprocessing or {},
         provenance=provenance or {},
+        head=None if head is None else HeadEntry(head.name, head.levels.shape[1], head.classes),
     )
     halves = [upper_halves(tensor) for tensor in statistics.values()]
     values = np.concatenate(halves) if halves else np.zeros(0, dtype=np.uint16)
-    return Adapter(AdapterContent(header, base_fingerprint.rows, payload, values))
+    return Adapter(AdapterContent(header, base_fingerprint.rows, payload, values, head))
 
 
 def _arrays(base: Mapping[str, Tensor], names: list[str]) -> list[np.ndarray]:

@@ -41,6 +41,15 @@ class MaskEntry:
 
 
 @dataclass(frozen=True)
+class HeadEntry:
+    """A carried classifier: timm's name of its layer, the width of the features, its classes in the order of logits."""
+
+    name: str
+    num_features: int
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Header:
     """Everything in an adapter file but the bits, the statistics and the digests per tensor.
 
@@ -53,6 +62,7 @@ class Header:
         norm_stats: names and lengths of the carried statistics, in the order of their values; empty if frozen.
         preprocessing: how images were prepared; plain values.
         provenance: where the adapter comes from; plain values, for people.
+        head: of the carried classifier; None if there is none.
     """
 
     arch: str
@@ -65,6 +75,7 @@ class Header:
     norm_stats: tuple[tuple[str, int], ...]
     preprocessing: dict[str, Any]
     provenance: dict[str, Any] = field(default_factory=dict)
+    head: HeadEntry | None = None
 
     @property
     def num_weights(self) -> int:
@@ -78,7 +89,7 @@ class Header:
 
     def to_json(self) -> str:
         """Canonical text: sorted keys, no spaces, ASCII."""
-        content = {
+        content: dict[str, Any] = {
             "format": FORMAT,
             "version": VERSION,
             "arch": self.arch,
@@ -92,6 +103,8 @@ class Header:
             "preprocessing": self.preprocessing,
             "provenance": self.provenance,
         }
+        if self.head is not None:
+            content["head"] = [self.head.name, self.head.num_features, list(self.head.classes)]
         return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
@@ -118,6 +131,7 @@ def parse_header(text: str) -> Header:
         norm_stats=_norm_stats(_get(fields, "norm_stats", list)),
         preprocessing=_plain(fields, "preprocessing"),
         provenance=_plain(fields, "provenance"),
+        head=_head(_get(fields, "head", list)) if "head" in fields else None,
     )
 
 
@@ -159,3 +173,18 @@ def _norm_stats(values: list[Any]) -> tuple[tuple[str, int], ...]:
     if len({name for name, _ in pairs}) != len(pairs) or len(pairs) > _MAX_TENSORS:
         raise AdapterFileError("the header lists statistics twice, or too many")
     return tuple(pairs)
+
+
+def _head(parts: list[Any]) -> HeadEntry:
+    if len(parts) != 3:
+        raise AdapterFileError(f"head has {len(parts)} parts: expected name, number of features and classes")
+    name, num_features = _name(parts[0], "head"), _typed(parts[1], "head", int)
+    values = _typed(parts[2], "head", list)
+    if not 2 <= len(values) <= _MAX_TENSORS:
+        raise AdapterFileError(f"head has {len(values)} classes: expected between 2 and {_MAX_TENSORS}")
+    if not 0 < num_features * len(values) <= _MAX_WEIGHTS:
+        raise AdapterFileError(f"head promises {num_features} features of {len(values)} classes: no network has them")
+    classes = tuple(_name(value, f"head class {position}") for position, value in enumerate(values))
+    if len(set(classes)) != len(classes):
+        raise AdapterFileError("the header lists a class of its head twice")
+    return HeadEntry(name, num_features, classes)

@@ -20,7 +20,7 @@ class SizeReport:
     """Bytes of the backbone, of the adapter file and of its parts.
 
     `lzma_bytes` of the backbone is extrapolated from a sample if `lzma_is_estimate`. Metadata is all of the file that
-    is neither mask nor statistics: header, digests, checksum.
+    is neither mask, statistics nor classifier: header, digests, checksum.
     """
 
     codec: str
@@ -32,6 +32,7 @@ class SizeReport:
     file_bytes: int
     mask_bytes: int
     norm_stats_bytes: int
+    head_bytes: int
     metadata_bytes: int
 
     @property
@@ -70,7 +71,8 @@ def measure_sizes(adapter: Adapter, base: Mapping[str, Tensor]) -> SizeReport:
         file_bytes=file_bytes,
         mask_bytes=adapter.payload_bytes,
         norm_stats_bytes=adapter.norm_stats_bytes,
-        metadata_bytes=file_bytes - adapter.payload_bytes - adapter.norm_stats_bytes,
+        head_bytes=adapter.head_bytes,
+        metadata_bytes=file_bytes - adapter.payload_bytes - adapter.norm_stats_bytes - adapter.head_bytes,
     )
 
 

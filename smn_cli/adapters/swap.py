@@ -7,11 +7,16 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from smn_cli.adapters.head import StoredHead
+
 _originals: "WeakKeyDictionary[nn.Module, dict[str, Tensor]]" = WeakKeyDictionary()
 
 
 class Change(Protocol):
-    """Something that turns a base into an adapted network, and back."""
+    """Something that turns a base into an adapted network, and back; `head` is the classifier that comes with it."""
+
+    @property
+    def head(self) -> StoredHead | None: ...
 
     def apply(self, model: nn.Module) -> nn.Module: ...
 
@@ -38,10 +43,12 @@ class TunedWeights:
 
     Args:
         tensors: weights and, if adapted, statistics by state dict name.
+        head: the classifier of a run with labels.
     """
 
-    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor], head: StoredHead | None = None) -> None:
         self._tensors = dict(tensors)
+        self.head = head
 
     def apply(self, model: nn.Module) -> nn.Module:
         """Put the weights in, in place."""

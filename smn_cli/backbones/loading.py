@@ -29,6 +29,8 @@ class Backbone:
         native_size: side of the images it was trained on, in pixels.
         mean, std, interpolation: how images are prepared for these weights, by timm or by those who made the file.
         classifier: the classifier's tensors that came with the weights, by timm name; may be empty.
+        classifier_name: timm's name of the classifier if that is one linear layer with a bias over the features, else
+            empty.
         takes_any_size: whether it was built with position embeddings that adjust to the image.
         notes: in words, what was done to make the weights fit.
     """
@@ -44,6 +46,7 @@ class Backbone:
     classifier: dict[str, Tensor]
     takes_any_size: bool
     notes: tuple[str, ...] = ()
+    classifier_name: str = ""
 
 
 def load_backbone(arch: str, weights: str | Path | None = None) -> Backbone:
@@ -68,6 +71,7 @@ def load_backbone(arch: str, weights: str | Path | None = None) -> Backbone:
     model.load_state_dict({**own, **{name: tensors[name] for name in own if name in tensors}})
     classifier = {name: tensors[name].float() for name in backbone.classifier if name in tensors}
     described = _describe(model, backbone.arch, "", classifier, found.notes)
+    described = replace(described, classifier_name=backbone.classifier_name)
     if "." in arch or found.preparation is None:  # who names a tag says how images are prepared
         return described
     return _prepared_as(described, found.preparation)
@@ -99,7 +103,11 @@ def wrap_backbone(model: nn.Module, *, arch: str | None = None) -> Backbone:
     _drop_classifier(model)
     left = model.state_dict().keys()
     classifier = {name: tensor for name, tensor in full.items() if name not in left}
-    return _describe(model, arch or str(config.get("architecture", "")), str(config.get("tag") or ""), classifier, ())
+    name = _linear_name(config, classifier, _num_features(model))
+    described = _describe(
+        model, arch or str(config.get("architecture", "")), str(config.get("tag") or ""), classifier, ()
+    )
+    return replace(described, classifier_name=name)
 
 
 def _describe(model: nn.Module, arch: str, tag: str, classifier: dict[str, Tensor], notes: tuple[str, ...]) -> Backbone:
@@ -117,6 +125,18 @@ def _describe(model: nn.Module, arch: str, tag: str, classifier: dict[str, Tenso
         takes_any_size=bool(getattr(model, "dynamic_img_size", False)),
         notes=notes,
     )
+
+
+def _linear_name(config: dict[str, Any], classifier: dict[str, Tensor], num_features: int) -> str:
+    """The classifier's name if a linear layer can stand there; of a network without one, what timm calls it."""
+    told = config.get("classifier")
+    if not classifier:
+        return told if isinstance(told, str) else ""
+    names = {name.rpartition(".")[0] for name in classifier}
+    name = names.pop()
+    weight = classifier.get(f"{name}.weight")
+    is_linear = not names and len(classifier) == 2 and f"{name}.bias" in classifier and weight is not None
+    return name if is_linear and weight is not None and weight.shape[1:] == (num_features,) else ""
 
 
 def _prepared_as(backbone: Backbone, wanted: Preparation) -> Backbone:

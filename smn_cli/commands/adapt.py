@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from smn_cli.config.options import AdaptOptions
-from smn_cli.errors import Interrupted, TrainingError, UsageError
+from smn_cli.errors import Interrupted, TrainingError, UsageError, first_few
 from smn_cli.terminal.conclusion import conclude_run
 from smn_cli.terminal.options import DeviceOption, ImagesArgument, JsonOption, WeightsOption, WorkersOption
 from smn_cli.terminal.stopping import saving_on_signals
@@ -32,6 +32,9 @@ def adapt(
     val: Annotated[
         Path | None, typer.Option("--val", metavar="DIR", help="Labeled folders that decide what is kept.")
     ] = None,
+    start: Annotated[
+        Path | None, typer.Option("--start", metavar="RUN|FILE", help="Run or adapter whose mask is the start.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in --out.")] = False,
     save_every: Annotated[float, typer.Option("--save-every", min=0, help="Seconds between checkpoints.")] = 60.0,
@@ -39,14 +42,14 @@ def adapt(
     workers: WorkersOption = None,
     json: JsonOption = None,
 ) -> None:
-    """Learn a mask over a frozen timm backbone from unlabeled images."""
+    """Learn a mask over a frozen timm backbone from images, unlabeled or, with --labels, in class folders."""
     from smn_cli.console import Output
     from smn_cli.terminal.options import resolve_device, resolve_workers
     from smn_cli.training.distributed import device_of_process, team_of
     from smn_cli.training.record import is_own_restart
     from smn_cli.training.session import RunOptions
 
-    if resume and (images or arch or overwrite or wishes != AdaptOptions()):
+    if resume and (images or arch or overwrite or start or wishes != AdaptOptions()):
         raise UsageError("--resume goes on with the settings of the run: leave out IMAGES, --arch and other settings")
     resume = resume or is_own_restart(out)
     if not resume and (arch is None or not images):
@@ -65,7 +68,7 @@ def adapt(
         if resume:
             session = _resume(output, out, weights, options, val)
         else:
-            session = _start(output, images or [], str(arch), weights, out, wishes, overwrite, options, val)
+            session = _start(output, images or [], str(arch), weights, out, wishes, overwrite, options, val, start)
         seconds = _train(output, session)
         output.json(conclude_run(output, session, seconds))
 
@@ -80,29 +83,45 @@ def _start(
     overwrite: bool,
     options: "RunOptions",
     val: Path | None,
+    start: Path | None,
 ) -> "Session":
     from smn_cli.backbones.loading import load_backbone
+    from smn_cli.data.classes import find_labeled_images
     from smn_cli.data.finding import find_images
     from smn_cli.data.labeled import load_labeled_split
     from smn_cli.terminal.settings import explain_plan
     from smn_cli.training.preparing import check_for_run, num_wanted
     from smn_cli.training.run_folder import RunFolder
     from smn_cli.training.session import Session
+    from smn_cli.training.starting import read_start_masks, start_with
 
     team = options.team
     if team.is_first:
         RunFolder.check_free(out, overwrite=overwrite)
     labeled = load_labeled_split(val, for_selection=True) if val is not None else None
-    paths = team.from_first(lambda: find_images(images, note=output.talk))
+    labels = team.from_first(lambda: find_labeled_images(images, wishes))
+    paths = team.from_first(lambda: find_images(images, note=output.talk)) if labels is None else labels.paths
     output.talk(f"loading {arch}" + (f" from {weights}" if weights else " from timm's hub"))
     backbone = load_backbone(arch, weights)
     for note in backbone.notes:
         output.talk(f"  {note}")
+    masks = read_start_masks(start, backbone) if start is not None else None
     with output.progress("checking images", num_wanted(len(paths), wishes)) as tick:
         checked = team.from_first(lambda: check_for_run(paths, wishes, progress=lambda done, _total: tick(done)))
     output.talk(_what_was_found(checked, out))
+    if labels is not None:
+        output.talk(f"{len(labels.classes)} classes: {first_few(list(labels.classes))}")
     session = Session.start(
-        out, backbone, checked, wishes, weights=str(weights or ""), overwrite=overwrite, options=options, val=labeled
+        out,
+        backbone,
+        checked,
+        wishes,
+        weights=str(weights or ""),
+        overwrite=overwrite,
+        options=options,
+        val=labeled,
+        labeled=labels,
+        begin=None if masks is None else partial(start_with, masks=masks),
     )
     trained = session.trainer.source.trained.values()
     explain_plan(

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from smn_cli.errors import UsageError
+from smn_cli.errors import UsageError, first_few
 from smn_cli.terminal.options import JsonOption, WeightsOption, check_out_file
 
 
@@ -48,6 +48,10 @@ def apply(
         "further adapter over this base"
     )
     output.result(f"load it with {loads_with}")
+    if network.classes:
+        output.result(
+            f"its classifier tells {len(network.classes)} classes, in the order: {first_few(list(network.classes))}"
+        )
     output.json(
         {
             "schema": "smn.apply/1",
@@ -56,6 +60,7 @@ def apply(
             "digest": adapter.header.adapted_digest,
             "verified": True,
             "num_classes": network.num_classes,
+            "classes": list(network.classes),
             "checkpoint_bytes": checkpoint_bytes,
             "adapter_bytes": file_bytes,
             "load_with": loads_with,

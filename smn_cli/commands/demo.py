@@ -147,10 +147,11 @@ def _apply_and_prove(output: "Output", adapter_path: Path, weights: Path, checkp
 
 
 def _score(output: "Output", backbone: Any, adapter: "Adapter", images: Path) -> Any:
-    from smn_cli.api import evaluate_networks, preprocessing_for
+    from smn_cli.api import preprocessing_for
     from smn_cli.data.embedding import Embedding
     from smn_cli.data.labeled import load_labeled_split
     from smn_cli.evaluation.compare import Protocol
+    from smn_cli.scoring import evaluate_networks
 
     split = load_labeled_split(images)
     num_images = 2 * (len(split.bank_paths) + len(split.query_paths))

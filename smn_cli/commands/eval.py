@@ -128,10 +128,10 @@ def _score(
     """Comparisons by name (the base alone has none), and the table of few labels if it is asked for."""
     if networks.cascade is not None:
         return {"cascade": _score_cascade(output, networks, split, embedding, protocol, device)}, []
-    from smn_cli.api import embed_split
-    from smn_cli.evaluation.compare import Scores, compare, score
+    from smn_cli.evaluation.compare import Scores, compare
     from smn_cli.evaluation.low_shot import LowShotScores, score_subsets, tabulate
     from smn_cli.evaluation.neighbours import search_device
+    from smn_cli.scoring import embed_split, score_network
 
     names = ["", *networks.changes]
     scores: dict[str, Scores] = {}
@@ -142,7 +142,7 @@ def _score(
         changes = list(networks.changes.values())
         embedded = embed_split(networks.backbone, changes, split, embedding, device=device, progress=tick)
         for name, features in zip(names, embedded, strict=True):
-            scores[name] = score(features, protocol, device=where)
+            scores[name] = score_network(features, networks.changes.get(name), split, protocol, device=device)
             few[name] = score_subsets(features, subsets, protocol, device=where)
     _tell_of_cache(output, embedding)
     base, base_few = scores.pop(""), few.pop("")
@@ -158,7 +158,7 @@ def _score_cascade(
     protocol: "Protocol",
     device: str,
 ) -> "Comparison":
-    from smn_cli.api import evaluate_networks
+    from smn_cli.scoring import evaluate_networks
 
     cascade = networks.cascade
     num_networks = 2 + len(cascade.experts) if cascade is not None else 1

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from smn_cli.errors import first_few
 from smn_cli.terminal.options import JsonOption
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ def inspect(
     parts = {
         "mask": adapter.payload_bytes,
         "norm_stats": adapter.norm_stats_bytes,
-        "metadata": file_bytes - adapter.payload_bytes - adapter.norm_stats_bytes,
+        "head": adapter.head_bytes,
+        "metadata": file_bytes - adapter.payload_bytes - adapter.norm_stats_bytes - adapter.head_bytes,
     }
     output.result(f"{file}: adapter for {adapter.made_for}, base {header.base_digest[:12]}...")
     codec_needs = " (needs the base to decode)" if header.needs_base else ""
@@ -44,6 +46,9 @@ def inspect(
     _show_densities(output, header)
     if header.norm_stats:
         output.result(f"carries {len(header.norm_stats)} normalisation statistics")
+    if header.head is not None:
+        classes = first_few(list(header.head.classes))
+        output.result(f"carries a classifier, {header.head.name}, of {len(header.head.classes)} classes: {classes}")
     output.result("made from " + ", ".join(f"{key} {_short(value)}" for key, value in header.provenance.items()))
     output.json(
         {"schema": "smn.inspect/1", "file": str(file), **_describe(header), "bytes": {"file": file_bytes, **parts}}
@@ -117,6 +122,7 @@ def _describe(header: "Header") -> dict[str, Any]:
             {"name": e.name, "shape": list(e.shape), "kept": e.num_kept, "density": e.density} for e in header.masks
         ],
         "norm_stats": [name for name, _ in header.norm_stats],
+        "classes": list(header.head.classes) if header.head is not None else [],
         "preprocessing": header.preprocessing,
         "provenance": header.provenance,
     }

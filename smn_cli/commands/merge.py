@@ -36,6 +36,11 @@ def merge(
     check_same_base(adapters, names)
     merged = merge_adapters(adapters, names, backbone_for(adapters[0], weights).model.state_dict(), how=how)
     merged.save(out)
+    for adapter, name in zip(adapters, names, strict=True):
+        if adapter.head is not None:
+            output.talk(
+                f"{name}: its classifier is left out, for it fits no other mask; train one on the merged features"
+            )
     file_bytes = out.stat().st_size
     densities = ", ".join(f"{adapter.header.density:.4f}" for adapter in adapters)
     output.result(f"{out}: {how} of {len(files)} masks of density {densities} is {merged.header.density:.4f}")

@@ -40,5 +40,6 @@ def pack(
     report = measure_sizes(adapter, backbone.model.state_dict())
     report_sizes(output, out, report)
     if adapter.header.density == 1 and not adapter.header.norm_stats:
-        output.result("this is the identity mask: the adapted network is the base, and nothing is gained by it")
+        gained = "nothing is gained by it" if adapter.head is None else "only the classifier is new"
+        output.result(f"this is the identity mask: the adapted network is the base, and {gained}")
     output.json({"schema": "smn.pack/1", "file": str(out), **report.to_json()})

@@ -35,6 +35,7 @@ def plan(
         raise UsageError("smn plan needs IMAGES and --arch, as smn adapt does")
     from smn_cli.backbones.loading import load_backbone
     from smn_cli.console import Output
+    from smn_cli.data.classes import find_labeled_images
     from smn_cli.data.finding import find_images
     from smn_cli.terminal.options import resolve_device, resolve_workers
     from smn_cli.training.estimate import estimate_run
@@ -44,14 +45,15 @@ def plan(
 
     output = Output(json)
     options = RunOptions(resolve_device(device), resolve_workers(workers))
-    paths = find_images(images, note=output.talk)
+    labeled = find_labeled_images(images, wishes)
+    paths = find_images(images, note=output.talk) if labeled is None else labeled.paths
     output.talk(f"loading {arch}" + (f" from {weights}" if weights else " from timm's hub"))
     backbone = load_backbone(arch, weights)
     for note in backbone.notes:
         output.talk(f"  {note}")
     sample, check_s = _check_sample(paths, wishes)
     output.talk(f"taking a few steps with {len(sample.good)} of {len(paths)} images; nothing of it stays")
-    rehearsal = rehearse(backbone, sample, wishes, options)
+    rehearsal = rehearse(backbone, sample, wishes, options, labeled)
     estimate = estimate_run(
         rehearsal,
         num_usable=sample.num_usable,

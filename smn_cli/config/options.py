@@ -4,8 +4,25 @@ from dataclasses import dataclass
 
 from smn_cli.config.selecting import LEAST_SHARE, parse_selection
 from smn_cli.errors import UsageError
-from smn_cli.recipes import RECIPES, TRAIN_CHOICES, Keep, MaskKind, NormStats, Precision, ScoreInit, Train
+from smn_cli.recipes import (
+    LABEL_CHOICES,
+    RECIPES,
+    TRAIN_CHOICES,
+    WITH_LABELS,
+    Keep,
+    MaskKind,
+    NormStats,
+    Precision,
+    ScoreInit,
+    Train,
+    recipe_of,
+)
 
+_WITHOUT_EFFECT: dict[str, tuple[str, ...]] = {
+    "taught": ("queue", "lr_head"),
+    "swapped": (),
+    "supervised": ("queue", "prototypes", "local_views"),
+}
 _LEAST = {"steps": 1, "epochs": 1, "size": 16, "teacher_size": 16, "prototypes": 2, "queue": 0}
 
 
@@ -34,6 +51,8 @@ class AdaptOptions:
     precision: Precision | None = None
     compile: bool = False
     grad_checkpoint: bool = False
+    labels: str | None = None
+    label_fraction: float | None = None
     mask_kind: MaskKind = "threshold"
     density: float | None = None
     density_start: float | None = None
@@ -58,12 +77,14 @@ class AdaptOptions:
         for name in ("lr_scores", "lr_head"):
             value = getattr(self, name)
             _require(value is None or 0 <= value < float("inf"), name.replace("_", "-"), value, "0 or more, finite")
-        if RECIPES[self.recipe].objective == "taught":
-            for name in ("queue", "lr_head"):
-                if getattr(self, name) is not None:
-                    raise UsageError(f"--{name.replace('_', '-')} has no effect with --recipe {self.recipe}")
-            if self.train == "head":
-                raise UsageError(f"--train head: --recipe {self.recipe} has no head; add --recipe swav or paper")
+        _check_labels(self)
+        objective = recipe_of(self.recipe, self.labels).objective
+        for name in _WITHOUT_EFFECT[objective]:
+            if getattr(self, name) is not None:
+                with_labels = " and --labels" if self.labels else ""
+                raise UsageError(f"--{name.replace('_', '-')} has no effect with --recipe {self.recipe}{with_labels}")
+        if objective == "taught" and self.train == "head":
+            raise UsageError(f"--train head: --recipe {self.recipe} has no head; add --recipe swav, paper or --labels")
         if self.steps is not None and self.epochs is not None:
             raise UsageError("--steps and --epochs both set the length of the run: give one of them")
         _check_mask(self)
@@ -103,6 +124,17 @@ def _check_density(options: AdaptOptions) -> None:
             "--score-init constant makes all scores equal, so that topk would cut by position: "
             "give magnitude or kaiming"
         )
+
+
+def _check_labels(options: AdaptOptions) -> None:
+    _require(options.labels in (None, *LABEL_CHOICES), "labels", options.labels, "folders")
+    if options.labels is not None and options.recipe not in WITH_LABELS:
+        raise UsageError(f"--labels with --recipe {options.recipe}: expected one of {', '.join(WITH_LABELS)}")
+    if options.label_fraction is None:
+        return
+    if options.labels is None:
+        raise UsageError("--label-fraction has no effect without --labels folders")
+    _require(0 < options.label_fraction <= 1, "label-fraction", options.label_fraction, "above 0, at most 1")
 
 
 def _require(holds: bool, option: str, value: object, expected: str) -> None:

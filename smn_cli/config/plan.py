@@ -49,6 +49,8 @@ class AdaptPlan:
     precision: Precision
     compile: bool
     grad_checkpoint: bool
+    num_classes: int = 0
+    label_fraction: float | None = None
     mask_kind: MaskKind = "threshold"
     density: float | None = None
     density_start: float | None = None

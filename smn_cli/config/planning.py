@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from smn_cli.config.options import AdaptOptions
 from smn_cli.config.plan import AdaptPlan
 from smn_cli.errors import DataError, UsageError
-from smn_cli.recipes import RECIPES, NormStats, Precision, Recipe, ScoreInit, ViewPlan
+from smn_cli.recipes import NormStats, Precision, Recipe, ScoreInit, ViewPlan, recipe_of
 
 Value = TypeVar("Value")
 
@@ -18,6 +18,7 @@ def make_plan(
     native_size: int = 224,
     on_cpu: bool = True,
     precision: Precision = "fp32",
+    num_classes: int = 0,
 ) -> AdaptPlan:
     """Resolve options into a plan for `num_images` images.
 
@@ -27,11 +28,12 @@ def make_plan(
         native_size: side of the images that the backbone was trained on, in pixels.
         on_cpu: whether training has to be cheap.
         precision: what suits the device, if none was asked for.
+        num_classes: of the labels; 0 without any.
 
     Raises:
         DataError: fewer images than one batch.
     """
-    recipe = RECIPES[options.recipe]
+    recipe = recipe_of(options.recipe, options.labels)
     if num_images < options.batch_size:
         raise DataError(
             f"{num_images} usable images are fewer than one batch of {options.batch_size}: "
@@ -58,7 +60,7 @@ def make_plan(
         eval_every=max(1, -(-num_steps // NUM_EVALUATIONS)),
         head_steps=_head_steps(recipe, num_steps, steps_per_epoch, reasons),
         num_prototypes=_num_prototypes(options, recipe, num_seen, reasons),
-        prototype_freeze_steps=5005 if options.recipe == "paper" else 0,
+        prototype_freeze_steps=5005 if options.recipe == "paper" and not options.labels else 0,
         queue_length=_queue(options, recipe, num_training, reasons),
         queue_start_step=num_steps // 5 // steps_per_epoch * steps_per_epoch,
         score_start=_first(options.score_start, recipe.score_start),
@@ -69,9 +71,10 @@ def make_plan(
         norm_stats=_norm_stats(options, recipe),
         seed=options.seed,
         precision=options.precision or precision,
-        compile=options.compile,
-        grad_checkpoint=options.grad_checkpoint,
+        warmup_steps=_warmup_steps(recipe, num_steps, steps_per_epoch, reasons),
+        num_classes=num_classes,
         reasons=reasons,
+        **{name: getattr(options, name) for name in ("compile", "grad_checkpoint", "label_fraction")},
         **_mask(options, recipe, reasons),
         **{name: getattr(recipe, name) for name in _COPIED},
     )
@@ -82,18 +85,22 @@ NUM_EVALUATIONS = 5
 
 _COPIED = (
     "objective", "embedding_dim", "temperature", "epsilon", "sinkhorn_iterations", "score_momentum",
-    "head_momentum", "head_constant_decay", "warmup_steps", "lr_period", "mask_also",
+    "head_momentum", "head_constant_decay", "lr_period", "mask_also",
 )  # fmt: skip
 
 
 def _num_holdout(options: AdaptOptions, recipe: Recipe, num_images: int, reasons: dict[str, str]) -> int:
     if (options.keep or recipe.keep) == "last":
         return 0
-    num_holdout = min(max(num_images // 10, LEAST_HOLDOUT), 500, num_images - options.batch_size)
+    share = 5 if options.labels else 10
+    num_holdout = min(max(num_images // share, LEAST_HOLDOUT), 500, num_images - options.batch_size)
+    if options.labels:
+        num_holdout = min(num_holdout, num_images // 2)
     if num_holdout < LEAST_HOLDOUT:
         reasons["num_holdout"] = "too few images to hold any out, so nothing can be judged"
         return 0
-    reasons["num_holdout"] = "a tenth of the images, between 30 and 500: never trained on, they decide what is kept"
+    part = "a fifth of the images, of every class," if options.labels else "a tenth of the images,"
+    reasons["num_holdout"] = f"{part} between 30 and 500: never trained on, they decide what is kept"
     return num_holdout
 
 
@@ -120,6 +127,13 @@ def _head_steps(recipe: Recipe, num_steps: int, steps_per_epoch: int, reasons: d
     return min(max(2 * steps_per_epoch, 60), 200, num_steps // 2)
 
 
+def _warmup_steps(recipe: Recipe, num_steps: int, steps_per_epoch: int, reasons: dict[str, str]) -> int:
+    if not recipe.warmup_share:
+        return recipe.warmup_steps
+    reasons["warmup_steps"] = "40 of 150 epochs, as in the paper"
+    return int(recipe.warmup_share * num_steps + 0.5) // steps_per_epoch * steps_per_epoch
+
+
 def _norm_stats(options: AdaptOptions, recipe: Recipe) -> NormStats:
     norm_stats: NormStats = "adapt" if options.train == "norm" else options.norm_stats or recipe.norm_stats
     if options.grad_checkpoint and norm_stats == "adapt":
@@ -128,6 +142,8 @@ def _norm_stats(options: AdaptOptions, recipe: Recipe) -> NormStats:
 
 
 def _num_prototypes(options: AdaptOptions, recipe: Recipe, num_images: int, reasons: dict[str, str]) -> int:
+    if recipe.objective == "supervised":
+        return 0
     if options.prototypes is not None:
         return min(options.prototypes, num_images)
     if options.recipe == "paper":
@@ -141,7 +157,7 @@ def _num_prototypes(options: AdaptOptions, recipe: Recipe, num_images: int, reas
 
 
 def _queue(options: AdaptOptions, recipe: Recipe, num_images: int, reasons: dict[str, str]) -> int:
-    if recipe.objective == "taught":
+    if recipe.objective != "swapped":
         return 0
     wanted = options.queue
     if wanted is None:

@@ -1,4 +1,4 @@
-"""What happens to views after they are cut: flip, colour jitter, grey, blur; batched, on the device.
+"""What happens to views after they are cut: flip, colour jitter, grey, blur, solarize; batched, on the device.
 
 Every view draws for itself, with the distribution of torchvision's RandomHorizontalFlip, ColorJitter, RandomGrayscale
 and GaussianBlur in a row, which is the order of SwAV (arXiv 2006.09882).
@@ -25,7 +25,8 @@ class Changes(NamedTuple):
     """What happens to views; all of one shape, such as (V, B).
 
     `orders` indexes ORDERS, -1 leaves the colours alone; `amounts` (..., 4) are torchvision's factors of brightness,
-    contrast, saturation and hue; `sigmas` are pixels, 0 does not blur.
+    contrast, saturation and hue; `sigmas` are pixels, 0 does not blur; `inverted` views have their bright levels
+    inverted.
     """
 
     flips: Tensor
@@ -33,6 +34,7 @@ class Changes(NamedTuple):
     amounts: Tensor
     greys: Tensor
     sigmas: Tensor
+    inverted: Tensor
 
     def views(self, first: int, last: int) -> "Changes":
         """Those of views first .. last - 1 of all images, flat: one view of all images after the other."""
@@ -48,7 +50,7 @@ def draw_changes(plan: ViewPlan, shape: tuple[int, int], generator: np.random.Ge
     jittered, orders, greyed, blurred = generator.random((4, *shape))
     amounts = generator.random((*shape, 4))
     sigmas = generator.random(shape)
-    flipped = generator.random(shape)
+    flipped, solarized = generator.random((2, *shape))
     least, most = np.array([_range(value, is_hue=name == 3) for name, value in enumerate(plan.jitter)]).T
     order = np.floor(orders * len(ORDERS)).astype(np.int64)
     has_jitter = any(plan.jitter)
@@ -59,6 +61,7 @@ def draw_changes(plan: ViewPlan, shape: tuple[int, int], generator: np.random.Ge
         amounts=torch.from_numpy((least + amounts * (most - least)).astype(np.float32)),
         greys=torch.from_numpy(greyed < plan.grey_probability),
         sigmas=torch.from_numpy(np.where(blurred < plan.blur_probability, sigma, 0).astype(np.float32)),
+        inverted=torch.from_numpy(solarized < plan.solarize_probability),
     )
 
 
@@ -77,7 +80,7 @@ def augment(pixels: Tensor, changes: Changes, plan: ViewPlan) -> Tensor:
         flipped = changes.flips.nonzero()[:, 0].to(pixels.device)
         pixels = pixels.index_copy(0, flipped, pixels.index_select(0, flipped).flip(-1))
     has_jitter = plan.jitter_probability > 0 and any(plan.jitter)
-    if not (has_jitter or plan.grey_probability or plan.blur_probability):
+    if not (has_jitter or plan.grey_probability or plan.blur_probability or plan.solarize_probability):
         return pixels
     changed = torch.empty(pixels.shape, device=pixels.device)
     with torch.autocast(pixels.device.type, enabled=False):
@@ -85,6 +88,7 @@ def augment(pixels: Tensor, changes: Changes, plan: ViewPlan) -> Tensor:
             places = rows.to(pixels.device)
             part = _recolour(_planes(pixels.index_select(0, places)), order, changes, rows, plan)
             part = _blurred(part, changes.sigmas[rows]) if plan.blur_probability else part
+            part = _solarized(part, changes.inverted[rows]) if plan.solarize_probability else part
             changed.index_copy_(0, places, part)
     return changed
 
@@ -122,6 +126,13 @@ def _blurred(pixels: Tensor, sigmas: Tensor) -> Tensor:
         places = chosen.to(pixels.device)
         done = colour.blur(pixels.index_select(0, places), sigmas[chosen].to(pixels.device), taps)
         pixels.index_copy_(0, places, done)
+    return pixels
+
+
+def _solarized(pixels: Tensor, inverted: Tensor) -> Tensor:
+    chosen = inverted.nonzero()[:, 0].to(pixels.device)
+    if len(chosen):
+        pixels.index_copy_(0, chosen, colour.solarize(pixels.index_select(0, chosen)))
     return pixels
 
 

@@ -17,6 +17,11 @@ def grey(pixels: Tensor) -> Tensor:
     return red.mul(_RED).add_(green, alpha=_GREEN).add_(blue, alpha=_BLUE)[:, None]
 
 
+def solarize(pixels: Tensor, threshold: float = 128.0) -> Tensor:
+    """Invert all levels of `threshold` or more."""
+    return torch.where(pixels >= threshold, WHITE - pixels, pixels)
+
+
 def brighten(pixels: Tensor, factors: Tensor) -> Tensor:
     """Scale all levels by `factors` (N,), 0 or more; 1 changes nothing, here and in what follows."""
     return pixels.mul_(_each(factors)).clamp_(max=WHITE)

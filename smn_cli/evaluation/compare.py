@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from smn_cli.evaluation.classifier import LinearClassifier
 from smn_cli.evaluation.intervals import Gain, Verdict, overall_verdict, paired_gain
 from smn_cli.evaluation.knn import PAPER_K, PAPER_TEMPERATURE, knn_predict
 from smn_cli.evaluation.linear_probe import PAPER_C, linear_probe_predict
@@ -98,6 +99,29 @@ def score(features: LabeledFeatures, protocol: Protocol, *, device: torch.device
         correct["linear.top1"] = predicted == features.query_labels
         groups["linear"] = {"top1": _mean(correct["linear.top1"]), "C": protocol.c}
     return Scores(groups, correct)
+
+
+def with_classifier(
+    scores: Scores,
+    features: LabeledFeatures,
+    classifier: LinearClassifier,
+    names: Sequence[str],
+    classes: Sequence[str],
+) -> Scores:
+    """Add how often the classifier that a network comes with is right, as metric classifier.top1.
+
+    Args:
+        scores: of that network.
+        features: queries and their labels.
+        classifier: over those features.
+        names: its classes, in the order of its logits; a query of any other class counts as wrong.
+        classes: what the labels index.
+    """
+    number = {name: label for label, name in enumerate(classes)}
+    label_of = torch.tensor([number.get(name, -1) for name in names])
+    right = label_of[classifier.logits(features.queries.float()).argmax(dim=1)] == features.query_labels
+    group = {"top1": _mean(right), "classes": len(names)}
+    return Scores({**scores.groups, "classifier": group}, {**scores.correct, "classifier.top1": right})
 
 
 def compare(base: Scores, adapted: Scores | None) -> Comparison:

@@ -93,7 +93,10 @@ def paired_difference(base: Tensor, adapted: Tensor, *, num_resamples: int = 200
     """
     difference = (adapted - base).double().numpy()
     generator = np.random.default_rng(seed)
-    means = [generator.choice(difference, len(difference)).mean() for _ in range(num_resamples)]
+    means = np.empty(num_resamples)
+    for start in range(0, num_resamples, _DRAWS_AT_A_TIME):
+        stop = min(start + _DRAWS_AT_A_TIME, num_resamples)
+        means[start:stop] = generator.choice(difference, (stop - start, len(difference))).mean(axis=1)
     low, high = np.quantile(means, [0.025, 0.975])
     return Gain(float(difference.mean()), float(low), float(high))
 

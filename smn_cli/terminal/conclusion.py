@@ -20,10 +20,11 @@ def conclude_run(output: "Output", session: "Session", seconds: float) -> dict[s
     for alarm in learned.alarms:
         output.talk(f"alarm: {alarm}")
     is_identity = plan.keep == "best" and learned.step == 0
+    kept = "the identity mask" + (", with the base's own classifier" if learned.classifier is not None else "")
     if is_identity and session.trainer.step == 0:
-        output.result(f"{run}: not trained, because of the alarm; the base itself is kept (the identity mask)")
+        output.result(f"{run}: not trained, because of the alarm; the base itself is kept ({kept})")
     elif is_identity:
-        output.result(f"{run}: nothing beat the base, so the base itself is kept (the identity mask)")
+        output.result(f"{run}: nothing beat the base, so the base itself is kept ({kept})")
     else:
         judged = f", {learned.judge_gain:+.4f} against the base to its judge" if learned.judge_gain is not None else ""
         way = "smn eval DATA --run" if plan.train == "full" else "smn pack"
@@ -39,5 +40,6 @@ def conclude_run(output: "Output", session: "Session", seconds: float) -> dict[s
         "alarms": list(learned.alarms),
         "density": density(learned.masks),
         "images": len(session.split.training),
+        "classes": list(session.split.labeled.classes) if session.split.labeled is not None else [],
         "seconds": round(seconds, 1),
     }

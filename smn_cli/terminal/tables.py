@@ -20,6 +20,7 @@ def report_sizes(output: "Output", path: Path, sizes: "SizeReport") -> None:
         ("mask at 1 bit a weight", sizes.bits_bytes),
         (f"mask, codec {sizes.codec}", sizes.mask_bytes),
         ("normalisation statistics", sizes.norm_stats_bytes),
+        *([("classifier", sizes.head_bytes)] if sizes.head_bytes else []),
         ("header, digests, checksum", sizes.metadata_bytes),
         ("whole file", sizes.file_bytes),
     ]
@@ -46,6 +47,7 @@ def report_scores(
             gain = comparison.gains[name]
             row += [f"{adapted[name]:.4f}", f"{gain.value:+.4f}", f"{gain.low:+.4f} .. {gain.high:+.4f}", gain.verdict]
         rows.append(row)
+    rows += [[name, "-", f"{value:.4f}", "", "", ""] for name, value in adapted.items() if name not in base]
     columns = ["metric", "base"] + (["adapted", "gain", "95 % interval", ""] if adapted else [])
     output.table("top-1 accuracy", columns, rows)
     for gate in gates:

@@ -18,6 +18,12 @@ OPTIONS: dict[str, Any] = {
     "train": Annotated[
         str, typer.Option("--train", help="mask; or a baseline: norm (statistics only), full, head (nothing).")
     ],
+    "labels": Annotated[
+        str | None, typer.Option("--labels", help="folders: class folders label the images; a classifier is learned.")
+    ],
+    "label_fraction": Annotated[
+        float | None, typer.Option("--label-fraction", help="Share of the labeled images used, even over the classes.")
+    ],
     "keep": Annotated[str | None, typer.Option("--keep", help="best (or the base, if nothing beat it), or last.")],
     "steps": Annotated[int | None, typer.Option("--steps", help="Length of the run; by default from the images.")],
     "epochs": Annotated[int | None, typer.Option("--epochs", help="The same, in passes over the images.")],

@@ -29,9 +29,10 @@ from smn_cli.data.embedding import Embedding
 from smn_cli.data.feature_cache import FeatureCache
 from smn_cli.errors import CheckpointError, UsageError
 from smn_cli.training.beginning import Beginning, read_beginning
+from smn_cli.training.placing import place
 from smn_cli.training.record import check_run_base, plan_of, preprocessing_in, read_learned, versions
 from smn_cli.training.run_folder import CASCADE_FILE, CASCADE_SCHEMA, RunFolder, is_run
-from smn_cli.training.session import RunOptions, Session, place
+from smn_cli.training.session import RunOptions, Session
 
 BEGINNING_FILE, ROUTER_FILE, DISPATCHER_FILE = "beginning.safetensors", "router.safetensors", "dispatcher.safetensors"
 CHOICES = {"cluster": CLUSTERINGS, "combine": KINDS, "mode": MODES}

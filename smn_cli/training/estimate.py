@@ -89,6 +89,7 @@ def _adapter_bytes(plan: AdaptPlan, rehearsal: Rehearsal) -> tuple[int, int] | N
         return None
     num_masked = rehearsal.num_weights if plan.train == "mask" else 0
     fixed = HEADER_BYTES + 2 * rehearsal.num_statistics
+    fixed += plan.num_classes * (rehearsal.num_features + 8)
     low, high = (round(num_masked * bits / 8) + fixed for bits in _mask_bits(plan))
     return low, high
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
+from smn_cli.evaluation.classifier import LinearClassifier
 from smn_cli.training.panel import Judgement
 
 
@@ -18,6 +19,7 @@ class Keeper:
         last_gain: of the last state that was judged; None before the first.
         tensors: of that state: masks, or for the full fine-tuning baseline weights.
         norm_stats: of that state, if they are adapted.
+        head: weight and bias of that state's classifier, in a run with labels.
         alarms: everything that went wrong so far.
     """
 
@@ -26,10 +28,16 @@ class Keeper:
     last_gain: float | None = None
     tensors: dict[str, Tensor] = field(default_factory=dict)
     norm_stats: dict[str, Tensor] = field(default_factory=dict)
+    head: dict[str, Tensor] = field(default_factory=dict)
     alarms: list[str] = field(default_factory=list)
 
     def consider(
-        self, step: int, judgement: Judgement, tensors: dict[str, Tensor], norm_stats: dict[str, Tensor]
+        self,
+        step: int,
+        judgement: Judgement,
+        tensors: dict[str, Tensor],
+        norm_stats: dict[str, Tensor],
+        classifier: LinearClassifier | None = None,
     ) -> bool:
         """Keep a state if it is above the base, outside the interval, and above the best so far.
 
@@ -45,6 +53,8 @@ class Keeper:
         self.best_step, self.best_gain = step, gain.value
         self.tensors = {name: tensor.detach().clone() for name, tensor in tensors.items()}
         self.norm_stats = {name: tensor.clone() for name, tensor in norm_stats.items()}
+        if classifier is not None:
+            self.head = {"weight": classifier.weight.clone(), "bias": classifier.bias.clone()}
         return True
 
     def state(self) -> dict[str, Any]:

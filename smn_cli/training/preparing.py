@@ -13,13 +13,25 @@ from smn_cli.config.options import AdaptOptions
 from smn_cli.config.plan import AdaptPlan
 from smn_cli.config.planning import make_plan
 from smn_cli.data.checking import ImageSet, check_images, check_some_images
+from smn_cli.data.classes import LabeledImages, spread_over_classes
+from smn_cli.data.labeled import LabeledSplit
 from smn_cli.data.loading import image_batches
 from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.evaluation.features import extract_features, on_device
 from smn_cli.training.beginning import network_at_start
+from smn_cli.training.classifying import (
+    ClassifierJudge,
+    labels_in_order,
+    read_base_head,
+    read_start,
+    rounded,
+    save_base_head,
+    save_labels,
+)
 from smn_cli.training.distributed import Team
 from smn_cli.training.panel import NUM_BANK, Network, UnlabeledJudge
 from smn_cli.training.run_folder import RunFolder
+from smn_cli.training.supervised import SupervisedObjective
 from smn_cli.training.swapped import SwappedObjective
 from smn_cli.training.teacher import TaughtObjective, Teacher, make_teacher
 from smn_cli.training.trainer import Objective
@@ -30,10 +42,14 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class ImageSplit:
-    """The images of a run: those that train, in the order that positions refer to, and those held out."""
+    """The images of a run: those that train, in the order that positions refer to, and those held out.
+
+    `labeled` knows the classes of all of them, in a run with labels.
+    """
 
     training: list[Path]
     held_out: list[Path]
+    labeled: LabeledImages | None = None
 
     @property
     def bank(self) -> list[Path]:
@@ -65,16 +81,21 @@ def check_for_run(paths: list[Path], wishes: AdaptOptions, *, progress: Progress
     return check_some_images(paths, num, seed=wishes.seed, max_bad=wishes.max_bad, progress=progress)
 
 
-def split_images(paths: list[Path], plan: AdaptPlan) -> ImageSplit:
+def split_images(paths: list[Path], plan: AdaptPlan, labeled: LabeledImages | None = None) -> ImageSplit:
     """Hold out the plan's number of images, by its seed; with none held out, some training images judge.
 
-    A run that is shorter than one pass only keeps the images it will see.
+    A run that is shorter than one pass only keeps the images it will see. With labels, those held out and those kept
+    are of all classes.
     """
-    order = torch.randperm(len(paths), generator=torch.Generator().manual_seed(plan.seed)).tolist()
+    generator = torch.Generator().manual_seed(plan.seed)
+    if labeled is None:
+        order = torch.randperm(len(paths), generator=generator).tolist()
+    else:
+        order = spread_over_classes(labeled.labels(paths), generator)
     shuffled = [paths[position] for position in order]
     held_out, training = shuffled[: plan.num_holdout], shuffled[plan.num_holdout :]
     training = training[: max(plan.num_steps, 1) * plan.batch_size]
-    return ImageSplit(training, held_out or training[-min(500, len(training) // 5 or 1) :])
+    return ImageSplit(training, held_out or training[-min(500, len(training) // 5 or 1) :], labeled)
 
 
 def teacher_features(
@@ -136,11 +157,21 @@ def save_look(
             tensors["training"], working_features, num_prototypes=plan.num_prototypes, seed=plan.seed
         ).tensors()
     folder.save_tensors(TEACHER_FILE, tensors)
+    if split.labeled is not None:
+        save_labels(folder, split.labeled)
+        held_out = split.held_out if plan.num_holdout else []
+        save_base_head(folder, backbone, split.labeled, split.training, held_out, working, num_workers=num_workers)
 
 
-def make_objective(folder: RunFolder, backbone: Backbone, plan: AdaptPlan, team: Team | None = None) -> Objective:
+def make_objective(
+    folder: RunFolder, backbone: Backbone, plan: AdaptPlan, split: ImageSplit, team: Team | None = None
+) -> Objective:
     """The plan's objective; call `save_look` first."""
     device = next(backbone.model.parameters()).device
+    if split.labeled is not None:
+        start, scale = read_start(folder)
+        labels = split.labeled.labels(split.training)
+        return SupervisedObjective(labels, start, scale=scale, plan=plan, device=device)
     if plan.objective == "swapped":
         return SwappedObjective(backbone.num_features, plan, device, team)
     known = folder.load_tensors(TEACHER_FILE)
@@ -168,3 +199,27 @@ def make_unlabeled_judge(
         network,
         team,
     )
+
+
+def make_classifier_judge(
+    folder: RunFolder,
+    backbone: Backbone,
+    split: ImageSplit,
+    working: Preprocessing,
+    val: LabeledSplit | None,
+    team: Team | None = None,
+) -> ClassifierJudge | None:
+    """Who counts right answers on the held-out images or, if given, on those of `val`; None in a run without labels.
+
+    Raises:
+        DataError: `val` has a class that the training images do not have.
+    """
+    if split.labeled is None:
+        return None
+    classes = split.labeled.classes
+    images, labels = split.held_out, split.labeled.labels(split.held_out)
+    if val is not None:
+        images, labels = val.query_paths, labels_in_order(val, classes)
+    base_head = rounded(read_base_head(folder), name=backbone.classifier_name, classes=classes)
+    network = on_device(backbone.model, next(backbone.model.parameters()).device)
+    return ClassifierJudge(images, labels, working, network, base_head, team)

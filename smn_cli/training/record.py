@@ -18,10 +18,13 @@ from smn_cli.adapters.statistics import round_statistics
 from smn_cli.backbones.loading import Backbone, load_backbone
 from smn_cli.config.plan import AdaptPlan
 from smn_cli.data.checking import ImageSet
+from smn_cli.data.classes import LabeledImages
 from smn_cli.data.labeled import LabeledSplit
 from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.errors import CheckpointError, MismatchError
+from smn_cli.evaluation.classifier import LinearClassifier
 from smn_cli.masking.largest import mask_of
+from smn_cli.training.classifying import read_base_head
 from smn_cli.training.distributed import launch_name, launched_size, was_restarted
 from smn_cli.training.keeping import Keeper
 from smn_cli.training.run_folder import RunFolder, is_run
@@ -40,6 +43,7 @@ class Learned:
         is_finished: whether the run has ended.
         judge_gain: of the judge's measure over the base, for the state that is kept; None if it was not judged.
         alarms: what went wrong, in words.
+        classifier: of the state that is kept, in a run with labels; the base's own if nothing beat it.
     """
 
     masks: dict[str, Tensor]
@@ -50,6 +54,7 @@ class Learned:
     is_finished: bool
     judge_gain: float | None
     alarms: tuple[str, ...]
+    classifier: LinearClassifier | None = None
 
 
 @dataclass(frozen=True)
@@ -110,7 +115,10 @@ def read_learned(folder: RunFolder) -> Learned:
         raise CheckpointError(f"{folder.path / 'checkpoint'} is incomplete: {error}") from None
     is_finished = has_finished(plan, step, keeper)
     gain = (keeper.best_gain or None) if plan.keep == "best" else keeper.last_gain
-    if plan.keep == "best" and plan.train != "head":
+    classifier = None
+    if plan.num_classes:
+        classifier = _kept_classifier(folder, plan, trainer["objective"], keeper)
+    if plan.keep == "best" and (plan.train != "head" or plan.num_classes):
         step, norm_stats, trained_or_masks = keeper.best_step, keeper.norm_stats, keeper.tensors
     else:
         trained_or_masks = trained if plan.train == "full" else _binarized(trained, plan, step)
@@ -119,7 +127,16 @@ def read_learned(folder: RunFolder) -> Learned:
         masks, norm_stats = origin.masks, origin.norm_stats
     if plan.train != "full" and not masks:
         masks = {name: torch.ones_like(tensor, dtype=torch.bool) for name, tensor in trained.items()}
-    return Learned(masks, weights, norm_stats, step, plan.num_steps, is_finished, gain, tuple(keeper.alarms))
+    return Learned(
+        masks, weights, norm_stats, step, plan.num_steps, is_finished, gain, tuple(keeper.alarms), classifier
+    )
+
+
+def _kept_classifier(folder: RunFolder, plan: AdaptPlan, objective: dict[str, Any], keeper: Keeper) -> LinearClassifier:
+    if plan.keep == "best" and not keeper.head:
+        return read_base_head(folder)
+    tensors = keeper.head if plan.keep == "best" else objective["classifier"]
+    return LinearClassifier(tensors["weight"], tensors["bias"])
 
 
 def is_own_restart(folder_path: Path) -> bool:
@@ -187,19 +204,23 @@ def describe_run(
     backbone: Backbone,
     plan: AdaptPlan,
     images: ImageSet,
+    preprocessing: Preprocessing,
     *,
     weights: str,
     device: str,
     val: LabeledSplit | None,
+    labeled: LabeledImages | None = None,
 ) -> dict[str, Any]:
-    """The content of config.json, but for the preprocessing."""
+    """The content of config.json."""
     return {
+        "preprocessing": preprocessing.to_json(),
         "arch": backbone.arch,
         "tag": backbone.tag,
         "weights": str(Path(weights).resolve()) if weights else "",
         "base_digest": fingerprint(backbone.model.state_dict()).digest,
         "plan": plan.to_json(),
         "images": {"found": images.num_found, "good": len(images.good), "bad": len(images.bad)},
+        "classes": list(labeled.classes) if labeled is not None else [],
         "device": device.partition(":")[0] if launched_size() > 1 else device,
         "processes": launched_size(),
         "launch": launch_name(),

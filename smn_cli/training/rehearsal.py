@@ -15,8 +15,10 @@ from smn_cli.backbones.loading import Backbone
 from smn_cli.config.options import AdaptOptions
 from smn_cli.config.plan import AdaptPlan
 from smn_cli.data.checking import ImageSet
+from smn_cli.data.classes import LabeledImages
 from smn_cli.errors import DataError
-from smn_cli.training.session import RunOptions, Session, plan_that_runs
+from smn_cli.training.placing import plan_that_runs
+from smn_cli.training.session import RunOptions, Session
 from smn_cli.training.teacher import KMEANS_SAMPLE, spherical_kmeans
 
 SAMPLE_IMAGES = 200
@@ -71,7 +73,13 @@ def draw_sample(paths: list[Path], wishes: AdaptOptions) -> list[Path]:
     return [paths[position] for position in sorted(positions)]
 
 
-def rehearse(backbone: Backbone, images: ImageSet, wishes: AdaptOptions, options: RunOptions) -> Rehearsal:
+def rehearse(
+    backbone: Backbone,
+    images: ImageSet,
+    wishes: AdaptOptions,
+    options: RunOptions,
+    labeled: LabeledImages | None = None,
+) -> Rehearsal:
     """Take a few steps of the run that `wishes` make of all the images.
 
     Args:
@@ -79,11 +87,12 @@ def rehearse(backbone: Backbone, images: ImageSet, wishes: AdaptOptions, options
         images: a checked sample; those not looked at count as usable.
         wishes: settings asked for.
         options: device and workers of the run.
+        labeled: classes of the images, for a run with labels.
 
     Raises:
         DataError, BackboneError, UsageError: as the run would.
     """
-    plan = plan_that_runs(wishes, images.num_usable, backbone, options.device)
+    plan = plan_that_runs(wishes, images.num_usable, backbone, options.device, labeled)
     if len(images.good) < plan.batch_size:
         raise DataError(
             f"{len(images.good)} of {len(images.good) + len(images.bad)} images looked at are usable, fewer than one "
@@ -99,7 +108,13 @@ def rehearse(backbone: Backbone, images: ImageSet, wishes: AdaptOptions, options
     with TemporaryDirectory(prefix="smn-plan-") as folder:
         looks.append((0, time.monotonic()))
         session = Session.start(
-            Path(folder, "run"), backbone, images, wishes, options=watched, plan=_short(plan, len(images.good))
+            Path(folder, "run"),
+            backbone,
+            images,
+            wishes,
+            options=watched,
+            plan=_short(plan, len(images.good)),
+            labeled=labeled,
         )
         try:
             alarms = session.first_alarms() if plan.keep == "best" else []

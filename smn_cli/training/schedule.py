@@ -21,12 +21,16 @@ def lr_factor(
         num_steps: where the cosine reaches 0.
         steps_per_epoch: used by the epoch period.
         period: "step", or "epoch" to hold the factor for whole epochs, as the paper's runs do.
-        warmup_steps: steps over which the factor rises in equal parts to 1.
+        warmup_steps: steps over which the factor rises in equal parts to 1; by epoch, whole epochs of which the first
+            is at 0, as in the paper's supervised runs.
     """
     if step < first_step:
         return 0.0
     if period == "epoch":
-        return cosine_factor(step // steps_per_epoch, math.ceil(num_steps / steps_per_epoch))
+        epoch, warmup = step // steps_per_epoch, warmup_steps // steps_per_epoch
+        if epoch < warmup:
+            return epoch / warmup
+        return cosine_factor(epoch - warmup, math.ceil(num_steps / steps_per_epoch) - warmup)
     done = step - first_step
     if done < warmup_steps:
         return (done + 1) / (warmup_steps + 1)

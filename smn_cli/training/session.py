@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,26 +11,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from smn_cli.backbones.loading import Backbone, check_sizes, checkpoint_gradients
+from smn_cli.backbones.loading import Backbone, checkpoint_gradients
 from smn_cli.config.options import AdaptOptions
 from smn_cli.config.plan import AdaptPlan
-from smn_cli.config.planning import make_plan
 from smn_cli.data.checking import ImageSet
+from smn_cli.data.classes import LabeledImages
 from smn_cli.data.labeled import LabeledSplit
 from smn_cli.data.loading import ViewLoader
-from smn_cli.data.preprocessing import Preprocessing
-from smn_cli.errors import BackboneError, CheckpointError, Interrupted, TrainingError
+from smn_cli.errors import CheckpointError, Interrupted, TrainingError
 from smn_cli.evaluation.features import on_device
-from smn_cli.evaluation.precision import fast_precision
 from smn_cli.masking.backbone import run_backbone
 from smn_cli.training.beginning import Beginning, network_at_start
+from smn_cli.training.classifying import read_labels
 from smn_cli.training.distributed import Team
 from smn_cli.training.keeping import Keeper
 from smn_cli.training.panel import Judgement, LabeledJudge, UnlabeledJudge, learnability_alarms
+from smn_cli.training.placing import place, plan_that_runs, preprocessing_of
 from smn_cli.training.preparing import (
     ImageSplit,
     Progress,
     embed_for_teacher,
+    make_classifier_judge,
     make_objective,
     make_unlabeled_judge,
     save_look,
@@ -84,18 +85,22 @@ class Session:
         self.backbone = backbone
         self.plan = plan
         self.split = split
+        self.val = val
         self.options = options
         self.preprocessing = preprocessing_of(backbone, plan.views.global_size)
         if plan.grad_checkpoint:
             checkpoint_gradients(backbone.model)
         self.team = options.team
-        source, objective = make_source(backbone.model, plan), make_objective(folder, backbone, plan, self.team)
+        source, objective = make_source(backbone.model, plan), make_objective(folder, backbone, plan, split, self.team)
         self.trainer = Trainer(source, objective, plan, self.preprocessing.normalize, self.team)
         self.keeper = Keeper()
         self._base_buffers = {name: buffer.clone() for name, buffer in backbone.model.named_buffers()}
         network = network_at_start(folder, backbone)
         self.panel: UnlabeledJudge = make_unlabeled_judge(folder, network, split, self.preprocessing, self.team)
-        self.labeled = LabeledJudge(val, self.preprocessing, network, self.team) if val is not None else None
+        self.classified = make_classifier_judge(folder, backbone, split, self.preprocessing, val, self.team)
+        self.labeled: LabeledJudge | None = None
+        if val is not None and self.classified is None:
+            self.labeled = LabeledJudge(val, self.preprocessing, network, self.team)
 
     @classmethod
     def start(
@@ -110,7 +115,9 @@ class Session:
         options: RunOptions | None = None,
         val: LabeledSplit | None = None,
         plan: AdaptPlan | None = None,
+        labeled: LabeledImages | None = None,
         beginning: Beginning | None = None,
+        begin: "Callable[[Session], None] | None" = None,
     ) -> "Session":
         """Plan a run, make its folder and let the frozen network look at the images.
 
@@ -126,7 +133,9 @@ class Session:
             options: device, workers, how often to save.
             val: labeled images that judge instead of the held-out ones.
             plan: instead of the one that follows from wishes and images.
+            labeled: classes of the images, for a run with labels.
             beginning: where to start, and what to be better than; the base if not given.
+            begin: brings the run to another start before its first checkpoint; its base stays what to be better than.
 
         Raises:
             UsageError, DataError, BackboneError: the folder, the images or the sizes do not do.
@@ -134,16 +143,16 @@ class Session:
         options = options or RunOptions()
         team = options.team
         place(backbone, options.device)
-        plan = plan or plan_that_runs(wishes, images.num_usable, backbone, options.device)
+        plan = plan or plan_that_runs(wishes, images.num_usable, backbone, options.device, labeled)
         working = preprocessing_of(backbone, plan.views.global_size)
-        split = split_images(images.good, plan)
+        split = split_images(images.good, plan, labeled)
         team.check_shares(plan.batch_size, num_judging=len(split.held_out))
         embed = partial(embed_for_teacher, backbone, plan, split, working, num_workers=options.num_workers, team=team)
         with RunFolder.create(folder_path, overwrite=overwrite) if team.is_first else nullcontext() as made:
             if made is not None:
                 made.write_images(images.good, images.bad_lines())
-                config = describe_run(backbone, plan, images, weights=weights, device=options.device, val=val)
-                made.write_config({**config, "preprocessing": working.to_json()})
+                describe = partial(describe_run, backbone, plan, images, working, weights=weights, val=val)
+                made.write_config(describe(device=options.device, labeled=labeled))
                 if beginning is not None:
                     beginning.origin(plan.threshold).save(made)
                 embedded = embed(progress=options.on_look)
@@ -155,6 +164,8 @@ class Session:
             session = cls(folder, backbone, plan, split, options, val)
             if beginning is not None:
                 beginning.put_on(session.trainer)
+            if begin is not None:
+                begin(session)
             if plan.keep == "best":
                 session.keeper.alarms = team.from_first(session.first_alarms)
             session._save()
@@ -188,7 +199,8 @@ class Session:
             torch.set_num_threads(int(config["threads"]))  # another number sums in another order
         except (TypeError, ValueError, RuntimeError):
             raise CheckpointError(f"{folder.path}: threads in config.json is {config['threads']!r}") from None
-        session = cls(folder, backbone, plan, split_images(folder.read_images(), plan), options, val)
+        split = split_images(folder.read_images(), plan, read_labels(folder, config) if plan.num_classes else None)
+        session = cls(folder, backbone, plan, split, options, val)
         try:
             session.trainer.load_state(state["trainer"])
             session.keeper = Keeper.from_state(state["keeper"])
@@ -253,11 +265,11 @@ class Session:
         return on_device(lambda images: run_backbone(self.backbone.model, images, weights), self.trainer.device)
 
     def first_alarms(self) -> list[str]:
-        """What speaks against the images before the first step."""
+        """What speaks against the images before the first step; with labels, what there is to learn is known."""
         network = on_device(self.backbone.model, self.trainer.device)
         num_images = min(500, len(self.panel.images.paths))
-        alarms = learnability_alarms(network, self.panel.images.batches(num_images))
-        if not alarms and self.labeled is None and self.plan.num_holdout == 0:
+        alarms = [] if self.classified else learnability_alarms(network, self.panel.images.batches(num_images))
+        if not alarms and self.val is None and self.plan.num_holdout == 0:
             alarms = [
                 f"too few: {num_images} images leave none to judge by; add images, lower --batch-size, give --val, "
                 "or take the last state unjudged with --keep last"
@@ -272,8 +284,11 @@ class Session:
             judgement = Judgement(
                 labeled.difference, True, {**judgement.measures, **labeled.measures}, judgement.alarms
             )
+        classifier = self.trainer.classifier()
+        if self.classified is not None and classifier is not None:
+            judgement = self.classified.judge(network, classifier, beside=judgement.measures)
         tensors = self.trainer.source.masks() or dict(self.trainer.source.trained)
-        self.keeper.consider(step, judgement, tensors, self.trainer.norm_stats())
+        self.keeper.consider(step, judgement, tensors, self.trainer.norm_stats(), classifier)
         self.keeper.alarms = self.team.from_first(lambda: self.keeper.alarms)
         self._log({"step": step, "evaluation": judgement.to_json()})
         if self.options.on_judgement is not None:
@@ -287,32 +302,3 @@ class Session:
         if not self.team.is_first:
             return
         self.folder.save_state({"trainer": self.trainer.state(), "keeper": self.keeper.state()})
-
-
-def plan_that_runs(wishes: AdaptOptions, num_images: int, backbone: Backbone, device: str) -> AdaptPlan:
-    """The plan, at the native size if the network cannot take the derived one (a ViT with fixed positions)."""
-    plan = make_plan(
-        wishes,
-        num_images,
-        native_size=backbone.native_size,
-        on_cpu=device.startswith("cpu"),
-        precision=fast_precision(torch.device(device)),
-    )
-    local = {plan.views.local_size} if plan.views.num_local else set()
-    try:
-        check_sizes(backbone, sorted({plan.views.global_size, plan.teacher_size} | local))
-    except BackboneError:
-        if wishes.size is not None or plan.views.global_size == backbone.native_size:
-            raise
-        return plan_that_runs(replace(wishes, size=backbone.native_size), num_images, backbone, device)
-    return plan
-
-
-def place(backbone: Backbone, device: str) -> None:
-    """Put a backbone on a device, channels last."""
-    backbone.model.to(torch.device(device)).to(memory_format=torch.channels_last)
-
-
-def preprocessing_of(backbone: Backbone, size: int) -> Preprocessing:
-    """How images reach this backbone at a given size."""
-    return Preprocessing(size, backbone.mean, backbone.std, backbone.interpolation)

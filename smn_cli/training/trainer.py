@@ -15,6 +15,7 @@ from smn_cli.config.plan import AdaptPlan
 from smn_cli.data.augmenting import augment
 from smn_cli.data.loading import ViewBatch
 from smn_cli.errors import DataError, TrainingError
+from smn_cli.evaluation.classifier import LinearClassifier
 from smn_cli.evaluation.precision import autocasting
 from smn_cli.masking.backbone import (
     MaskedBackbone,
@@ -30,6 +31,7 @@ from smn_cli.masking.frozen_norm import cheap_frozen_norm
 from smn_cli.training.distributed import Team
 from smn_cli.training.schedule import lr_factor
 from smn_cli.training.selecting import density_at, first_scores, names_to_train
+from smn_cli.training.supervised import SupervisedObjective
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class StepReport:
 
 
 class Objective(Protocol):
-    """What a step minimises; see `SwappedObjective` and `TaughtObjective`."""
+    """What a step minimises; see `SwappedObjective`, `TaughtObjective` and `SupervisedObjective`."""
 
     def before_step(self, lr: float) -> None: ...
 
@@ -157,6 +159,10 @@ class Trainer:
             return {}
         return {name: round_statistics(tensor) for name, tensor in running_statistics(self.source.backbone).items()}
 
+    def classifier(self) -> LinearClassifier | None:
+        """That of a supervised objective, as it is now; None for any other."""
+        return self.objective.classifier() if isinstance(self.objective, SupervisedObjective) else None
+
     @torch.no_grad()
     def set_statistics(self, statistics: dict[str, Tensor]) -> None:
         """Put running statistics into the backbone, by state dict name."""
@@ -231,7 +237,7 @@ class Trainer:
             step=self.step,
             num_steps=self.plan.num_steps,
             loss=loss,
-            log_k=math.log(self.plan.num_prototypes),
+            log_k=math.log(self.plan.num_classes or self.plan.num_prototypes),
             density=self.source.density(),
             num_flips=num_flips,
             lr_scores=lr_scores,

@@ -9,7 +9,9 @@ import torch
 from smn_cli.adapters.adapter import Adapter, adapter_from_bytes, make_adapter
 from smn_cli.adapters.codecs import CODECS
 from smn_cli.adapters.fingerprint import tensor_digest
-from tests.adapters.forging import take_apart
+from smn_cli.adapters.head import store_head
+from smn_cli.evaluation.classifier import LinearClassifier
+from tests.adapters.forging import take_apart, toy_base, toy_masks, toy_statistics
 
 PAGE = (Path(__file__).parents[2] / "docs" / "format.md").read_text(encoding="utf-8")
 
@@ -70,7 +72,10 @@ def test_the_parts_of_the_worked_file_are_those_of_the_table() -> None:
 
 
 def test_the_tensors_stand_in_the_order_of_the_page() -> None:
-    _, parts = take_apart(worked_adapter().to_bytes())
+    head = store_head(LinearClassifier(torch.ones(2, 5), torch.zeros(2)), name="top", classes=("a", "b"))
+    adapter = make_adapter(toy_base(), toy_masks(), arch="toy", norm_stats=toy_statistics(), head=head)
+    header, parts = take_apart(adapter.to_bytes())
+    assert header["head"] == ["top", 5, ["a", "b"]]
     container = PAGE[PAGE.index("## Container") : PAGE.index("## Header")]
     assert [*parts, "sha256"] == re.findall(r"^\| `(\w+)` \|", container, re.MULTILINE)
 
@@ -78,7 +83,7 @@ def test_the_tensors_stand_in_the_order_of_the_page() -> None:
 def test_every_header_field_and_codec_has_its_place_on_the_page() -> None:
     header, _ = take_apart(worked_adapter().to_bytes())
     section = PAGE[PAGE.index("## Header") : PAGE.index("## Fingerprint")]
-    assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == set(header)
+    assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == {*header, "head"}
     codecs = PAGE[PAGE.index("## Codecs") : PAGE.index("## Rebuilding")]
     assert set(CODECS) <= set(re.findall(r"^`(\w+)`:", codecs, re.MULTILINE))
 

@@ -9,12 +9,22 @@ from safetensors.torch import load_file
 
 from smn_cli.adapters.adapter import adapter_from_bytes, load_adapter
 from smn_cli.adapters.statistics import round_statistics
-from tests.golden.make_golden import FILES, base, golden_adapter, masks, statistics
+from tests.golden.make_golden import (
+    FILES,
+    WITH_HEAD,
+    base,
+    golden_adapter,
+    golden_adapter_with_head,
+    head,
+    masks,
+    statistics,
+)
 
 FOLDER = Path(__file__).parents[1] / "golden"
 SHA256 = {
     "base.safetensors": "8d8c6febc31cef4cc5ca5de4e5b7046a2cbf77568fe6cb896d648a73d80be1d7",
     "v1_bits.safetensors": "4e3d7c866d2de7bcea6eb8c2270cb42c557ba278f944daf2fd42993c6970c170",
+    "v1_bits_head.safetensors": "9eab98e12de9d0676350fb29c4e72bbf3f3c7bb14f481bdfd43bb7b453e40451",
     "v1_bits_norm_stats.safetensors": "cdcbde337fddc6f20283b8525490d4d7ba9fa6dac097f5727b3570f95bfe8f2f",
     "v1_context.safetensors": "32dddec7ccf8474010ff916af1b00c5e55d4544cc1becee0811ebe08fac927af",
     "v1_context_norm_stats.safetensors": "54b290672740dbc310f7d9091570996f67639c8a78681e1354f28e0c35bc03a6",
@@ -30,7 +40,9 @@ def test_golden_files_are_never_remade(name: str) -> None:
 
 
 def test_every_golden_file_is_tested() -> None:
-    assert {path.name for path in FOLDER.glob("*.safetensors")} == set(SHA256) == {*FILES, "base.safetensors"}
+    assert (
+        {path.name for path in FOLDER.glob("*.safetensors")} == set(SHA256) == {*FILES, WITH_HEAD, "base.safetensors"}
+    )
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -63,7 +75,17 @@ def test_the_script_still_writes_the_same_bytes(name: str) -> None:
     assert golden_adapter(codec, has_norm_stats=has_norm_stats).to_bytes() == (FOLDER / name).read_bytes()
 
 
-@pytest.mark.parametrize("name", FILES)
+def test_the_golden_head_is_the_one_it_was_made_of_and_the_script_still_writes_it() -> None:
+    read = load_adapter(FOLDER / WITH_HEAD).head
+    assert read is not None
+    assert (read.name, read.classes) == (head().name, head().classes)
+    weight = torch.tensor([[-127, -90, -53, -16, 21], [58, 95, -123, -86, -49], [-12, 25, 62, 99, -119]]) / 64
+    assert torch.equal(read.classifier().weight, weight * torch.tensor([[1.0], [2.0], [3.0]]))
+    assert read.classifier().bias.tolist() == [-0.75, -0.5, -0.25]
+    assert golden_adapter_with_head().to_bytes() == (FOLDER / WITH_HEAD).read_bytes()
+
+
+@pytest.mark.parametrize("name", [*FILES, WITH_HEAD])
 def test_reading_and_writing_a_golden_file_gives_its_bytes(name: str) -> None:
     data = (FOLDER / name).read_bytes()
     assert adapter_from_bytes(data).to_bytes() == data

@@ -113,7 +113,10 @@ def test_pack_and_eval_say_what_to_do_with_a_cascades_folder(
 def test_an_expert_is_a_run_that_can_be_packed_alone(
     made: tuple[Path, dict[str, Any]], run_cli: Run, tmp_path: Path
 ) -> None:
-    assert run_cli("pack", made[0] / "expert-0", "--out", tmp_path / "a.safetensors").code == 0
+    # which of the clusters is large enough depends on how features round
+    trained = next(number for number, expert in enumerate(made[1]["experts"]) if expert["num_steps"])
+    packed = run_cli("pack", made[0] / f"expert-{trained}", "--out", tmp_path / "a.safetensors")
+    assert packed.code == 0, packed.err
     assert (tmp_path / "a.safetensors").stat().st_size <= made[1]["separate_files_bytes"]
 
 

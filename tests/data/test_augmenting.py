@@ -176,3 +176,14 @@ def test_views_of_one_image_and_images_of_one_view_are_drawn_apart() -> None:
 def test_what_a_step_draws_does_not_depend_on_the_other_steps() -> None:
     assert torch.equal(drawn(replace(STILL, flip_probability=0.5)).flips, drawn(PLAN).flips)
     assert torch.equal(drawn(replace(STILL, blur_probability=0.5)).sigmas, drawn(PLAN).sigmas)
+
+
+def test_solarized_views_have_their_bright_levels_inverted_and_others_stay() -> None:
+    plan = replace(STILL, solarize_probability=0.5)
+    pixels = torch.arange(40 * 3 * 8 * 8, dtype=torch.int64).remainder(256).to(torch.uint8).view(40, 3, 8, 8)
+    changes = draw_changes(plan, (1, 40), np.random.default_rng(0)).views(0, 1)
+    assert 0 < int(changes.inverted.sum()) < 40
+    changed = augment(pixels, changes, plan)
+    for before, after, is_inverted in zip(pixels, changed, changes.inverted.tolist(), strict=True):
+        expected = functional.solarize(before, 128) if is_inverted else before
+        assert torch.equal(after, expected.float())

@@ -12,6 +12,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from smn_cli.adapters.adapter import Adapter, make_adapter
+from smn_cli.adapters.head import StoredHead
 
 FOLDER = Path(__file__).parent
 SHAPES: dict[str, tuple[int, ...]] = {
@@ -33,6 +34,7 @@ FILES = {
     "v1_context.safetensors": ("context", False),
     "v1_context_norm_stats.safetensors": ("context", True),
 }
+WITH_HEAD = "v1_bits_head.safetensors"
 
 
 def _numbers(name: str) -> np.ndarray:
@@ -76,11 +78,24 @@ def golden_adapter(codec: str, *, has_norm_stats: bool) -> Adapter:
     )
 
 
+def head() -> StoredHead:
+    """Three classes; levels, scales and biases told by their place."""
+    levels = (np.arange(15).reshape(3, 5) * 37 % 255 - 127).astype(np.int8)
+    values = np.arange(1, 4, dtype=np.float32)
+    return StoredHead("top.fc", ("caf\u00e9", "crane \U0001f3d7", "zebra"), levels, values / 64, values / 4 - 1)
+
+
+def golden_adapter_with_head() -> Adapter:
+    """The adapter that WITH_HEAD holds."""
+    return make_adapter(base(), masks(), arch="golden", tag="v1", codec="bits", head=head())
+
+
 def main() -> None:
     """Write what is missing."""
     contents = {"base.safetensors": save(base())}
     for name, (codec, has_norm_stats) in FILES.items():
         contents[name] = golden_adapter(codec, has_norm_stats=has_norm_stats).to_bytes()
+    contents[WITH_HEAD] = golden_adapter_with_head().to_bytes()
     for name, content in contents.items():
         if not (FOLDER / name).exists():
             (FOLDER / name).write_bytes(content)

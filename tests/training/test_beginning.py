@@ -15,10 +15,10 @@ from smn_cli.evaluation.intervals import Gain
 from smn_cli.masking.binarize import binarize
 from smn_cli.training.beginning import Beginning, network_at_start, read_beginning
 from smn_cli.training.panel import Judgement
+from smn_cli.training.placing import place as put
 from smn_cli.training.record import Origin, read_learned
 from smn_cli.training.run_folder import RunFolder
 from smn_cli.training.session import Session
-from smn_cli.training.session import place as put
 from smn_cli.training.trainer import make_source
 from tests.conftest import CONVNET
 from tests.training.small_runs import SMALL, Workshop, equal, head_of, masks_of, scores_of

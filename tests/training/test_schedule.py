@@ -55,3 +55,12 @@ def test_the_rate_never_rises(period: str, steps_per_epoch: int) -> None:
     ]
     assert factors == sorted(factors, reverse=True)
     assert factors[0] == 1.0
+
+
+def test_warm_up_by_epoch_starts_at_zero_and_holds_for_whole_epochs() -> None:
+    factors = [
+        lr_factor(step, first_step=0, num_steps=15, steps_per_epoch=3, period="epoch", warmup_steps=6)
+        for step in range(15)
+    ]
+    cosine = [(1 + math.cos(math.pi * epoch / 3)) / 2 for epoch in range(3)]
+    assert factors == pytest.approx([factor for factor in (0, 1 / 2, *cosine) for _ in range(3)])
