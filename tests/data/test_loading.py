@@ -53,7 +53,7 @@ def test_views_come_in_the_planned_numbers_sizes_and_type(paths: list[Path]) -> 
     [(_, views)] = loaded(loader(paths), 0, 1)
     assert [tuple(view.shape) for view in views[:5]] == [(3, 3, 24, 24)] * 2 + [(3, 3, 16, 16)] * 3
     assert {view.dtype for view in views[:5]} == {torch.uint8}
-    assert [tuple(values.shape) for values in views[5:]] == [(5, 3), (5, 3), (5, 3, 4), (5, 3), (5, 3)]
+    assert [tuple(values.shape) for values in views[5:]] == [(5, 3)] * 2 + [(5, 3, 4)] + [(5, 3)] * 3
 
 
 def test_the_views_of_an_image_differ_from_each_other(paths: list[Path]) -> None:
