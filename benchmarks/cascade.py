@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--lr-scores", type=float, help="of experts; smn's own choice if not given")
     parser.add_argument("--keep", default="best", help="of experts: best by the judge, or last whatever it says")
     parser.add_argument(
-        "--combine", default="none", help="of the cascade file; eval whitens by the paper's PCA besides"
+        "--combine", default="whitened", help="of the cascade file; eval whitens by the paper's PCA besides"
     )
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)

@@ -30,7 +30,7 @@ class CascadeOptions:
     experts: int = 5
     cluster: str = "gmm"
     steps: int | None = None
-    combine: str = "none"
+    combine: str = "whitened"
     dim: int | None = None
     mode: str = "conditional"
     seed: int = 0
