@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from smn_cli.adapters.adapter import adapter_from_bytes
+from smn_cli.cascade import cascade as cascade_room
+from smn_cli.cascade import combining as combining_room
 from smn_cli.cascade.cascade import Cascade
 from smn_cli.cascade.file import cascade_from_bytes
 from smn_cli.errors import AdapterFileError
@@ -147,6 +149,18 @@ def test_a_wrong_header_field_is_named(changes: dict[str, Any], message: str) ->
 )
 def test_a_wrong_expert_is_refused(changes: dict[str, Any], message: str) -> None:
     assert message in refused(with_expert(**changes))
+
+
+def test_a_small_file_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    num_values = adapter_from_bytes(PARTS["dispatcher"][2]).stored_statistics.size
+    num_coded = sum(expert["bytes"][2] > 0 for expert in HEADER["experts"])
+    monkeypatch.setattr(cascade_room, "MOST_STATISTICS", num_coded * num_values)
+    assert use(DATA).to_bytes() == DATA
+    monkeypatch.setattr(cascade_room, "MOST_STATISTICS", num_coded * num_values - 1)
+    assert f"experts with {num_coded * num_values} statistics in all" in refused(DATA)
+    monkeypatch.undo()
+    monkeypatch.setattr(combining_room, "MOST_SIGNS", 4 * 6 - 1)
+    assert "dim 4 of 6 features needs more than 23 signs" in refused(DATA)
 
 
 def test_keys_and_tensors_that_are_unknown_are_left_aside() -> None:
