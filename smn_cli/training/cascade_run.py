@@ -17,7 +17,7 @@ from smn_cli.adapters.adapter import Adapter, load_adapter
 from smn_cli.backbones.loading import Backbone
 from smn_cli.cascade.blocks import expert_blocks, features_under
 from smn_cli.cascade.cascade import Cascade, make_cascade
-from smn_cli.cascade.combining import KINDS, MODES, Combination, fit_combination
+from smn_cli.cascade.combining import KINDS, MODES, Combination, fit_combination, plain_combination
 from smn_cli.cascade.file import save_cascade
 from smn_cli.cascade.router import CLUSTERINGS, Router, fit_router
 from smn_cli.config.cascade_options import LR_SHARE, CascadeOptions
@@ -125,6 +125,15 @@ class CascadeRun:
         """
         options = options or RunOptions()
         wishes.check_choices(CHOICES)
+        # refused now, not when all experts are trained
+        plain_combination(
+            wishes.experts + 1,
+            backbone.num_features,
+            mode=wishes.mode,
+            kind=wishes.combine,
+            dim=wishes.dim,
+            seed=wishes.seed,
+        )
         config = run.read_config()
         plan = plan_of(config, run)
         if plan.train != "mask" or plan.objective not in ("taught", "swapped"):
