@@ -168,6 +168,8 @@ def _train(output: "Output", making: "CascadeRun") -> None:
                 "mask serves there; fewer --experts make larger clusters"
             )
             continue
+        if not session.is_finished:
+            output.talk(f"expert {number}: {num_images} images")
         try:
             _take_steps(output, session, f"expert {number} of {len(sizes)}")
         finally:
@@ -193,7 +195,9 @@ def _finish(output: "Output", making: "CascadeRun") -> "tuple[Cascade, CascadeSi
         made = making.finish(experts, tick)
     sizes = _sizes(made, making.dispatcher, experts, making.wishes.dim)
     report_cascade(output, making.file, sizes, made.combination.kind)
-    output.result(f"next: smn eval DATA --adapter {making.file} --knn --linear")
+    weights = making.folder.read_config()["weights"]
+    with_weights = f" --weights {weights}" if weights else ""
+    output.result(f"next: smn eval DATA --adapter {making.file}{with_weights} --knn --linear")
     return made, sizes
 
 
