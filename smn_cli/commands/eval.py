@@ -13,6 +13,8 @@ from smn_cli.terminal.options import DeviceOption, JsonOption, PrecisionOption, 
 from smn_cli.terminal.tables import report_scores
 
 if TYPE_CHECKING:
+    from smn_cli.backbones.loading import Backbone
+    from smn_cli.cascade.cascade import Cascade
     from smn_cli.console import Output
     from smn_cli.data.embedding import Embedding
     from smn_cli.data.labeled import LabeledSplit
@@ -127,7 +129,8 @@ def _score(
 ) -> "tuple[dict[str, Comparison], list[LowShotRow]]":
     """Comparisons by name (the base alone has none), and the table of few labels if it is asked for."""
     if networks.cascade is not None:
-        return {"cascade": _score_cascade(output, networks, split, embedding, protocol, device)}, []
+        cascade = _score_cascade(output, networks.backbone, networks.cascade, split, embedding, protocol, device)
+        return {"cascade": cascade}, []
     from smn_cli.evaluation.compare import Scores, compare
     from smn_cli.evaluation.low_shot import LowShotScores, score_subsets, tabulate
     from smn_cli.evaluation.neighbours import search_device
@@ -152,22 +155,20 @@ def _score(
 
 def _score_cascade(
     output: "Output",
-    networks: "Networks",
+    backbone: "Backbone",
+    cascade: "Cascade",
     split: "LabeledSplit",
     embedding: "Embedding",
     protocol: "Protocol",
     device: str,
 ) -> "Comparison":
-    from smn_cli.scoring import evaluate_networks
+    from smn_cli.scoring import evaluate_cascade
 
-    cascade = networks.cascade
-    num_networks = 2 + len(cascade.experts) if cascade is not None else 1
-    with output.progress("embedding", (len(split.bank_paths) + len(split.query_paths)) * num_networks) as tick:
-        comparison = evaluate_networks(
-            networks.backbone, cascade, split, embedding, protocol, device=device, progress=tick
-        )
+    num_images = len(split.bank_paths) + len(split.query_paths)
+    with output.progress("embedding", num_images * (2 + len(cascade.experts))) as tick:
+        comparison = evaluate_cascade(backbone, cascade, split, embedding, protocol, device=device, progress=tick)
     _tell_of_cache(output, embedding)
-    report_rows(output, getattr(comparison, "rows", {}))
+    report_rows(output, comparison.rows)
     return comparison
 
 
