@@ -75,7 +75,7 @@ def is_cascade(path: str | Path) -> bool:
 
 
 def _parse(data: bytes) -> Cascade:
-    tensors, text = unseal(data, {CASCADE_TENSOR: "U8", "experts": "U8"}, what="cascade")
+    tensors, text = unseal(data, {CASCADE_TENSOR: "U8", "experts": "U8"}, what="a cascade")
     header = parse_cascade_header(text)
     if header.mode not in MODES:
         raise AdapterFileError(f"mode {header.mode!r:.40} is unknown to this smn: update smn-cli")
