@@ -39,6 +39,7 @@ from smn_cli.training.preparing import (
 )
 from smn_cli.training.record import check_run_base, describe_run, has_finished, plan_of
 from smn_cli.training.run_folder import RunFolder
+from smn_cli.training.selecting import names_to_train
 from smn_cli.training.trainer import StepReport, Trainer, make_source
 
 
@@ -144,6 +145,7 @@ class Session:
         team = options.team
         place(backbone, options.device)
         plan = plan or plan_that_runs(wishes, images.num_usable, backbone, options.device, labeled)
+        names_to_train(backbone.model, plan)  # refuses what the network does not have before it looks at images
         working = preprocessing_of(backbone, plan.views.global_size)
         split = split_images(images.good, plan, labeled)
         team.check_shares(plan.batch_size, num_judging=len(split.held_out))
