@@ -197,8 +197,7 @@ def _report(
     output: "Output", comparisons: "dict[str, Comparison]", rows: "list[LowShotRow]", results: "list[GateResult]"
 ) -> None:
     for number, (name, comparison) in enumerate(comparisons.items()):
-        subject = name if len(comparisons) > 1 else "the adapted network"
-        report_scores(output, comparison, [] if number else results, subject=subject)
+        report_scores(output, comparison, [] if number else results, name=name if len(comparisons) > 1 else None)
     if rows:
         report_low_shot(output, rows)
 
