@@ -9,7 +9,7 @@ import typer
 from smn_cli.config.cascade_options import CascadeOptions
 from smn_cli.errors import Interrupted, UsageError
 from smn_cli.terminal.cascades import CascadeSizes, describe_experts, report_cascade
-from smn_cli.terminal.options import DeviceOption, ImagesArgument, JsonOption, WeightsOption, WorkersOption
+from smn_cli.terminal.options import DeviceOption, JsonOption, WeightsOption, WorkersOption
 from smn_cli.terminal.stopping import saving_on_signals
 from smn_cli.terminal.tables import report_judgement
 
@@ -24,7 +24,10 @@ _DEFAULT = CascadeOptions()
 
 
 def cascade(
-    images: ImagesArgument = None,
+    images: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="IMAGES...", help="Folders, image files, tars, text files of paths; or the run's own."),
+    ] = None,
     run: Annotated[
         Path | None, typer.Option("--run", metavar="RUN", help="Run folder of the dispatcher, from smn adapt.")
     ] = None,
@@ -40,7 +43,8 @@ def cascade(
         typer.Option("--combine", help="How features become one: none (side by side), random, whitened, blocks, pca."),
     ] = _DEFAULT.combine,
     dim: Annotated[
-        int | None, typer.Option("--dim", help="Width of the combined features; by default the kind's own.")
+        int | None,
+        typer.Option("--dim", help="Width of the combined features, but for none; by default the kind's own."),
     ] = _DEFAULT.dim,
     mode: Annotated[
         str, typer.Option("--mode", help="conditional (two networks an image) or unconditional (all).")

@@ -41,17 +41,19 @@ def evaluate(
     size: Annotated[int | None, typer.Option("--size", min=16, help="Image side; by default the adapter's.")] = None,
     label_fraction: Annotated[
         str | None,
-        typer.Option("--label-fraction", metavar="X,Y,...", help="Score with these parts of the labels, too."),
+        typer.Option(
+            "--label-fraction", metavar="X,Y,...", help="Score with these parts of the labels, too, such as 1,0.1."
+        ),
     ] = None,
     repeats: Annotated[int, typer.Option("--repeats", min=1, help="Draws of each part of the labels.")] = 5,
     unbalanced: Annotated[
-        bool, typer.Option("--unbalanced", help="Draw them as the paper does: classes uneven, some missing.")
+        bool, typer.Option("--unbalanced", help="Draw these parts as the paper does: classes uneven, some missing.")
     ] = False,
     plot: Annotated[
         Path | None, typer.Option("--plot", metavar="FILE", help="Accuracy against labels as .png or .svg.")
     ] = None,
     report: Annotated[
-        Path | None, typer.Option("--report", metavar="FILE", help="The same with its numbers as one .html page.")
+        Path | None, typer.Option("--report", metavar="FILE", help="That picture with its numbers as one .html page.")
     ] = None,
     max_train: Annotated[int | None, typer.Option("--max-train", min=2, help="Most training images used.")] = None,
     max_test: Annotated[int | None, typer.Option("--max-test", min=1, help="Most test images used.")] = None,
