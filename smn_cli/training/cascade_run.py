@@ -30,7 +30,14 @@ from smn_cli.data.feature_cache import FeatureCache
 from smn_cli.errors import CheckpointError, UsageError
 from smn_cli.training.beginning import Beginning, read_beginning
 from smn_cli.training.placing import place
-from smn_cli.training.record import check_run_base, plan_of, preprocessing_in, read_learned, versions
+from smn_cli.training.record import (
+    check_run_base,
+    plan_of,
+    preprocessing_in,
+    read_learned,
+    restore_threads,
+    versions,
+)
 from smn_cli.training.run_folder import CASCADE_FILE, CASCADE_SCHEMA, RunFolder, is_run
 from smn_cli.training.session import RunOptions, Session
 
@@ -163,11 +170,7 @@ class CascadeRun:
             MismatchError: the backbone is not the one it was started with.
         """
         folder = CascadeFolder(CascadeFolder.open(folder_path).path)
-        threads = folder.read_config()["threads"]
-        try:
-            torch.set_num_threads(int(threads))  # another number sums in another order
-        except (TypeError, ValueError, RuntimeError):
-            raise CheckpointError(f"{folder.path}: threads in config.json is {threads!r}") from None
+        restore_threads(folder.read_config(), folder)
         return cls(folder, backbone, options or RunOptions())
 
     def features(self, progress: Progress | None = None) -> Tensor:
