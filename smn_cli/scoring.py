@@ -8,7 +8,7 @@ from smn_cli.adapters.swap import Change
 from smn_cli.backbones.loading import Backbone, check_sizes
 from smn_cli.cascade.blocks import network_identity
 from smn_cli.cascade.cascade import Cascade
-from smn_cli.cascade.scoring import compare_cascade
+from smn_cli.cascade.scoring import CascadeComparison, compare_cascade
 from smn_cli.data.embedding import Embedding, labeled_features
 from smn_cli.data.labeled import LabeledSplit
 from smn_cli.evaluation.compare import Comparison, LabeledFeatures, Protocol, Scores, compare, score, with_classifier
@@ -17,7 +17,7 @@ from smn_cli.evaluation.neighbours import search_device
 
 def evaluate_networks(
     backbone: Backbone,
-    change: Change | Cascade | None,
+    change: Change | None,
     split: LabeledSplit,
     embedding: Embedding,
     protocol: Protocol,
@@ -29,8 +29,7 @@ def evaluate_networks(
 
     Args:
         backbone: the base; moved to the device and left as the base.
-        change: an adapter, or another way to change the base; a cascade, see `CascadeComparison`; None scores the base
-            alone.
+        change: an adapter, or another way to change the base; None scores the base alone.
         split, embedding, protocol: images, how they become features, which scores.
         device: where to embed, and, on CUDA, to look for neighbours.
         progress: called with the number of images embedded so far, over both networks.
@@ -39,11 +38,6 @@ def evaluate_networks(
         MismatchError, AdapterFileError: the adapter does not fit the base.
         DataError: an image cannot be read.
     """
-    if isinstance(change, Cascade):
-        check_sizes(backbone, [embedding.preprocessing.size])
-        backbone.model.to(torch.device(device)).to(memory_format=torch.channels_last)
-        where = search_device(device)
-        return compare_cascade(backbone, change, split, embedding, protocol, device=where, progress=progress)
     changes = [] if change is None else [change]
     embedded = embed_split(backbone, changes, split, embedding, device=device, progress=progress)
     base, *adapted = [
@@ -51,6 +45,26 @@ def evaluate_networks(
         for each, features in zip([None, *changes], embedded, strict=True)
     ]
     return compare(base, adapted[0] if adapted else None)
+
+
+def evaluate_cascade(
+    backbone: Backbone,
+    cascade: Cascade,
+    split: LabeledSplit,
+    embedding: Embedding,
+    protocol: Protocol,
+    *,
+    device: str = "cpu",
+    progress: Callable[[int], None] | None = None,
+) -> CascadeComparison:
+    """Score a base, a cascade over it and the cascade's parts on the same split.
+
+    Args and errors are those of `evaluate_networks`; progress is over all E + 2 networks.
+    """
+    check_sizes(backbone, [embedding.preprocessing.size])
+    backbone.model.to(torch.device(device)).to(memory_format=torch.channels_last)
+    where = search_device(device)
+    return compare_cascade(backbone, cascade, split, embedding, protocol, device=where, progress=progress)
 
 
 def embed_split(

@@ -54,7 +54,7 @@ def read_bytes(path: str | Path) -> bytes:
 
 
 def unseal(
-    data: bytes, kinds: Mapping[str, str], *, optional: Sequence[str] = (), what: str = "adapter"
+    data: bytes, kinds: Mapping[str, str], *, optional: Sequence[str] = (), what: str = "an adapter"
 ) -> tuple[dict[str, dict[str, Any]], str]:
     """Tensors and header text of a file's bytes, once nothing is missing or altered.
 
@@ -62,7 +62,7 @@ def unseal(
         data: the whole file.
         kinds: type of each tensor that is known, by name.
         optional: those of them that may be absent.
-        what: of the file, for messages.
+        what: "an adapter" or "a cascade".
 
     Returns:
         For each tensor its `dtype`, `shape` and `data`, unknown ones too; the text.
@@ -71,16 +71,18 @@ def unseal(
         AdapterFileError: truncated, altered, no such file, or tensors of other types.
     """
     if len(data) > _MAX_FILE_BYTES:
-        raise AdapterFileError(f"it is larger than 4 GiB, which no {what} is")
+        raise AdapterFileError(f"it is larger than 4 GiB: it is not {what}")
     if len(data) < 8 + _DIGEST_BYTES:
-        raise AdapterFileError(f"{len(data)} bytes are too few for an adapter; it is empty or truncated")
+        raise AdapterFileError(f"{len(data)} bytes are too few for {what}; it is empty or truncated")
     if hashlib.sha256(data[:-_DIGEST_BYTES]).digest() != data[-_DIGEST_BYTES:]:
-        raise AdapterFileError("it is not an adapter, or was truncated or altered (its checksum does not match)")
+        raise AdapterFileError(f"it is not {what}, or was truncated or altered (its checksum does not match)")
     tensors = _tensors(data)
-    if what == "adapter" and CASCADE_TENSOR in tensors and "mask" not in tensors:
+    if what == "an adapter" and CASCADE_TENSOR in tensors and "mask" not in tensors:
         raise AdapterFileError(
-            "it is a cascade: expected an adapter; smn inspect, verify, eval and apply --expert take cascades"
+            "it is a cascade: expected an adapter; smn inspect, verify, eval, embed and apply --expert take cascades"
         )
+    if what == "a cascade" and CASCADE_TENSOR not in tensors and "mask" in tensors:
+        raise AdapterFileError("it is an adapter: expected a cascade; an adapter is taken without --expert")
     for name in (*kinds, "sha256"):
         if name not in tensors and name not in optional:
             raise AdapterFileError(f"it lacks the tensor {name!r}")
@@ -104,7 +106,7 @@ def _metadata(data: bytes, what: str) -> str:
     except (ValueError, RecursionError, KeyError, TypeError):
         text = None
     if not isinstance(text, str):
-        raise AdapterFileError(f"it has no {METADATA_KEY!r} metadata: it is not an {what}".replace("an c", "a c"))
+        raise AdapterFileError(f"it has no {METADATA_KEY!r} metadata: it is not {what}")
     return text
 
 

@@ -125,7 +125,7 @@ def _head(entry: HeadEntry, tensors: dict[str, dict[str, Any]]) -> StoredHead:
             )
         arrays.append(np.frombuffer(found["data"], dtype=dtype).reshape(shapes[name]).astype(dtype[1:]))
     levels, scales, bias = arrays
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):  # a signalling NaN is invalid in any product
         is_finite = np.isfinite(scales * np.float32(LEVELS)).all() and np.isfinite(bias).all()
     if not is_finite or (scales < 0).any() or (levels < -LEVELS).any():
         raise AdapterFileError(

@@ -13,8 +13,11 @@ from smn_cli.adapters.container import CASCADE_TENSOR, seal
 from smn_cli.cascade.combining import MODES, Combination
 from smn_cli.cascade.expert import Expert, make_expert
 from smn_cli.cascade.router import Router
-from smn_cli.cascade.schema import CascadeHeader
+from smn_cli.cascade.schema import CascadeHeader, ExpertEntry
 from smn_cli.errors import UsageError
+
+MOST_STATISTICS = 1 << 27
+"""Of all experts together: a quarter of a gigabyte, which a file of a few kilobytes could promise many times over."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Cascade:
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_statistics(self.dispatcher, [expert.entry for expert in self.experts])
         if len(self.experts) != self.router.num_experts or not self.experts:
             raise UsageError(f"{len(self.experts)} experts do not fit a router of {self.router.num_experts}")
         if self.combination.num_blocks != len(self.experts) + 1:
@@ -127,6 +131,17 @@ class Cascade:
         parts.update(router=self.router.num_bytes, combination=self.combination.num_bytes)
         file_bytes = len(self.to_bytes())
         return {**parts, "metadata": file_bytes - sum(parts.values()), "file": file_bytes}
+
+
+def check_statistics(dispatcher: Adapter, experts: Sequence[ExpertEntry]) -> None:
+    """Refuse experts whose own statistics would not fit in memory, before any is decoded.
+
+    Raises:
+        UsageError: they are more than `MOST_STATISTICS`.
+    """
+    num_values = sum(entry.num_bytes[2] > 0 for entry in experts) * dispatcher.stored_statistics.size
+    if num_values > MOST_STATISTICS:
+        raise UsageError(f"experts with {num_values:,} statistics in all: expected at most {MOST_STATISTICS:,}")
 
 
 def make_cascade(

@@ -23,6 +23,8 @@ KINDS = ("none", "random", "whitened", "blocks", "pca")
 WHITENED_DIM = 256
 """Default width of "whitened": 33 kB of matrix; wider ones weigh more than they bring."""
 MODES = ("conditional", "unconditional")
+MOST_SIGNS = 1 << 28
+"""Random signs of a block: two gigabytes in double precision, and a file needs no bytes to promise more."""
 _ROWS = 4096
 """Rows that are worked on at a time, in double precision."""
 
@@ -34,8 +36,7 @@ class Combination:
     Attributes:
         kind: "none": the blocks side by side, nothing stored; "random": their projection by seeded random signs, less a
             centre and divided by one scale, which are stored; "whitened": that projection whitened by a triangular
-            matrix; "blocks": a whitening PCA for each block; "pca": one over
-            all blocks, the paper's.
+            matrix; "blocks": a whitening PCA for each block; "pca": one over all blocks, the paper's.
         mode: "conditional" or "unconditional", of the blocks it was fitted on.
         num_blocks, num_features: E + 1 and F.
         dim: width of the result.
@@ -50,6 +51,10 @@ class Combination:
     dim: int
     seed: int
     tensors: dict[str, Tensor]
+
+    def __post_init__(self) -> None:
+        if self.kind in ("random", "whitened") and self.num_features * self.dim > MOST_SIGNS:
+            raise UsageError(f"dim {self.dim} of {self.num_features} features needs more than {MOST_SIGNS:,} signs")
 
     @property
     def num_bytes(self) -> int:
@@ -119,33 +124,50 @@ def fit_combination(
         seed: of the projection.
 
     Raises:
-        UsageError: unknown kind, or a `dim` that is not there to be had.
+        UsageError: as in `plain_combination`.
         DataError: features that are no finite numbers, or too few of them.
     """
     mode = "unconditional" if routes is None else "conditional"
     _check_blocks(blocks, routes, mode)
-    num_blocks, num_features = len(blocks), blocks[0].shape[1]
-    width = num_blocks * num_features
-    if kind not in KINDS:
-        raise UsageError(f"combination {kind!r} is unknown: expected one of {', '.join(KINDS)}")
-    if kind == "none" and dim not in (None, width):
-        raise UsageError(f"dim {dim}: blocks side by side have {width} features, which cannot be chosen")
-    widest = {"none": width, "whitened": min(WHITENED_DIM, width)}.get(kind, num_features)
-    wanted = widest if dim is None else dim
-    if not (num_blocks if kind == "blocks" else 1) <= wanted <= width:
-        raise UsageError(f"dim {wanted} is not to be had from {num_blocks} blocks of {num_features} features")
+    plain = plain_combination(len(blocks), blocks[0].shape[1], mode=mode, kind=kind, dim=dim, seed=seed)
     for block in _zeroed(list(blocks), routes):
         check_finite(block)
-    plain = Combination(kind, mode, num_blocks, num_features, wanted, seed, {})
     if kind == "none":
         return plain
     if kind in ("random", "whitened"):
         return _fit_signed(plain, blocks, routes)
     if kind == "blocks":
-        each = _fit_blocks(blocks, routes, wanted // num_blocks, seed)
-        return replace(plain, tensors=each, dim=sum(len(each[f"{n}.axes"]) for n in range(num_blocks)))
-    fitted = fit_projection(torch.cat(list(_zeroed(list(blocks), routes)), dim=1), wanted, seed=seed)
+        each = _fit_blocks(blocks, routes, plain.dim // len(blocks), seed)
+        return replace(plain, tensors=each, dim=sum(len(each[f"{n}.axes"]) for n in range(len(blocks))))
+    fitted = fit_projection(torch.cat(list(_zeroed(list(blocks), routes)), dim=1), plain.dim, seed=seed)
     return replace(plain, tensors=fitted.tensors(), dim=len(fitted.axes))
+
+
+def plain_combination(
+    num_blocks: int, num_features: int, *, mode: str, kind: str, dim: int | None, seed: int
+) -> Combination:
+    """What can be said of a combination before there are any features: all but its tensors.
+
+    Args:
+        num_blocks, num_features: E + 1 and F.
+        mode: see `Combination`.
+        kind, dim, seed: as in `fit_combination`.
+
+    Raises:
+        UsageError: unknown kind, or a `dim` that is not there to be had.
+    """
+    width = num_blocks * num_features
+    if kind not in KINDS:
+        raise UsageError(f"combination {kind!r} is unknown: expected one of {', '.join(KINDS)}")
+    if kind == "none" and dim not in (None, width):
+        raise UsageError(
+            f"--dim {dim}: blocks side by side have {width} features, which cannot be chosen; give another --combine"
+        )
+    widest = {"none": width, "whitened": min(WHITENED_DIM, width)}.get(kind, num_features)
+    wanted = widest if dim is None else dim
+    if not (num_blocks if kind == "blocks" else 1) <= wanted <= width:
+        raise UsageError(f"--dim {wanted} is not to be had from {num_blocks} blocks of {num_features} features")
+    return Combination(kind, mode, num_blocks, num_features, wanted, seed, {})
 
 
 def whiten_alone(features: Tensor, *, dim: int | None = None, seed: int = 0) -> Combination:

@@ -11,7 +11,7 @@ from torch import Tensor
 from smn_cli.adapters.adapter import adapter_from_bytes
 from smn_cli.adapters.container import CASCADE_TENSOR, METADATA_KEY, read_bytes, unseal
 from smn_cli.atomic import write_atomically
-from smn_cli.cascade.cascade import Cascade
+from smn_cli.cascade.cascade import Cascade, check_statistics
 from smn_cli.cascade.combining import KINDS, MODES, Combination
 from smn_cli.cascade.expert import Expert
 from smn_cli.cascade.router import CLUSTERINGS, Router
@@ -75,7 +75,7 @@ def is_cascade(path: str | Path) -> bool:
 
 
 def _parse(data: bytes) -> Cascade:
-    tensors, text = unseal(data, {CASCADE_TENSOR: "U8", "experts": "U8"}, what="cascade")
+    tensors, text = unseal(data, {CASCADE_TENSOR: "U8", "experts": "U8"}, what="a cascade")
     header = parse_cascade_header(text)
     if header.mode not in MODES:
         raise AdapterFileError(f"mode {header.mode!r:.40} is unknown to this smn: update smn-cli")
@@ -83,13 +83,14 @@ def _parse(data: bytes) -> Cascade:
     coded = bytes(tensors["experts"]["data"])
     if len(coded) != sum(sum(entry.num_bytes) for entry in header.experts):
         raise AdapterFileError(f"the experts have {len(coded)} bytes, which are not those that the header lists")
-    experts, start = [], 0
-    for entry in header.experts:
-        end = start + sum(entry.num_bytes)
-        experts.append(Expert(dispatcher, entry, coded[start:end]))
-        start = end
-    router = _router(header, tensors)
     try:
+        check_statistics(dispatcher, header.experts)
+        experts, start = [], 0
+        for entry in header.experts:
+            end = start + sum(entry.num_bytes)
+            experts.append(Expert(dispatcher, entry, coded[start:end]))
+            start = end
+        router = _router(header, tensors)
         return Cascade(dispatcher, tuple(experts), router, _combination(header, tensors, router), header.provenance)
     except UsageError as error:
         raise AdapterFileError(str(error)) from None

@@ -14,7 +14,7 @@ def apply(
     out: Annotated[Path, typer.Option("--out", metavar="CKPT", help="Checkpoint to write (.safetensors).")],
     weights: WeightsOption = None,
     drop_classifier: Annotated[
-        bool, typer.Option("--drop-classifier", help="Leave out the base's classifier (load with num_classes=0).")
+        bool, typer.Option("--drop-classifier", help="Leave out any classifier (load with num_classes=0).")
     ] = False,
     expert: Annotated[
         int | None, typer.Option("--expert", min=0, metavar="N", help="Take this expert of a cascade, from 0.")

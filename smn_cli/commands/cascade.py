@@ -9,7 +9,7 @@ import typer
 from smn_cli.config.cascade_options import CascadeOptions
 from smn_cli.errors import Interrupted, UsageError
 from smn_cli.terminal.cascades import CascadeSizes, describe_experts, report_cascade
-from smn_cli.terminal.options import DeviceOption, ImagesArgument, JsonOption, WeightsOption, WorkersOption
+from smn_cli.terminal.options import DeviceOption, JsonOption, WeightsOption, WorkersOption
 from smn_cli.terminal.stopping import saving_on_signals
 from smn_cli.terminal.tables import report_judgement
 
@@ -24,7 +24,10 @@ _DEFAULT = CascadeOptions()
 
 
 def cascade(
-    images: ImagesArgument = None,
+    images: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="IMAGES...", help="Folders, image files, tars, text files of paths; or the run's own."),
+    ] = None,
     run: Annotated[
         Path | None, typer.Option("--run", metavar="RUN", help="Run folder of the dispatcher, from smn adapt.")
     ] = None,
@@ -40,7 +43,8 @@ def cascade(
         typer.Option("--combine", help="How features become one: none (side by side), random, whitened, blocks, pca."),
     ] = _DEFAULT.combine,
     dim: Annotated[
-        int | None, typer.Option("--dim", help="Width of the combined features; by default the kind's own.")
+        int | None,
+        typer.Option("--dim", help="Width of the combined features, but for none; by default the kind's own."),
     ] = _DEFAULT.dim,
     mode: Annotated[
         str, typer.Option("--mode", help="conditional (two networks an image) or unconditional (all).")
@@ -168,6 +172,8 @@ def _train(output: "Output", making: "CascadeRun") -> None:
                 "mask serves there; fewer --experts make larger clusters"
             )
             continue
+        if not session.is_finished:
+            output.talk(f"expert {number}: {num_images} images")
         try:
             _take_steps(output, session, f"expert {number} of {len(sizes)}")
         finally:
@@ -193,7 +199,9 @@ def _finish(output: "Output", making: "CascadeRun") -> "tuple[Cascade, CascadeSi
         made = making.finish(experts, tick)
     sizes = _sizes(made, making.dispatcher, experts, making.wishes.dim)
     report_cascade(output, making.file, sizes, made.combination.kind)
-    output.result(f"next: smn eval DATA --adapter {making.file} --knn --linear")
+    weights = making.folder.read_config()["weights"]
+    with_weights = f" --weights {weights}" if weights else ""
+    output.result(f"next: smn eval DATA --adapter {making.file}{with_weights} --knn --linear")
     return made, sizes
 
 

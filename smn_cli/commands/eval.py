@@ -13,6 +13,8 @@ from smn_cli.terminal.options import DeviceOption, JsonOption, PrecisionOption, 
 from smn_cli.terminal.tables import report_scores
 
 if TYPE_CHECKING:
+    from smn_cli.backbones.loading import Backbone
+    from smn_cli.cascade.cascade import Cascade
     from smn_cli.console import Output
     from smn_cli.data.embedding import Embedding
     from smn_cli.data.labeled import LabeledSplit
@@ -39,17 +41,19 @@ def evaluate(
     size: Annotated[int | None, typer.Option("--size", min=16, help="Image side; by default the adapter's.")] = None,
     label_fraction: Annotated[
         str | None,
-        typer.Option("--label-fraction", metavar="X,Y,...", help="Score with these parts of the labels, too."),
+        typer.Option(
+            "--label-fraction", metavar="X,Y,...", help="Score with these parts of the labels, too, such as 1,0.1."
+        ),
     ] = None,
     repeats: Annotated[int, typer.Option("--repeats", min=1, help="Draws of each part of the labels.")] = 5,
     unbalanced: Annotated[
-        bool, typer.Option("--unbalanced", help="Draw them as the paper does: classes uneven, some missing.")
+        bool, typer.Option("--unbalanced", help="Draw these parts as the paper does: classes uneven, some missing.")
     ] = False,
     plot: Annotated[
         Path | None, typer.Option("--plot", metavar="FILE", help="Accuracy against labels as .png or .svg.")
     ] = None,
     report: Annotated[
-        Path | None, typer.Option("--report", metavar="FILE", help="The same with its numbers as one .html page.")
+        Path | None, typer.Option("--report", metavar="FILE", help="That picture with its numbers as one .html page.")
     ] = None,
     max_train: Annotated[int | None, typer.Option("--max-train", min=2, help="Most training images used.")] = None,
     max_test: Annotated[int | None, typer.Option("--max-test", min=1, help="Most test images used.")] = None,
@@ -127,7 +131,8 @@ def _score(
 ) -> "tuple[dict[str, Comparison], list[LowShotRow]]":
     """Comparisons by name (the base alone has none), and the table of few labels if it is asked for."""
     if networks.cascade is not None:
-        return {"cascade": _score_cascade(output, networks, split, embedding, protocol, device)}, []
+        cascade = _score_cascade(output, networks.backbone, networks.cascade, split, embedding, protocol, device)
+        return {"cascade": cascade}, []
     from smn_cli.evaluation.compare import Scores, compare
     from smn_cli.evaluation.low_shot import LowShotScores, score_subsets, tabulate
     from smn_cli.evaluation.neighbours import search_device
@@ -152,22 +157,20 @@ def _score(
 
 def _score_cascade(
     output: "Output",
-    networks: "Networks",
+    backbone: "Backbone",
+    cascade: "Cascade",
     split: "LabeledSplit",
     embedding: "Embedding",
     protocol: "Protocol",
     device: str,
 ) -> "Comparison":
-    from smn_cli.scoring import evaluate_networks
+    from smn_cli.scoring import evaluate_cascade
 
-    cascade = networks.cascade
-    num_networks = 2 + len(cascade.experts) if cascade is not None else 1
-    with output.progress("embedding", (len(split.bank_paths) + len(split.query_paths)) * num_networks) as tick:
-        comparison = evaluate_networks(
-            networks.backbone, cascade, split, embedding, protocol, device=device, progress=tick
-        )
+    num_images = len(split.bank_paths) + len(split.query_paths)
+    with output.progress("embedding", num_images * (2 + len(cascade.experts))) as tick:
+        comparison = evaluate_cascade(backbone, cascade, split, embedding, protocol, device=device, progress=tick)
     _tell_of_cache(output, embedding)
-    report_rows(output, getattr(comparison, "rows", {}))
+    report_rows(output, comparison.rows)
     return comparison
 
 
@@ -196,8 +199,7 @@ def _report(
     output: "Output", comparisons: "dict[str, Comparison]", rows: "list[LowShotRow]", results: "list[GateResult]"
 ) -> None:
     for number, (name, comparison) in enumerate(comparisons.items()):
-        subject = name if len(comparisons) > 1 else "the adapted network"
-        report_scores(output, comparison, [] if number else results, subject=subject)
+        report_scores(output, comparison, [] if number else results, name=name if len(comparisons) > 1 else None)
     if rows:
         report_low_shot(output, rows)
 

@@ -6,6 +6,7 @@ from typing import Any
 from smn_cli.errors import UsageError
 from smn_cli.recipes import Keep
 
+_SEEDS = 1 << 32
 LR_SHARE = 0.25
 """Of the dispatcher's score learning rate: an expert's bits are to differ in about one of a hundred (docs/log.md)."""
 
@@ -42,6 +43,8 @@ class CascadeOptions:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UsageError(f"--{name} is {value}: expected {least} or more")
+        if self.seed >= _SEEDS:
+            raise UsageError(f"--seed is {self.seed}: expected less than {_SEEDS}, which a cascade file can hold")
         if self.lr_scores is not None and not 0 <= self.lr_scores < float("inf"):
             raise UsageError(f"--lr-scores is {self.lr_scores}: expected 0 or more, finite")
         if self.keep not in (None, "best", "last"):

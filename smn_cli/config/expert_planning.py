@@ -58,4 +58,5 @@ def make_expert_plan(
             "dispatcher times all images over the cluster's)"
         )
     plan = replace(dispatcher, **{name: getattr(derived, name) for name in _DERIVED}, reasons=reasons)
+    plan = replace(plan, density_start=None)  # the dispatcher's density has fallen; from there the expert starts
     return replace(plan, head_steps=0) if has_head else plan

@@ -5,7 +5,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 from jinja2 import Environment, PackageLoader, select_autoescape
 from markupsafe import Markup
 from matplotlib.axes import Axes
@@ -53,8 +52,7 @@ def write_plot(rows: Sequence[LowShotRow], path: Path) -> None:
         return
     buffer = BytesIO()
     _without_frame(figure)
-    with mpl.rc_context({"svg.fonttype": "path"}):
-        figure.savefig(buffer, format="png", dpi=_DOTS_PER_INCH, metadata={"Software": None})
+    figure.savefig(buffer, format="png", dpi=_DOTS_PER_INCH, metadata={"Software": None})
     write_atomically(path, buffer.getvalue())
 
 

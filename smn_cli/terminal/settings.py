@@ -17,4 +17,6 @@ def explain_plan(output: "Output", plan: "AdaptPlan", *, num_weights: int, num_t
         f"normalisation statistics {'adapted and carried' if plan.norm_stats == 'adapt' else 'frozen'}"
     )
     for name, reason in plan.reasons.items():
-        output.talk(f"  {name.rpartition('.')[2]} {attrgetter(name)(plan)}: {reason}")
+        value = attrgetter(name)(plan)
+        shown = " ".join(value) if isinstance(value, tuple) else value
+        output.talk(f"  {name.rpartition('.')[2]} {shown}: {reason}")

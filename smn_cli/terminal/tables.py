@@ -36,25 +36,29 @@ def report_sizes(output: "Output", path: Path, sizes: "SizeReport") -> None:
 
 
 def report_scores(
-    output: "Output", comparison: "Comparison", gates: "list[GateResult]", *, subject: str = "the adapted network"
+    output: "Output", comparison: "Comparison", gates: "list[GateResult]", *, name: str | None = None
 ) -> None:
-    """Print every metric for base and adapted, the gain with its interval, the gates and the verdict."""
+    """Print every metric for base and adapted, the gain with its interval, the gates and the verdict.
+
+    `name` is that of the adapted network, where there are several.
+    """
     base, adapted = comparison.base.metrics, comparison.adapted.metrics if comparison.adapted else {}
     rows = []
-    for name, value in base.items():
-        row = [name, f"{value:.4f}"]
+    for metric, value in base.items():
+        row = [metric, f"{value:.4f}"]
         if adapted:
-            gain = comparison.gains[name]
-            row += [f"{adapted[name]:.4f}", f"{gain.value:+.4f}", f"{gain.low:+.4f} .. {gain.high:+.4f}", gain.verdict]
+            gain = comparison.gains[metric]
+            interval = f"{gain.low:+.4f} .. {gain.high:+.4f}"
+            row += [f"{adapted[metric]:.4f}", f"{gain.value:+.4f}", interval, gain.verdict]
         rows.append(row)
-    rows += [[name, "-", f"{value:.4f}", "", "", ""] for name, value in adapted.items() if name not in base]
+    rows += [[metric, "-", f"{value:.4f}", "", "", ""] for metric, value in adapted.items() if metric not in base]
     columns = ["metric", "base"] + (["adapted", "gain", "95 % interval", ""] if adapted else [])
-    output.table("top-1 accuracy", columns, rows)
+    output.table("top-1 accuracy" + (f", {name}" if name else ""), columns, rows)
     for gate in gates:
         found = "not computed" if gate.value is None else f"{gate.value:.4f}"
         output.result(f"gate {gate.gate}: {found}, {'passed' if gate.passed else 'FAILED'}")
     if comparison.verdict is not None:
-        output.result(f"verdict: {subject} is {_VERDICT_WORDS[comparison.verdict]}")
+        output.result(f"verdict: {name or 'the adapted network'} is {_VERDICT_WORDS[comparison.verdict]}")
 
 
 def report_judgement(output: "Output", step: int, judgement: "Judgement", *, rival: str = "base") -> None:

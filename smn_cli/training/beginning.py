@@ -1,4 +1,4 @@
-"""Where a run starts if not at its base: at the state that another run over the same base has kept.
+"""Where a cascade's expert starts: at the state that another run over the same base has kept, and is judged against.
 
 The scores must give exactly the kept mask. Where the kept state is the last, they are the run's own. Where it is an
 earlier one, whose scores are gone, they are the nearest to the last ones that give the kept mask: scores on the wrong

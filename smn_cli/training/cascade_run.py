@@ -17,7 +17,7 @@ from smn_cli.adapters.adapter import Adapter, load_adapter
 from smn_cli.backbones.loading import Backbone
 from smn_cli.cascade.blocks import expert_blocks, features_under
 from smn_cli.cascade.cascade import Cascade, make_cascade
-from smn_cli.cascade.combining import KINDS, MODES, Combination, fit_combination
+from smn_cli.cascade.combining import KINDS, MODES, Combination, fit_combination, plain_combination
 from smn_cli.cascade.file import save_cascade
 from smn_cli.cascade.router import CLUSTERINGS, Router, fit_router
 from smn_cli.config.cascade_options import LR_SHARE, CascadeOptions
@@ -30,7 +30,14 @@ from smn_cli.data.feature_cache import FeatureCache
 from smn_cli.errors import CheckpointError, UsageError
 from smn_cli.training.beginning import Beginning, read_beginning
 from smn_cli.training.placing import place
-from smn_cli.training.record import check_run_base, plan_of, preprocessing_in, read_learned, versions
+from smn_cli.training.record import (
+    check_run_base,
+    plan_of,
+    preprocessing_in,
+    read_learned,
+    restore_threads,
+    versions,
+)
 from smn_cli.training.run_folder import CASCADE_FILE, CASCADE_SCHEMA, RunFolder, is_run
 from smn_cli.training.session import RunOptions, Session
 
@@ -125,6 +132,15 @@ class CascadeRun:
         """
         options = options or RunOptions()
         wishes.check_choices(CHOICES)
+        # refused now, not when all experts are trained
+        plain_combination(
+            wishes.experts + 1,
+            backbone.num_features,
+            mode=wishes.mode,
+            kind=wishes.combine,
+            dim=wishes.dim,
+            seed=wishes.seed,
+        )
         config = run.read_config()
         plan = plan_of(config, run)
         if plan.train != "mask" or plan.objective not in ("taught", "swapped"):
@@ -154,11 +170,7 @@ class CascadeRun:
             MismatchError: the backbone is not the one it was started with.
         """
         folder = CascadeFolder(CascadeFolder.open(folder_path).path)
-        threads = folder.read_config()["threads"]
-        try:
-            torch.set_num_threads(int(threads))  # another number sums in another order
-        except (TypeError, ValueError, RuntimeError):
-            raise CheckpointError(f"{folder.path}: threads in config.json is {threads!r}") from None
+        restore_threads(folder.read_config(), folder)
         return cls(folder, backbone, options or RunOptions())
 
     def features(self, progress: Progress | None = None) -> Tensor:

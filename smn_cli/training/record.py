@@ -200,6 +200,18 @@ def check_run_base(config: dict[str, Any], backbone: Backbone) -> None:
         )
 
 
+def restore_threads(config: dict[str, Any], folder: RunFolder) -> None:
+    """Compute with as many threads as a run was started with: another number sums in another order.
+
+    Raises:
+        CheckpointError: the config does not say it in a usable way.
+    """
+    try:
+        torch.set_num_threads(int(config["threads"]))
+    except (TypeError, ValueError, RuntimeError):
+        raise CheckpointError(f"{folder.path}: threads in config.json is {config['threads']!r}") from None
+
+
 def describe_run(
     backbone: Backbone,
     plan: AdaptPlan,

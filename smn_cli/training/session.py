@@ -37,8 +37,9 @@ from smn_cli.training.preparing import (
     save_look,
     split_images,
 )
-from smn_cli.training.record import check_run_base, describe_run, has_finished, plan_of
+from smn_cli.training.record import check_run_base, describe_run, has_finished, plan_of, restore_threads
 from smn_cli.training.run_folder import RunFolder
+from smn_cli.training.selecting import names_to_train
 from smn_cli.training.trainer import StepReport, Trainer, make_source
 
 
@@ -144,6 +145,7 @@ class Session:
         team = options.team
         place(backbone, options.device)
         plan = plan or plan_that_runs(wishes, images.num_usable, backbone, options.device, labeled)
+        names_to_train(backbone.model, plan)  # refuses what the network does not have before it looks at images
         working = preprocessing_of(backbone, plan.views.global_size)
         split = split_images(images.good, plan, labeled)
         team.check_shares(plan.batch_size, num_judging=len(split.held_out))
@@ -195,10 +197,7 @@ class Session:
         check_run_base(config, backbone)
         state = folder.load_state()
         place(backbone, options.device)
-        try:
-            torch.set_num_threads(int(config["threads"]))  # another number sums in another order
-        except (TypeError, ValueError, RuntimeError):
-            raise CheckpointError(f"{folder.path}: threads in config.json is {config['threads']!r}") from None
+        restore_threads(config, folder)
         split = split_images(folder.read_images(), plan, read_labels(folder, config) if plan.num_classes else None)
         session = cls(folder, backbone, plan, split, options, val)
         try:

@@ -1,4 +1,8 @@
-"""A run that starts with the mask of another one, or of an adapter: labels after no labels, for one."""
+"""A run that starts with the mask of another one, or of an adapter: labels after no labels, for one.
+
+It is judged against the base like any run. A cascade's expert starts at more than a mask, and is judged against that:
+see `beginning`.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path

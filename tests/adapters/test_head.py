@@ -176,6 +176,11 @@ def test_its_numbers_are_finite_and_its_scales_not_negative(name: str, value: fl
     assert "not finite" in refused(HEADER, {**PARTS, name: (dtype, shape, struct.pack("<f", value) + data[4:])})
 
 
+def test_a_signalling_nan_is_refused_without_a_warning() -> None:
+    dtype, shape, data = PARTS["head_scales"]
+    assert "not finite" in refused(HEADER, {**PARTS, "head_scales": (dtype, shape, b"\x01\x00\x80\x7f" + data[4:])})
+
+
 def test_a_level_below_minus_127_has_no_meaning() -> None:
     dtype, shape, data = PARTS["head_levels"]
     assert "levels below -127" in refused(HEADER, {**PARTS, "head_levels": (dtype, shape, b"\x80" + data[1:])})

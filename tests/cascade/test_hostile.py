@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from smn_cli.adapters.adapter import adapter_from_bytes
+from smn_cli.cascade import cascade as cascade_room
+from smn_cli.cascade import combining as combining_room
 from smn_cli.cascade.cascade import Cascade
 from smn_cli.cascade.file import cascade_from_bytes
 from smn_cli.errors import AdapterFileError
@@ -57,7 +59,7 @@ def test_every_flipped_bit_is_found() -> None:
     for bit in range(0, 8 * len(DATA), 61):
         altered = bytearray(DATA)
         altered[bit // 8] ^= 1 << bit % 8
-        assert "checksum" in refused(bytes(altered))
+        assert "not a cascade, or was truncated or altered (its checksum" in refused(bytes(altered))
 
 
 @pytest.mark.parametrize("name", ["dispatcher", "experts", "router.axes", "router.centres", "combination.centre"])
@@ -149,6 +151,18 @@ def test_a_wrong_expert_is_refused(changes: dict[str, Any], message: str) -> Non
     assert message in refused(with_expert(**changes))
 
 
+def test_a_small_file_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    num_values = adapter_from_bytes(PARTS["dispatcher"][2]).stored_statistics.size
+    num_coded = sum(expert["bytes"][2] > 0 for expert in HEADER["experts"])
+    monkeypatch.setattr(cascade_room, "MOST_STATISTICS", num_coded * num_values)
+    assert use(DATA).to_bytes() == DATA
+    monkeypatch.setattr(cascade_room, "MOST_STATISTICS", num_coded * num_values - 1)
+    assert f"experts with {num_coded * num_values} statistics in all" in refused(DATA)
+    monkeypatch.undo()
+    monkeypatch.setattr(combining_room, "MOST_SIGNS", 4 * 6 - 1)
+    assert "dim 4 of 6 features needs more than 23 signs" in refused(DATA)
+
+
 def test_keys_and_tensors_that_are_unknown_are_left_aside() -> None:
     more: Parts = {"a": ("F32", [1], bytes(4)), **PARTS}
     header = {**HEADER, "later": {"x": [1]}}
@@ -158,7 +172,7 @@ def test_keys_and_tensors_that_are_unknown_are_left_aside() -> None:
 def test_a_reader_of_adapters_says_that_it_is_a_cascade() -> None:
     with pytest.raises(AdapterFileError, match="it is a cascade: expected an adapter"):
         adapter_from_bytes(DATA)
-    assert "lacks the tensor 'dispatcher'" in refused(toy_adapter().to_bytes())
+    assert "it is an adapter: expected a cascade" in refused(toy_adapter().to_bytes())
 
 
 def test_a_dispatcher_that_is_no_adapter_is_refused() -> None:

@@ -51,7 +51,9 @@ def test_killed_anywhere_it_goes_on_to_the_same_bytes(
     )
     monkeypatch.undo()
     for _ in range(2):  # the second time all experts are there
-        assert run_cli("cascade", "--resume", "--out", out, "--workers", 0).code == 0
+        resumed = run_cli("cascade", "--resume", "--out", out, "--workers", 0)
+        assert resumed.code == 0
+        assert f"next: smn eval DATA --adapter {out / 'cascade.safetensors'} --weights {road.weights}" in resumed.out
         assert (out / "cascade.safetensors").read_bytes() == (made[0] / "cascade.safetensors").read_bytes()
         (out / "cascade.safetensors").unlink()
 
@@ -64,6 +66,8 @@ def test_killed_anywhere_it_goes_on_to_the_same_bytes(
         (["--experts", "3", "--resume"], 2, "--resume goes on with the settings of the cascade"),
         (["--run", "RUN", "--mode", "both"], 2, "--mode is both: expected one of conditional, unconditional"),
         (["--run", "RUN", "--cluster", "em"], 2, "--cluster is em: expected one of gmm, kmeans"),
+        (["--run", "RUN", "--dim", "5"], 2, "--dim 5: blocks side by side have"),
+        (["--run", "RUN", "--dim", "99999", "--combine", "pca"], 2, "--dim 99999 is not to be had from 6 blocks"),
         (["--run", "RUN", "--out", "MADE"], 2, "exists: --resume continues it, --overwrite replaces it"),
         (["--run", "RUN", "--out", "RUN", "--overwrite"], 2, "is not a run folder of smn cascade"),
         (["--run", "MADE", "--out", "x"], 6, "is the folder of a cascade, not of a run"),

@@ -42,7 +42,7 @@ def test_the_plan_says_what_is_asked_of_the_mask_and_why(run_cli: Run, road: Roa
     assert "density 0.8: the largest scores of every tensor" in done.err
     assert "density_start 1.0: falls to the density at the last step" in done.err
     assert "score_init kaiming: equal scores have no largest" in done.err
-    assert "mask_only ('blocks:1', 'random:0.5'): every other weight is kept for ever" in done.err
+    assert "mask_only blocks:1 random:0.5: every other weight is kept for ever" in done.err
 
 
 @pytest.mark.parametrize(
@@ -60,6 +60,7 @@ def test_what_makes_no_sense_is_refused_in_one_line(
     done = run_cli("adapt", road.images, *base, *SHORT.split(), *words.split())
     assert (done.code, done.out) == (2, "")
     assert line in done.err.splitlines()[-1]
+    assert "looks at the images" not in done.err
     assert not (tmp_path / "run").exists()
 
 

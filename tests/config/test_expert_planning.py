@@ -44,6 +44,12 @@ def test_scores_do_not_wait_for_a_head_that_is_inherited() -> None:
     assert make_expert_plan(dispatcher, 1000, has_head=False).head_steps > 0
 
 
+def test_an_expert_starts_at_the_density_that_its_dispatcher_has_come_down_to() -> None:
+    falling = AdaptOptions(mask_kind="topk", density=0.8, density_start=1.0)
+    expert = make_expert_plan(make_plan(falling, 1000), 200)
+    assert (expert.density, expert.density_start) == (0.8, None)
+
+
 @pytest.mark.parametrize(("keep", "least"), [("best", 64 + 30), ("last", 64)])
 def test_a_batch_and_those_that_judge_are_the_least(keep: str, least: int) -> None:
     dispatcher = replace(make_plan(AdaptOptions(), 1000), keep=keep)  # type: ignore[arg-type]
@@ -54,7 +60,8 @@ def test_a_batch_and_those_that_judge_are_the_least(keep: str, least: int) -> No
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"experts": 0}, {"steps": 0}, {"dim": 0}, {"seed": -1}, {"keep": "all"}, {"lr_scores": -1.0}]
+    "wrong",
+    [{"experts": 0}, {"steps": 0}, {"dim": 0}, {"seed": -1}, {"seed": 1 << 32}, {"keep": "all"}, {"lr_scores": -1.0}],
 )
 def test_numbers_out_of_range_are_refused_by_option(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=f"--{next(iter(wrong)).replace('_', '-')} is"):

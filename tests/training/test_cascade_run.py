@@ -37,6 +37,16 @@ def dispatcher(place: Workshop) -> RunFolder:
     return session.folder
 
 
+def test_an_expert_of_a_falling_density_starts_at_the_dispatchers_mask(place: Workshop) -> None:
+    falling = {"mask_kind": "topk", "density": 0.5, "density_start": 1.0, "keep": "last"}
+    session = place.finish("run", steps=3, batch_size=4, lr_scores=50.0, **falling)
+    session.close()
+    expert = begin(place, session.folder, "cascade").session(0)
+    assert expert is not None
+    formed, wanted = expert.trainer.source.masks(), masks_of(session)
+    assert all(torch.equal(formed[name], mask) for name, mask in wanted.items())
+
+
 def begin(place: Workshop, run: RunFolder, name: str, **wishes: Any) -> CascadeRun:
     """A cascade of two experts whose clusters are the images in turn: so few make no even ones of themselves."""
     backbone = place.backbone()
