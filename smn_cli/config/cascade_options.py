@@ -33,7 +33,7 @@ class CascadeOptions:
     steps: int | None = None
     combine: str = "whitened"
     dim: int | None = None
-    mode: str = "conditional"
+    mode: str = "unconditional"
     seed: int = 0
     keep: Keep | None = None
     lr_scores: float | None = None

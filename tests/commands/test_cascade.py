@@ -36,7 +36,7 @@ def test_it_writes_one_file_and_says_what_every_part_weighs(made: tuple[Path, di
     assert content["ratio"] == sizes["file"] / road.adapter.stat().st_size
     assert content["separate_files_bytes"] > content["dispatcher_file_bytes"]
     assert sum(expert["num_images"] for expert in content["experts"]) == content["images"] == 24
-    assert content["combination_bytes"]["none"] == sizes["combination"] == 0
+    assert content["combination_bytes"]["whitened"] == sizes["combination"] > content["combination_bytes"]["none"] == 0
 
 
 def test_killed_anywhere_it_goes_on_to_the_same_bytes(
@@ -66,7 +66,7 @@ def test_killed_anywhere_it_goes_on_to_the_same_bytes(
         (["--experts", "3", "--resume"], 2, "--resume goes on with the settings of the cascade"),
         (["--run", "RUN", "--mode", "both"], 2, "--mode is both: expected one of conditional, unconditional"),
         (["--run", "RUN", "--cluster", "em"], 2, "--cluster is em: expected one of gmm, kmeans"),
-        (["--run", "RUN", "--dim", "5"], 2, "--dim 5: blocks side by side have"),
+        (["--run", "RUN", "--dim", "5", "--combine", "none"], 2, "--dim 5: blocks side by side have"),
         (["--run", "RUN", "--dim", "99999", "--combine", "pca"], 2, "--dim 99999 is not to be had from 6 blocks"),
         (["--run", "RUN", "--out", "MADE"], 2, "exists: --resume continues it, --overwrite replaces it"),
         (["--run", "RUN", "--out", "RUN", "--overwrite"], 2, "is not a run folder of smn cascade"),
@@ -137,8 +137,9 @@ def test_eval_tells_the_cascade_its_parts_and_its_whitening_apart(
     rows = content["cascade"]
     modes = {f"{mode}{white}" for mode in ("conditional", "unconditional") for white in ("", "_whitened")}
     assert rows.keys() > {"dispatcher", "dispatcher_whitened", *modes}
-    assert content["adapted"] == {group: rows["conditional"][group] for group in ("knn", "linear")}
-    assert rows["dispatcher"]["fitted_on"] == rows["conditional"]["fitted_on"] == "nothing"
+    assert content["adapted"] == {group: rows["unconditional"][group] for group in ("knn", "linear")}
+    assert rows["dispatcher"]["fitted_on"] == "nothing"
+    assert rows["unconditional"]["fitted_on"] == "the cascade's training images"
     assert rows["dispatcher_whitened"]["fitted_on"] == "the bank of this evaluation, without labels"
     alone = json.loads(run_cli(*words, "--adapter", road.adapter).out)
     assert alone["base"] == content["base"]
