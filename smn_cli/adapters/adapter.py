@@ -14,9 +14,9 @@ from smn_cli.adapters.fingerprint import Fingerprint, check_base, fingerprint_of
 from smn_cli.adapters.head import StoredHead
 from smn_cli.adapters.schema import HeadEntry, Header, MaskEntry
 from smn_cli.adapters.statistics import round_statistics, upper_halves, widened
-from smn_cli.adapters.swap import swap_back, swap_in
+from smn_cli.adapters.swap import original_state, swap_back, swap_in
 from smn_cli.atomic import write_atomically
-from smn_cli.errors import AdapterFileError, MismatchError
+from smn_cli.errors import AdapterFileError, MismatchError, SmnError
 from smn_cli.masking.binarize import effective_weight
 
 
@@ -153,9 +153,12 @@ class Adapter:
         Raises:
             MismatchError, AdapterFileError: as in `rebuild`; the network is then as it was before any adapter.
         """
-        self.remove(model)
-        base = model.state_dict()
-        rebuilt = self.rebuild(base)
+        base = original_state(model)
+        try:
+            rebuilt = self.rebuild(base)
+        except SmnError:
+            self.remove(model)
+            raise
         changed = [entry.name for entry in self.header.masks] + [name for name, _ in self.header.norm_stats]
         swap_in(model, {name: rebuilt[name] for name in changed} | self._fitting_head(base))
         return model

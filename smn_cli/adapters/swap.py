@@ -23,12 +23,18 @@ class Change(Protocol):
     def remove(self, model: nn.Module) -> nn.Module: ...
 
 
+def original_state(model: nn.Module) -> dict[str, Tensor]:
+    """The network's state dict as it is without what was swapped in."""
+    return model.state_dict() | _originals.get(model, {})
+
+
 def swap_in(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors over a network's own of the same names; what was swapped in before is taken back first."""
-    swap_back(model)
-    own = model.state_dict(keep_vars=True)
-    _originals[model] = {name: own[name].detach().clone() for name in tensors}
-    _write(model, tensors)
+    """Write tensors over a network's own of the same names, in place of what was swapped in before."""
+    own, known = model.state_dict(keep_vars=True), _originals.get(model, {})
+    # what both change is written once, and its original is copied once
+    returning = {name: tensor for name, tensor in known.items() if name not in tensors}
+    _originals[model] = {name: known[name] if name in known else own[name].detach().clone() for name in tensors}
+    _write(model, {**returning, **tensors})
 
 
 def swap_back(model: nn.Module) -> None:
