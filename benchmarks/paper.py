@@ -181,7 +181,8 @@ def draw_densities(rows: list[dict], options: argparse.Namespace) -> None:
         for kind, marker in kinds.items():
             of_kind = [row for row in rows if _kind(row["words"]) == kind]
             points = sorted((row["density"], row["adapted"][metric]) for row in of_kind)
-            axis.plot(*zip(*points, strict=True), marker, linestyle=":", label=kind)
+            if points:
+                axis.plot(*zip(*points, strict=True), marker, linestyle=":", label=kind)
         axis.axhline(rows[0]["base"][metric], color="grey", linewidth=1, label="untouched base")
         axis.set(xlabel="density", title=TITLES[metric])
     axes[0].legend(fontsize=7)
