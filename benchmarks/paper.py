@@ -204,7 +204,10 @@ def draw_selective(rows: list[dict], options: argparse.Namespace) -> None:
     figure, axes = pyplot.subplots(1, len(METRICS), figsize=(10, 3.2), layout="constrained")
     for axis, metric in zip(axes, METRICS, strict=True):
         for (label, start), marker in zip(CURVES.items(), "so^", strict=True):
-            curve = [*(row for row in rows if row["title"].startswith(start)), whole]
+            own = [row for row in rows if row["title"].startswith(start)]
+            if not own:
+                continue
+            curve = [*own, whole]
             shares = [100 * row["open"] / whole["open"] for row in curve]
             axis.semilogx(shares, [row["adapted"][metric] for row in curve], f"{marker}-", label=label)
         axis.axhline(whole["base"][metric], color="grey", linewidth=1, label="untouched base")
