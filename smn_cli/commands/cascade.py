@@ -55,9 +55,7 @@ def cascade(
     ] = _DEFAULT.keep,
     lr_scores: Annotated[
         float | None,
-        typer.Option(
-            "--lr-scores", help="Of experts; by default a quarter of the run's. Lower, they differ less and weigh less."
-        ),
+        typer.Option("--lr-scores", help="Of experts; by default a quarter of the run's (--recipe paper: the run's)."),
     ] = _DEFAULT.lr_scores,
     seed: Annotated[int, typer.Option("--seed", help="Of clusters, experts and projection.")] = _DEFAULT.seed,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the cascade in --out.")] = False,
