@@ -19,7 +19,7 @@ from tests.adapters.forging import put_together, sign, take_apart, toy_adapter, 
 
 FILES = [
     toy_adapter(codec, statistics=carried).to_bytes()
-    for codec in ("bits", "lzma", "context")
+    for codec in ("bits", "lzma", "context", "context2")
     for carried in (False, True)
 ]
 BASE = toy_base()
@@ -34,6 +34,7 @@ ODD = [
     "",
     "x",
     "context",
+    "context2",
     "bits",
     "\0",
     "../x",

@@ -88,7 +88,8 @@ def read_masks(header: dict[str, Any], payload: bytes, base: Mapping[str, np.nda
     num_bits = sum(math.prod(shape) for _, shape, _ in header["masks"])
     check(num_bits <= MAX_WEIGHTS, "it promises too many weights")
     check(header["codec"] in CODECS, f"its codec {header['codec']!r} is unknown to this reader")
-    check(header["needs_base"] is (header["codec"] == "context"), "needs_base is not what the codec needs")
+    needs_base = header["codec"] in ("context", "context2")
+    check(header["needs_base"] is needs_base, "needs_base is not what the codec needs")
     bits = CODECS[header["codec"]](payload, num_bits, [base[name] for name, _, _ in header["masks"]])
     masks, start = {}, 0
     for name, shape, num_kept in header["masks"]:
@@ -138,23 +139,30 @@ def unpack_lzma(payload: bytes, num_bits: int, base: list[np.ndarray]) -> np.nda
     return unpack_bits(packed, num_bits, base)
 
 
-def unpack_context(payload: bytes, num_bits: int, base: list[np.ndarray]) -> np.ndarray:
+def unpack_context(payload: bytes, num_bits: int, base: list[np.ndarray], second: bool = False) -> np.ndarray:
     """Codec `context`: a model of additive logits, a Newton step after every block, a range decoder."""
-    check(len(payload) >= len(base) and (len(payload) - len(base)) % 4 == 0, "the mask has an impossible length")
-    decoder = RangeDecoder(payload[len(base) :])
+    told = len(base) * (1 + second)
+    check(len(payload) >= told and (len(payload) - told) % 4 == 0, "the mask has an impossible length")
+    decoder = RangeDecoder(payload[told:])
     kept = [np.ones(weights.size, dtype=bool) for weights in base]
-    curve = parameters(320, -98304, 2)
+    curve = parameters(320, 0 if second else -98304, 2)
     for position in sorted(range(len(base)), key=lambda position: -base[position].size):
         num_coded = base[position].size * payload[position] // 255
-        decode_tensor(base[position], kept[position], num_coded, curve, decoder)
+        rate = payload[len(base) + position] if second else None
+        decode_tensor(base[position], kept[position], num_coded, curve, decoder, rate)
     check(decoder.is_used_up(), "the mask does not end where it should")
     return np.concatenate(kept)
 
 
+def unpack_context2(payload: bytes, num_bits: int, base: list[np.ndarray]) -> np.ndarray:
+    """Codec `context2`: the same with a rate for each tensor and eight pairs."""
+    return unpack_context(payload, num_bits, base, second=True)
+
+
 def decode_tensor(
-    weights: np.ndarray, kept: np.ndarray, num_coded: int, curve: Params, decoder: "RangeDecoder"
+    weights: np.ndarray, kept: np.ndarray, num_coded: int, curve: Params, decoder: "RangeDecoder", rate: int | None
 ) -> None:
-    """Write one tensor's bits into `kept`."""
+    """Write one tensor's bits into `kept`; it has a rate in `context2` only."""
     pattern = weights.astype(np.float32).reshape(-1).view(np.uint32).astype(np.int64)
     magnitude, sign = pattern >> 16 & 0x7FFF, 1 - 2 * (pattern >> 31)
     order = np.argsort(magnitude, kind="stable")
@@ -163,13 +171,14 @@ def decode_tensor(
     rows, columns = weights.shape[0], kept.size // weights.shape[0]
     plain = [(curve, level >> 4), (parameters(80, 0, 4), level >> 6)]
     plain += [(parameters(rows, 0, 3), row), (parameters(columns, 0, 3), column)]
-    pairs = [(parameters(rows, up, 1), parameters(columns, 16384 - up, 1)) for up in (0, 16384)]
+    pairs = [first_pair(number, rows, columns) for number in range(2 if rate is None else 8)]
+    told, share = (0, 16) if rate is None else ((64 - rate) * 16, 15)
     start, quiet = 0, False
     while start < num_coded:
         size = max(64, min(start >> 3, kept.size >> 8))
         at = order[start : min(start + size, num_coded)]
         used = plain[:2] if quiet else plain
-        logit = sum((values >> 8)[where[at]] for (values, _), where in used)
+        logit = told + sum((values >> 8)[where[at]] for (values, _), where in used)
         shown = [] if quiet else [((left[0] >> 8), (right[0] >> 8)) for left, right in pairs]
         for left, right in shown:
             logit = logit + (left[row[at]] * right[column[at]] >> 8) * sign[at]
@@ -178,8 +187,8 @@ def decode_tensor(
         kept[at] = cut == 0
         error, spread = cut * 65536 - chance, chance * (65536 - chance) >> 16
         sums = [[total(where[at], amount, len(p[0])) for amount in (error, spread)] for p, where in used]
-        for (parameter, _), (gradient, curvature) in zip(used, sums, strict=True):
-            step(parameter, gradient, curvature)
+        for number, ((parameter, _), (gradient, curvature)) in enumerate(zip(used, sums, strict=True)):
+            step(parameter, gradient, curvature, share if number < 2 else 16)
         for (left, right), (a, b) in zip(pairs, shown, strict=False):
             up = total(row[at], error * sign[at] * b[column[at]], rows) >> 8
             across = total(column[at], error * sign[at] * a[row[at]], columns) >> 8
@@ -194,11 +203,20 @@ def parameters(length: int, value: int, prior: int) -> Params:
     return np.full(length, value, dtype=np.int64), np.full(length, prior << 16, dtype=np.int64)
 
 
-def step(parameter: Params, gradient: np.ndarray, curvature: np.ndarray) -> None:
-    """Newton's, in place."""
+def first_pair(number: int, rows: int, columns: int) -> tuple[Params, Params]:
+    """Factors as they start: of the even pairs those of the rows are 0, of the odd ones those of the columns."""
+    length = rows if number % 2 else columns
+    moved = parameters(length, 16384, 1)
+    if number > 1:
+        moved[0][(np.arange(length) >> (number - 2)) % 2 == 0] = -16384
+    return (moved, parameters(columns, 0, 1)) if number % 2 else (parameters(rows, 0, 1), moved)
+
+
+def step(parameter: Params, gradient: np.ndarray, curvature: np.ndarray, share: int = 16) -> None:
+    """Newton's, in place, or 2^share / 2^16 of it."""
     values, seen = parameter
     seen += curvature
-    values[:] = np.clip(values + (gradient << 16) // seen, -8 << 16, 8 << 16)
+    values[:] = np.clip(values + (gradient << share) // seen, -8 << 16, 8 << 16)
 
 
 def total(places: np.ndarray, amounts: np.ndarray, length: int) -> np.ndarray:
@@ -256,6 +274,7 @@ CODECS: dict[str, Callable[[bytes, int, list[np.ndarray]], np.ndarray]] = {
     "bits": unpack_bits,
     "lzma": unpack_lzma,
     "context": unpack_context,
+    "context2": unpack_context2,
 }
 
 

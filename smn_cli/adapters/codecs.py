@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from bitarray import bitarray
 
-from smn_cli.adapters.context import decode_context, encode_context
+from smn_cli.adapters.context import decode_context, decode_context2, encode_context, encode_context2
 from smn_cli.errors import AdapterFileError, UsageError
 
 Arrays = Sequence[np.ndarray]
@@ -99,6 +99,7 @@ CODECS = {
     "bits": Codec("bits", lambda bits, _: pack_bits(bits), lambda payload, num_bits, _: unpack_bits(payload, num_bits)),
     "lzma": Codec("lzma", _lzma_encode, _lzma_decode),
     "context": Codec("context", encode_context, decode_context, needs_base=True),
+    "context2": Codec("context2", encode_context2, decode_context2, needs_base=True),
 }
 
 
@@ -116,14 +117,14 @@ def get_codec(name: str) -> Codec:
 def encode_smallest(bits: np.ndarray, base: Arrays, name: str = "auto") -> tuple[Codec, bytes]:
     """Encode with the named codec, or with whichever gives the fewest bytes (ties: the plainer one).
 
-    lzma takes longest by far. It is not tried on a mask of more than 2^18 bits of which `context` made less than 3/4 of
-    the entropy of independent bits of that density, which lzma does not come near.
+    lzma takes longest by far. It is not tried on a mask of more than 2^18 bits of which another made less than 3/4 of the
+    entropy of independent bits of that density, which lzma does not come near.
     """
     if name != "auto":
         codec = get_codec(name)
         return codec, codec.encode(bits, base)
-    encoded = {name: CODECS[name].encode(bits, base) for name in ("bits", "context")}
-    if len(bits) <= LZMA_ALWAYS or len(encoded["context"]) > 0.75 * _entropy_bytes(bits):
+    encoded = {name: CODECS[name].encode(bits, base) for name in ("bits", "context", "context2")}
+    if len(bits) <= LZMA_ALWAYS or min(map(len, encoded.values())) > 0.75 * _entropy_bytes(bits):
         encoded["lzma"] = CODECS["lzma"].encode(bits, base)
     best = min((name for name in CODECS if name in encoded), key=lambda name: len(encoded[name]))
     return CODECS[best], encoded[best]

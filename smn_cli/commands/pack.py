@@ -15,7 +15,8 @@ def pack(
         "adapter.safetensors"
     ),
     codec: Annotated[
-        str, typer.Option("--codec", help="bits, lzma, context (decodes with the base), or auto: the smallest.")
+        str,
+        typer.Option("--codec", help="bits, lzma, context or context2 (decode with the base), or auto: the smallest."),
     ] = "auto",
     weights: WeightsOption = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from smn_cli.adapters.adapter import Adapter, adapter_from_bytes, load_adapter, make_adapter
+from smn_cli.adapters.codecs import CODECS
 from smn_cli.adapters.fingerprint import fingerprint
 from smn_cli.adapters.statistics import round_statistics
 from smn_cli.errors import MismatchError, UsageError
@@ -58,7 +59,7 @@ def snapshot(model: nn.Module) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("statistics", [False, True])
-@pytest.mark.parametrize("codec", ["bits", "lzma", "context"])
+@pytest.mark.parametrize("codec", ["bits", "lzma", "context", "context2"])
 def test_reading_and_writing_again_gives_the_same_bytes(codec: str, statistics: bool) -> None:
     data = toy_adapter(codec, statistics=statistics).to_bytes()
     again = adapter_from_bytes(data)
@@ -70,7 +71,8 @@ def test_reading_and_writing_again_gives_the_same_bytes(codec: str, statistics: 
 def test_a_second_process_writes_the_same_bytes() -> None:
     code = (
         "import hashlib\nfrom tests.adapters.forging import toy_adapter\n"
-        "for codec in ('bits', 'lzma', 'context'): print(hashlib.sha256(toy_adapter(codec).to_bytes()).hexdigest())"
+        "for codec in ('bits', 'lzma', 'context', 'context2'):\n"
+        "    print(hashlib.sha256(toy_adapter(codec).to_bytes()).hexdigest())"
     )
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
@@ -80,7 +82,7 @@ def test_a_second_process_writes_the_same_bytes() -> None:
         check=True,
         env={"PYTHONHASHSEED": "123"},
     )
-    here = [hashlib.sha256(toy_adapter(codec).to_bytes()).hexdigest() for codec in ("bits", "lzma", "context")]
+    here = [hashlib.sha256(toy_adapter(codec).to_bytes()).hexdigest() for codec in CODECS]
     assert done.stdout.split() == here
 
 
@@ -96,7 +98,7 @@ def test_the_order_of_tensors_does_not_matter() -> None:
     assert made(reverse=True) == made(reverse=False)
 
 
-@pytest.mark.parametrize("codec", ["bits", "lzma", "context"])
+@pytest.mark.parametrize("codec", ["bits", "lzma", "context", "context2"])
 @pytest.mark.parametrize("arch", [CONVNET, VIT, RESNET])
 def test_rebuilt_weights_are_the_weights_of_equation_2(arch: str, codec: str, tmp_path: Path) -> None:
     base = random_weights(arch)
@@ -157,7 +159,7 @@ def test_switching_adapters_equals_applying_to_a_fresh_base() -> None:
     assert same(snapshot(model), before)
 
 
-@pytest.mark.parametrize("codec", ["bits", "lzma", "context"])
+@pytest.mark.parametrize("codec", ["bits", "lzma", "context", "context2"])
 def test_an_adapter_applied_before_still_checks_its_base(codec: str) -> None:
     model = backbone(CONVNET)
     before, adapter = snapshot(model), adapter_for(model, codec=codec)

@@ -15,6 +15,7 @@ from tests.adapters.forging import put_together, sign, take_apart, toy_adapter, 
 FILE = toy_adapter().to_bytes()
 LZMA_FILE = toy_adapter("lzma").to_bytes()
 CONTEXT_FILE = toy_adapter("context").to_bytes()
+CONTEXT2_FILE = toy_adapter("context2").to_bytes()
 BASE = toy_base()
 EXPECTED = toy_adapter().header.adapted_digest
 DOCUMENTED = {"rebuilt", "AdapterFileError", "MismatchError"}
@@ -33,7 +34,9 @@ def outcome(data: bytes) -> str:
     return "rebuilt" if fingerprint(state).digest == EXPECTED else "another network"
 
 
-@pytest.mark.parametrize("data", [FILE, LZMA_FILE, CONTEXT_FILE], ids=["bits", "lzma", "context"])
+@pytest.mark.parametrize(
+    "data", [FILE, LZMA_FILE, CONTEXT_FILE, CONTEXT2_FILE], ids=["bits", "lzma", "context", "context2"]
+)
 def test_every_single_bit_flip_is_refused(data: bytes) -> None:
     assert outcome(data) == "rebuilt"
     for position in range(8 * len(data)):
@@ -43,7 +46,9 @@ def test_every_single_bit_flip_is_refused(data: bytes) -> None:
             adapter_from_bytes(bytes(flipped))
 
 
-@pytest.mark.parametrize("data", [FILE, LZMA_FILE, CONTEXT_FILE], ids=["bits", "lzma", "context"])
+@pytest.mark.parametrize(
+    "data", [FILE, LZMA_FILE, CONTEXT_FILE, CONTEXT2_FILE], ids=["bits", "lzma", "context", "context2"]
+)
 def test_every_truncation_is_refused(data: bytes) -> None:
     for length in range(len(data)):
         with pytest.raises(AdapterFileError, match="truncated"):
@@ -54,7 +59,7 @@ def test_every_truncation_is_refused(data: bytes) -> None:
         adapter_from_bytes(data[1:])
 
 
-@pytest.mark.parametrize("data", [FILE, CONTEXT_FILE], ids=["bits", "context"])
+@pytest.mark.parametrize("data", [FILE, CONTEXT_FILE, CONTEXT2_FILE], ids=["bits", "context", "context2"])
 def test_every_single_bit_flip_under_a_right_checksum_is_refused_or_changes_nothing(data: bytes) -> None:
     outcomes = set()
     for position in range(8 * (len(data) - 32)):

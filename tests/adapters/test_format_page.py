@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from smn_cli.adapters.adapter import Adapter, adapter_from_bytes, make_adapter
@@ -88,6 +89,7 @@ def test_every_header_field_and_codec_has_its_place_on_the_page() -> None:
     assert set(CODECS) <= set(re.findall(r"^`(\w+)`:", codecs, re.MULTILINE))
 
 
-def test_the_worked_payload_of_context_is_what_smn_writes() -> None:
-    payload = CODECS["context"].encode(np.array([False, False, True, True, True, True]), [BASE["w"].numpy()])
+@pytest.mark.parametrize("codec", ["context", "context2"])
+def test_the_worked_payload_of_context_is_what_smn_writes(codec: str) -> None:
+    payload = CODECS[codec].encode(np.array([False, False, True, True, True, True]), [BASE["w"].numpy()])
     assert f"the payload is `{payload.hex()}`" in PAGE

@@ -28,6 +28,8 @@ SHA256 = {
     "v1_bits_norm_stats.safetensors": "cdcbde337fddc6f20283b8525490d4d7ba9fa6dac097f5727b3570f95bfe8f2f",
     "v1_context.safetensors": "32dddec7ccf8474010ff916af1b00c5e55d4544cc1becee0811ebe08fac927af",
     "v1_context_norm_stats.safetensors": "54b290672740dbc310f7d9091570996f67639c8a78681e1354f28e0c35bc03a6",
+    "v1_context2.safetensors": "95aa3ff7088c2284d71eb7d1c1d1540f09c575f1bdf295b38b7e0150025a187f",
+    "v1_context2_norm_stats.safetensors": "6742b9bbd1767dab864205c33c86a2d331d25b8a6aff3b16dc41ec1858f21e35",
     "v1_lzma.safetensors": "b537eb6af831bb3c949d70a749190367011e74e4e89f2b2e354706c218c34d84",
     "v1_lzma_norm_stats.safetensors": "dab9f9a49ffef142a4f1c5d82a8ab5c2b1a7593b9e98ebae6579c99e3290b542",
 }

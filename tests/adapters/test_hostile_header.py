@@ -211,7 +211,7 @@ def test_a_header_that_is_no_object_or_an_empty_one_is_refused(text: str) -> Non
     assert "header" in refused(text)
 
 
-@pytest.mark.parametrize(("codec", "said"), [("bits", True), ("lzma", True), ("context", False)])
+@pytest.mark.parametrize(("codec", "said"), [("bits", True), ("lzma", True), ("context", False), ("context2", False)])
 def test_needs_base_that_is_not_the_codecs_is_refused(codec: str, said: bool) -> None:
     assert f"needs_base {said}, which codec {codec} does not" in refused({**HEADER, "codec": codec, "needs_base": said})
 
@@ -251,9 +251,9 @@ PROMISES: list[Callable[[], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize("promise", PROMISES)
-@pytest.mark.parametrize("codec", ["bits", "lzma", "context"])
+@pytest.mark.parametrize("codec", ["bits", "lzma", "context", "context2"])
 def test_promises_of_terabytes_cost_nothing(codec: str, promise: Callable[[], dict[str, Any]]) -> None:
-    data = put_together({**promise(), "codec": codec, "needs_base": codec == "context"}, PARTS)
+    data = put_together({**promise(), "codec": codec, "needs_base": codec.startswith("context")}, PARTS)
     tracemalloc.start()
     started = time.perf_counter()
     try:

@@ -33,6 +33,8 @@ FILES = {
     "v1_lzma_norm_stats.safetensors": ("lzma", True),
     "v1_context.safetensors": ("context", False),
     "v1_context_norm_stats.safetensors": ("context", True),
+    "v1_context2.safetensors": ("context2", False),
+    "v1_context2_norm_stats.safetensors": ("context2", True),
 }
 WITH_HEAD = "v1_bits_head.safetensors"
 
