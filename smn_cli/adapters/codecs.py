@@ -117,8 +117,8 @@ def get_codec(name: str) -> Codec:
 def encode_smallest(bits: np.ndarray, base: Arrays, name: str = "auto") -> tuple[Codec, bytes]:
     """Encode with the named codec, or with whichever gives the fewest bytes (ties: the plainer one).
 
-    lzma takes longest by far. It is not tried on a mask of more than 2^18 bits of which another made less than 3/4 of the
-    entropy of independent bits of that density, which lzma does not come near.
+    lzma takes longest by far. It is not tried on a mask of more than 2^18 bits of which another took less than 3/4 of
+    the entropy of independent bits of that density, which lzma does not come near.
     """
     if name != "auto":
         codec = get_codec(name)
