@@ -10,7 +10,7 @@ import gc
 import itertools
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -29,29 +29,38 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("adapters", nargs="+", type=Path)
     options = parser.parse_args()
-    model = load_backbone(options.arch, options.weights).model
+    size = statistics.mean(path.stat().st_size for path in options.adapters)
     print(f"{torch.get_num_threads()} threads; {versions()}; medians of {options.rounds} rounds\n")
     print("| adapters resident | memory for each | file | first use | switch | take off |\n|---|---|---|---|---|---|")
+    for row in measure(options.arch, options.weights, options.adapters, options.counts, options.rounds):
+        times = [f"{row[name]:.3f} s" for name in ("first use", "switch", "take off")]
+        cells = [str(row["count"]), f"{row['bytes'] / row['count'] / 1e6:.2f} MB", f"{size / 1e6:.2f} MB", *times]
+        print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def measure(
+    arch: str, weights: str, files: Sequence[Path], counts: Sequence[int], rounds: int = 9
+) -> Iterator[dict[str, float]]:
+    """For each count: bytes held by the adapters in all, and medians in seconds of first use, switch and take off."""
+    model = load_backbone(arch, weights).model
     loaded: list[Adapter] = []
     before = resident_bytes()
     first_uses: list[float] = []
-    for count in options.counts:
-        for path in itertools.islice(itertools.cycle(options.adapters), count - len(loaded)):
+    for count in counts:
+        for path in itertools.islice(itertools.cycle(files), count - len(loaded)):
             loaded.append(load_adapter(path))
             first_uses.append(seconds(lambda: loaded[-1].apply(model)))
             loaded[-1].remove(model)
-        held = (resident_bytes() - before) / count
+        held = resident_bytes() - before
         loaded[0].apply(model)
-        switches = [seconds(partial(loaded[(n + 1) % count].apply, model)) for n in range(options.rounds)]
+        switches = [seconds(partial(loaded[(n + 1) % count].apply, model)) for n in range(rounds)]
         removals = []
-        for _ in range(options.rounds):
+        for _ in range(rounds):
             removals.append(seconds(lambda: loaded[0].remove(model)))
             loaded[0].apply(model)
         loaded[0].remove(model)
-        size = statistics.mean(path.stat().st_size for path in options.adapters)
-        times = [statistics.median(values) for values in (first_uses, switches, removals)]
-        cells = [str(count), f"{held / 1e6:.2f} MB", f"{size / 1e6:.2f} MB", *(f"{value:.3f} s" for value in times)]
-        print(f"| {' | '.join(cells)} |", flush=True)
+        times = {"first use": first_uses, "switch": switches, "take off": removals}
+        yield {"count": count, "bytes": held, **{name: statistics.median(values) for name, values in times.items()}}
 
 
 def seconds(action: Callable[[], object]) -> float:

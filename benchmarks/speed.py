@@ -17,7 +17,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ from smn_cli.training.trainer import Trainer, make_source
 
 BATCHES = {"tf_efficientnet_lite0": 64, "resnet18": 32, "resnet50": 16, "vit_tiny_patch16_224": 32}
 METHODS = ("fine-tuning", "fine-tuning, frozen norm", "mask", "plain wrapper")
+COMPILED = ("fine-tuning", "fine-tuning, compiled", "mask", "mask, compiled")
 
 
 class _Binary(torch.autograd.Function):
@@ -122,6 +123,7 @@ def make_step(method: str, arch: str, batch_size: int, extra: dict[str, Any]) ->
     torch.manual_seed(0)
     backbone = timm.create_model(arch, num_classes=0, **sized).to(memory_format=torch.channels_last)
     train = "full" if method.startswith("fine-tuning") else "mask"
+    extra = {**extra, "compile": True} if method.endswith("compiled") else extra
     options = AdaptOptions(recipe="swav", steps=100_000, batch_size=batch_size, size=64, local_views=4, prototypes=100,
                            train=train, keep="last", **extra)  # fmt: skip
     plan = make_plan(options, 10_000)
@@ -133,7 +135,7 @@ def make_step(method: str, arch: str, batch_size: int, extra: dict[str, Any]) ->
         return WrapperStep(PlainWrapper(backbone, names), objective, normalize)
     source = InPlace(backbone, names) if method.startswith("fine-tuning") else make_source(backbone, plan)
     trainer = Trainer(source, objective, plan, normalize)
-    if method == "fine-tuning":
+    if method in ("fine-tuning", "fine-tuning, compiled"):
         trainer._norm_layers = []
     return lambda batch: trainer.take_step(batch) and None
 
@@ -152,13 +154,13 @@ def make_batch(batch_size: int) -> ViewBatch:
     return ViewBatch(torch.arange(batch_size), views, changes)
 
 
-def seconds_of(arch: str, rounds: int, extra: dict[str, Any]) -> dict[str, float]:
+def seconds_of(arch: str, rounds: int, extra: dict[str, Any], methods: Sequence[str] = METHODS) -> dict[str, float]:
     """Median seconds a step, by method."""
     batch = make_batch(BATCHES[arch])
-    steps = {method: make_step(method, arch, BATCHES[arch], extra) for method in METHODS}
-    taken: dict[str, list[float]] = {method: [] for method in METHODS}
+    steps = {method: make_step(method, arch, BATCHES[arch], extra) for method in methods}
+    taken: dict[str, list[float]] = {method: [] for method in methods}
     for number in range(rounds + 1):
-        for method in METHODS:
+        for method in methods:
             started = time.perf_counter()
             steps[method](batch)
             if number:  # the first round warms up
@@ -253,12 +255,27 @@ def print_parts(arch: str, parts: dict[str, dict[str, float]]) -> None:
     print(flush=True)
 
 
+def print_compiled(options: argparse.Namespace) -> None:
+    """Markdown."""
+    ratios = ("fine-tuning: compiled / plain", "mask: compiled / plain", "compiled: mask / fine-tuning")
+    print(f"| backbone | batch | {' | '.join((*COMPILED, *ratios))} |\n" + "|" + "---|" * (len(COMPILED) + 5))
+    for arch in options.archs:
+        s = seconds_of(arch, options.rounds, options.extra, COMPILED)
+        tuned, tuned_compiled, mask, mask_compiled = s.values()
+        cells = [f"{value:.3f} s" for value in s.values()]
+        cells += [
+            f"{value:.3f}" for value in (tuned_compiled / tuned, mask_compiled / mask, mask_compiled / tuned_compiled)
+        ]
+        print(f"| {arch} | {BATCHES[arch]} | {' | '.join(cells)} |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--archs", nargs="+", default=list(BATCHES), choices=list(BATCHES))
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--extra", type=json.loads, default={}, help="further AdaptOptions, as JSON")
     parser.add_argument("--parts", action="store_true", help="where the time of a step goes, instead")
+    parser.add_argument("--compiled", action="store_true", help="with and without torch.compile, instead")
     parser.add_argument("--memory-of", nargs=2, metavar=("ARCH", "METHOD"))
     options = parser.parse_args()
     if options.memory_of:
@@ -269,6 +286,9 @@ def main() -> None:
         print(peak_bytes())
         return
     print(f"{torch.get_num_threads()} threads; {versions()}; {options.rounds} rounds; {options.extra}\n")
+    if options.compiled:
+        print_compiled(options)
+        return
     heads = ["backbone", "batch", *METHODS, "mask / fine-tuning", "wrapper / mask", f"memory: {METHODS[0]}",
              *METHODS[1:], "mask / fine-tuning"]  # fmt: skip
     print(f"| {' | '.join(heads)} |\n" + "|" + "---|" * len(heads))
