@@ -5,9 +5,18 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_API = ("Adapter", "adapt", "apply_adapter", "load_adapter", "save_adapter")
+_API = ("Adapter", "Cascade", "adapt", "apply_adapter", "load_adapter", "load_cascade", "save_adapter")
 
-__all__ = ["Adapter", "__version__", "adapt", "apply_adapter", "load_adapter", "save_adapter"]
+__all__ = [
+    "Adapter",
+    "Cascade",
+    "__version__",
+    "adapt",
+    "apply_adapter",
+    "load_adapter",
+    "load_cascade",
+    "save_adapter",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -18,6 +18,8 @@ from smn_cli.adapters.swap import Change, TunedWeights
 from smn_cli.atomic import write_atomically
 from smn_cli.backbones.loading import Backbone, load_backbone, load_with_timm, wrap_backbone
 from smn_cli.backbones.weight_files import read_weight_file
+from smn_cli.cascade.cascade import Cascade
+from smn_cli.cascade.file import load_cascade
 from smn_cli.config.options import AdaptOptions
 from smn_cli.data.classes import find_labeled_images
 from smn_cli.data.finding import find_images
@@ -30,7 +32,7 @@ from smn_cli.training.run_folder import RunFolder
 from smn_cli.training.session import RunOptions, Session
 from smn_cli.training.trainer import StepReport
 
-__all__ = ["Adapter", "adapt", "apply_adapter", "load_adapter", "save_adapter"]
+__all__ = ["Adapter", "Cascade", "adapt", "apply_adapter", "load_adapter", "load_cascade", "save_adapter"]
 
 
 def adapt(

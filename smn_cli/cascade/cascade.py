@@ -61,7 +61,8 @@ class Cascade:
         """Features of a batch.
 
         Args:
-            model: the base, in eval mode; adapters go onto it in turn, and it is left as the base.
+            model: the base without its classifier (`num_classes=0`), in eval mode; adapters go onto it in turn, and it
+                is left as the base.
             images: (N, 3, H, W) float32, prepared, on the model's device.
             mode: "conditional": the dispatcher's forward and one expert's for each image; "unconditional": all
                 experts'. None is the cascade's own; another one only where the combination stores nothing.
@@ -71,11 +72,16 @@ class Cascade:
 
         Raises:
             MismatchError, AdapterFileError: the model is not the base.
-            UsageError: the stored combination is for the other mode.
+            UsageError: the stored combination is for the other mode, or the model gives no features of its width.
         """
         combination = self.combination_for(mode or self.mode)
         try:
             first = _features(self.dispatcher, model, images)
+            if first.shape != (len(images), combination.num_features):
+                raise UsageError(
+                    f"the model gives {tuple(first.shape)} for {len(images)} images: expected features of width "
+                    f"{combination.num_features}; make it without its classifier (num_classes=0)"
+                )
             routes = self.router.route(first) if combination.mode == "conditional" else None
             blocks = [first]
             for number, expert in enumerate(self.experts):

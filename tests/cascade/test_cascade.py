@@ -39,12 +39,21 @@ def test_live_and_read_cascades_embed_alike(kind: str, mode: str) -> None:
 CHILD = """
 import sys
 from safetensors.torch import save_file
-from smn_cli.cascade.file import load_cascade
+from smn_cli import load_cascade
 from tests.cascade.small_cascades import images, small_model
 import torch
 torch.set_num_threads(2)
 save_file({"embedded": load_cascade(sys.argv[1]).embed(small_model(), images(9, seed=2))}, sys.argv[2])
 """
+
+
+def test_a_model_that_gives_no_features_is_refused_and_left_as_the_base() -> None:
+    cascade, model = small_cascade(), small_model()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.classifier = torch.nn.Linear(cascade.combination.num_features, 3)
+    with pytest.raises(UsageError, match=r"gives \(9, 3\) for 9 images: .*num_classes=0"):
+        cascade.embed(model, images(9))
+    assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.items())
 
 
 def test_another_process_embeds_the_same_bits(tmp_path: Path) -> None:
