@@ -95,15 +95,16 @@ def size_row(name: str, adapter: Adapter, backbone: Backbone, masks: dict[str, t
         "entropy by tensor": round(sum(entropy_bytes(masks[entry.name].numpy()) for entry in adapter.header.masks)),
     }
     base = [state[entry.name].numpy() for entry in adapter.header.masks]
-    ours = len(get_codec("context").encode(bits, base))
-    report = measure_sizes(packed(adapter, backbone, masks, "context"), state)
+    models = {name: len(get_codec(name).encode(bits, base)) for name in ("context", "context2")}
+    ours = min(models.values())
+    report = measure_sizes(packed(adapter, backbone, masks), state)
     best = min(value for value in others.values() if isinstance(value, int))
     return {
         "mask": name,
         "weights": f"{len(bits):,}",
         "density": f"{bits.mean():.4f}",
         **{key: f"{value:,}" if isinstance(value, int) else value for key, value in others.items()},
-        "**context**": f"**{ours:,}**",
+        **{name: f"**{size:,}**" if size == ours else f"{size:,}" for name, size in models.items()},
         "of lzma": f"{ours / others['lzma -9e']:.3f}",
         "of the best other": f"{ours / best:.3f}",
         "bits a weight": f"{8 * ours / len(bits):.4f}",
@@ -121,7 +122,7 @@ def time_row(
     """Seconds of the parts, best of two."""
     state = backbone.model.state_dict()
     row = {"mask": source.name}
-    for codec in ("bits", "context"):
+    for codec in ("bits", "context", "context2"):
         row[f"pack {codec}"] = f"{seconds(lambda codec=codec: packed(adapter, backbone, masks, codec)):.2f} s"
         loaded = adapter_from_bytes(packed(adapter, backbone, masks, codec).to_bytes())
         row[f"rebuild {codec}"] = f"{seconds(lambda loaded=loaded: loaded.rebuild(state), times=1):.2f} s"
