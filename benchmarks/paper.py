@@ -70,14 +70,21 @@ TABLES = {
         Variant("first 6 blocks", "--mask-only blocks:6"),
         *(Variant(f"{draw} {share}", f"--mask-only {draw}:{share}")
           for draw in ("random", "largest") for share in (0.02, 0.1, 0.4)),
-        # by default large weights start with large scores, which hardly fall in a short run; the paper's start at 1
-        *(Variant(f"all scores from 1, {draw} 0.1", f"--score-init constant --mask-only {draw}:0.1")
-          for draw in ("random", "largest")),
+        # by default large weights start with large scores, which hardly fall in a short run; the paper's start at 1,
+        # and at this rate they can fall below 0 in 50 steps
+        *(Variant(f"from 1, {draw} {share}", f"--score-init constant --lr-scores 0.1 --mask-only {draw}:{share}")
+          for draw in ("random", "largest") for share in (0.02, 0.1, 0.4)),
     ],
     "prototypes": [THRESHOLD, *(Variant(f"{num} prototypes", f"--prototypes {num}") for num in (10, 30, 300, 1000))],
 }  # fmt: skip
 TITLES = dict(zip(METRICS, ("k-NN 200", "k-NN 20", "linear"), strict=True))
-CURVES = {"first blocks": "first", "random part": "random", "largest weights": "largest"}
+CURVES = {
+    "first blocks": "first",
+    "random part": "random",
+    "largest weights": "largest",
+    "random part, all scores from 1": "from 1, random",
+    "largest weights, all scores from 1": "from 1, largest",
+}
 
 
 def main() -> None:
@@ -203,13 +210,13 @@ def draw_selective(rows: list[dict], options: argparse.Namespace) -> None:
     whole = rows[0]
     figure, axes = pyplot.subplots(1, len(METRICS), figsize=(10, 3.2), layout="constrained")
     for axis, metric in zip(axes, METRICS, strict=True):
-        for (label, start), marker in zip(CURVES.items(), "so^", strict=True):
+        for (label, start), style in zip(CURVES.items(), ("s-", "o-", "^-", "o:", "^:"), strict=True):
             own = [row for row in rows if row["title"].startswith(start)]
             if not own:
                 continue
-            curve = [*own, whole]
+            curve = own if start.startswith("from 1") else [*own, whole]
             shares = [100 * row["open"] / whole["open"] for row in curve]
-            axis.semilogx(shares, [row["adapted"][metric] for row in curve], f"{marker}-", label=label)
+            axis.semilogx(shares, [row["adapted"][metric] for row in curve], style, label=label)
         axis.axhline(whole["base"][metric], color="grey", linewidth=1, label="untouched base")
         axis.set(xlabel="weights that may be cut, %", title=TITLES[metric])
     axes[0].legend(fontsize=7)
