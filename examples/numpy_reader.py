@@ -142,7 +142,8 @@ def unpack_lzma(payload: bytes, num_bits: int, base: list[np.ndarray]) -> np.nda
 def unpack_context(payload: bytes, num_bits: int, base: list[np.ndarray], second: bool = False) -> np.ndarray:
     """Codec `context`: a model of additive logits, a Newton step after every block, a range decoder."""
     told = len(base) * (1 + second)
-    check(len(payload) >= told and (len(payload) - told) % 4 == 0, "the mask has an impossible length")
+    has_words = 0 <= len(payload) - told <= 4 * (num_bits + 2) and (len(payload) - told) % 4 == 0
+    check(has_words, "the mask has an impossible length")
     decoder = RangeDecoder(payload[told:])
     kept = [np.ones(weights.size, dtype=bool) for weights in base]
     curve = parameters(320, 0 if second else -98304, 2)
@@ -167,13 +168,15 @@ def decode_tensor(
     magnitude, sign = pattern >> 16 & 0x7FFF, 1 - 2 * (pattern >> 31)
     order = np.argsort(magnitude, kind="stable")
     level = np.clip(magnitude - magnitude[order[kept.size // 2]] + 30 * 128, 0, 40 * 128 - 1)
-    row, column = np.divmod(np.arange(kept.size), kept.size // weights.shape[0])
-    rows, columns = weights.shape[0], kept.size // weights.shape[0]
+    rows = weights.shape[0] if weights.ndim else 1
+    columns = kept.size // rows
+    row, column = np.divmod(np.arange(kept.size), columns)
     plain = [(curve, level >> 4), (parameters(80, 0, 4), level >> 6)]
     plain += [(parameters(rows, 0, 3), row), (parameters(columns, 0, 3), column)]
     pairs = [first_pair(number, rows, columns) for number in range(2 if rate is None else 8)]
     told, share = (0, 16) if rate is None else ((64 - rate) * 16, 15)
-    start, quiet = 0, False
+    flat = rate is not None and 1 in (rows, columns)
+    start, quiet = 0, flat
     while start < num_coded:
         size = max(64, min(start >> 3, kept.size >> 8))
         at = order[start : min(start + size, num_coded)]
@@ -194,7 +197,7 @@ def decode_tensor(
             across = total(column[at], error * sign[at] * a[row[at]], columns) >> 8
             step(left, up, sums[2][1] * (int((b * b).sum()) // columns) >> 16)
             step(right, across, sums[3][1] * (int((a * a).sum()) // rows) >> 16)
-        quiet = int(cut.sum()) * 512 < len(at)
+        quiet = flat or int(cut.sum()) * 512 < len(at)
         start += len(at)
 
 
@@ -262,8 +265,9 @@ class RangeDecoder:
         return bit
 
     def is_used_up(self) -> bool:
-        """Whether all words were read and could have been written last."""
-        return self.used >= len(self.words)
+        """Whether all words were read and stand for the end of the range, as a writer's do."""
+        is_at_end = self.range == MAX64 or (self.point - self.lower) & MAX64 < 2**33 - 1
+        return self.used >= len(self.words) and is_at_end
 
     def _shift(self) -> None:
         word = self.words[self.used] if self.used < len(self.words) else 0

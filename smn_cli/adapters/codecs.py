@@ -25,8 +25,8 @@ class Codec:
     Attributes:
         name: as it stands in the file.
         encode: bool array (num_bits,) and the base to bytes, the same on every run.
-        decode: bytes, num_bits and the base to a bool array (num_bits,); raises AdapterFileError on anything else than
-            what `encode` makes of exactly that many bits.
+        decode: bytes, num_bits and the base to a bool array (num_bits,); raises AdapterFileError if the bytes do not
+            decode to exactly that many bits.
         needs_base: whether the base is looked at; otherwise any sequence will do, an empty one too.
     """
 

@@ -23,6 +23,8 @@ from smn_cli.adapters.context_model import (
 )
 from smn_cli.errors import AdapterFileError
 
+MAX_TENSOR = 1 << 34
+"""Weights of a tensor; with more, sums of integers in float64 would not be exact."""
 COVERED = 255
 """Steps of the share of a tensor that is coded; everything above it is kept."""
 EVEN, PER_RATE = 64, 16
@@ -105,11 +107,14 @@ def decode_cuts(
     num_told = len(base) * (2 if variant.tells_rates else 1)
     if len(payload) < num_told or (len(payload) - num_told) % 4:
         raise AdapterFileError(f"the mask has {len(payload)} bytes: expected {num_told} and a multiple of four")
+    if len(payload) > num_told + 4 * (num_bits + 2):
+        raise AdapterFileError(f"the mask has {len(payload)} bytes, more than {num_bits} weights can need")
+    parts = _by_size(base)
     words = np.frombuffer(payload[num_told:], dtype="<u4").astype(np.uint32)
     rates = payload[len(base) : num_told]
     decoder, curve = constriction.stream.queue.RangeDecoder(words), new_curve(variant)
     cuts = np.zeros(num_bits, dtype=np.bool_)
-    for position, part in _by_size(base):
+    for position, part in parts:
         tensor = TensorModel(base[position], curve, variant, None if among is None else among[part])
 
         def read(places: Integers, chances: Floats, cuts: np.ndarray = cuts[part]) -> np.ndarray:
@@ -145,6 +150,8 @@ def _logit(rates: bytes | bytearray, position: int) -> int:
 
 def _by_size(base: Sequence[np.ndarray]) -> list[tuple[int, slice]]:
     """Position and bits of each tensor, the largest tensor first: what it teaches serves the small."""
+    if any(tensor.size > MAX_TENSOR for tensor in base):
+        raise AdapterFileError(f"a tensor of more than 2^34 weights: use the codec bits or lzma ({MAX_TENSOR} at most)")
     starts = np.cumsum([0, *(tensor.size for tensor in base)]).tolist()
     parts = [(position, slice(starts[position], starts[position + 1])) for position in range(len(base))]
     return sorted(parts, key=lambda found: -base[found[0]].size)

@@ -57,16 +57,19 @@ class Variant:
         num_products: of a row's and a column's factor.
         magnitude_step: how far the parameters of the magnitude go, in 1/2^16 of Newton's step.
         tells_rates: each tensor starts at the share of its cuts, which stands in the file.
+        flat_is_quiet: tensors of one row or one column are told by magnitude alone: a parameter for each weight learns
+            nothing and takes long.
     """
 
     start: int
     num_products: int
     magnitude_step: int = ONE
     tells_rates: bool = False
+    flat_is_quiet: bool = False
 
 
 CONTEXT = Variant(start=-3 << 15, num_products=2)
-CONTEXT2 = Variant(start=0, num_products=8, magnitude_step=ONE >> 1, tells_rates=True)
+CONTEXT2 = Variant(start=0, num_products=8, magnitude_step=ONE >> 1, tells_rates=True, flat_is_quiet=True)
 
 
 class Parameters:
@@ -156,6 +159,7 @@ class TensorModel:
         self._num_columns = num_columns = self.num_weights // num_rows
         self._curve, self._own = curve, Parameters(_flat(OCTAVES * 2), 4, variant.magnitude_step)
         self._rows, self._columns = Parameters(_flat(num_rows), 3), Parameters(_flat(num_columns), 3)
+        self._is_always_quiet = variant.flat_is_quiet and 1 in (num_rows, num_columns)
         self._products = [_product(number, num_rows, num_columns) for number in range(variant.num_products)]
 
     def code(self, num_coded: int, coder: Coder, logit: int = 0) -> None:
@@ -167,7 +171,7 @@ class TensorModel:
         while start < num_coded:
             size = max(64, min(start >> 3, self.num_weights >> 8))
             places = self.order[start : min(start + size, num_coded)]
-            block = self._look(places, is_quiet)
+            block = self._look(places, is_quiet or self._is_always_quiet)
             at = np.minimum(np.maximum(block.logits + logit, -LIMIT), LIMIT) + LIMIT
             chances = SQUASH[at]
             cut = coder(places, chances)

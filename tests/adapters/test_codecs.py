@@ -127,7 +127,7 @@ def test_auto_takes_the_smallest_and_on_a_tie_the_plainer() -> None:
 def a_trained_looking_mask(density: float) -> tuple[np.ndarray, list[np.ndarray]]:
     """Bits over three tensors of integer-made values: cut by rank-one pushes of their magnitudes, in integers alone."""
     base, bits = [], []
-    for sides in ((96, 160), (64, 96), (40, 24)):
+    for sides in ((200, 160), (64, 96), (40, 24), (300, 1)):
         numbers = (np.arange(math.prod(sides), dtype=np.uint64) * np.uint64(2654435761) % np.uint64(1 << 32)).astype(
             int
         )
@@ -142,8 +142,8 @@ def a_trained_looking_mask(density: float) -> tuple[np.ndarray, list[np.ndarray]
 @pytest.mark.parametrize(
     ("name", "size", "digest"),
     [
-        ("context", 883, "1149e892290742b310a0f40d06ecef358cdfe75f14728d804b5c60453074b1dc"),
-        ("context2", 662, "90e11dfa8ba7c6bbc0cf76b9b72c501ce48105f6239ed90c0f88c182f1ed187b"),
+        ("context", 1236, "0251959578831208a30bdb5e2d3e441041ac60cb7c634b2562f673fd58d3ce91"),
+        ("context2", 952, "67db72ba1c00f9e0f568fafb370ac7dc83ee01bb3a2c00a10ae5b309b92a6809"),
     ],
 )
 def test_payloads_of_the_models_never_change(name: str, size: int, digest: str) -> None:
@@ -151,6 +151,20 @@ def test_payloads_of_the_models_never_change(name: str, size: int, digest: str) 
     payload = get_codec(name).encode(bits, base)
     assert (len(payload), hashlib.sha256(payload).hexdigest()) == (size, digest)
     assert get_codec(name).decode(payload, len(bits), base).tolist() == bits.tolist()
+
+
+@pytest.mark.parametrize("name", ["context", "context2"])
+def test_more_words_than_weights_and_two_are_refused_before_they_are_read(name: str) -> None:
+    base = some_base(64)
+    with pytest.raises(AdapterFileError, match="more than 64 weights can need"):
+        get_codec(name).decode(bytes((1 + (name == "context2")) * len(base) + 4 * 67), 64, base)
+
+
+@pytest.mark.parametrize("name", ["context", "context2"])
+def test_a_tensor_too_large_for_exact_sums_is_refused(name: str) -> None:
+    huge = [np.broadcast_to(np.float32(1), (1 << 20, (1 << 14) + 1))]
+    with pytest.raises(AdapterFileError, match=r"more than 2\^34 weights"):
+        get_codec(name).decode(bytes(5 + (name == "context2")), huge[0].size, huge)
 
 
 def test_few_cuts_are_for_context2() -> None:

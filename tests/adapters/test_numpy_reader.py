@@ -12,6 +12,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from smn_cli.adapters.adapter import load_adapter, make_adapter
+from smn_cli.adapters.codecs import CODECS
+from smn_cli.errors import AdapterFileError
 from tests.adapters.forging import put_together, random_masks, take_apart, toy_adapter, toy_base
 from tests.conftest import CONVNET, VIT, random_weights
 from tests.golden.make_golden import FILES
@@ -116,6 +118,33 @@ def test_it_refuses_a_lying_header(changes: dict[str, object], part: str) -> Non
         rebuild(put_together({**HEADER, **changes}, PARTS), arrays(toy_base()))
 
 
+@pytest.mark.parametrize("codec", ["context", "context2"])
+@pytest.mark.parametrize("shape", [(), (700,), (1, 700), (2, 350), (350, 2), (7, 5, 10, 2)])
+def test_both_decode_tensors_of_every_shape(shape: tuple[int, ...], codec: str) -> None:
+    generator = np.random.default_rng(0)
+    base = [generator.normal(size=shape).astype(np.float32), generator.normal(size=(30, 20)).astype(np.float32)]
+    bits = generator.random(base[0].size + 600) < 0.8
+    payload = CODECS[codec].encode(bits, base)
+    assert reader.CODECS[codec](payload, len(bits), base).tolist() == bits.tolist()
+    assert CODECS[codec].decode(payload, len(bits), base).tolist() == bits.tolist()
+
+
+@pytest.mark.parametrize("beyond", [0, 1, 1 << 31, 0xF0000000])
+def test_both_refuse_a_last_word_that_no_writer_ends_with(beyond: int) -> None:
+    base = [np.arange(6, dtype=np.float32).reshape(2, 3)]
+    payload = CODECS["context2"].encode(np.array([0, 0, 1, 1, 1, 1], dtype=bool), base)
+    word = int.from_bytes(payload[2:], "little")
+    other = payload[:2] + ((word + beyond) % (1 << 32)).to_bytes(4, "little")
+    outcomes = []
+    for decode, refusal in ((reader.CODECS["context2"], reader.Refused), (CODECS["context2"].decode, AdapterFileError)):
+        try:
+            outcomes.append(decode(other, 6, base).tolist())
+        except refusal:
+            outcomes.append("refused")
+    assert outcomes[0] == outcomes[1]
+    assert (outcomes[0] == "refused") == (beyond > 1)
+
+
 def test_it_needs_numpy_and_the_standard_library_only() -> None:
     code = (
         "import sys, runpy; runpy.run_path('examples/numpy_reader.py')\n"
@@ -127,4 +156,4 @@ def test_it_needs_numpy_and_the_standard_library_only() -> None:
 
 
 def test_it_stays_short() -> None:
-    assert len(SCRIPT.read_text(encoding="utf-8").splitlines()) < 320
+    assert len(SCRIPT.read_text(encoding="utf-8").splitlines()) < 340
