@@ -10,11 +10,13 @@ import gc
 import itertools
 import statistics
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from smn_cli.adapters.adapter import Adapter, load_adapter
 from smn_cli.backbones.loading import load_backbone
@@ -41,21 +43,15 @@ def main() -> None:
 def measure(
     arch: str, weights: str, files: Sequence[Path], counts: Sequence[int], rounds: int = 9
 ) -> Iterator[dict[str, float]]:
-    """For each count: bytes held by the adapters in all, and medians in seconds of first use, switch and take off."""
+    """For each count: bytes held by so many adapters, and medians in seconds of first use, switch and take off."""
     model = load_backbone(arch, weights).model
     loaded: list[Adapter] = []
-    first = load_adapter(files[0])  # what the libraries take once is no adapter's
-    first.apply(model)
-    first.remove(model)
-    del first
-    before = resident_bytes()
     first_uses: list[float] = []
     for count in counts:
         for path in itertools.islice(itertools.cycle(files), count - len(loaded)):
             loaded.append(load_adapter(path))
             first_uses.append(seconds(lambda: loaded[-1].apply(model)))
             loaded[-1].remove(model)
-        held = resident_bytes() - before
         loaded[0].apply(model)
         switches = [seconds(partial(loaded[(n + 1) % count].apply, model)) for n in range(rounds)]
         removals = []
@@ -64,7 +60,11 @@ def measure(
             loaded[0].apply(model)
         loaded[0].remove(model)
         times = {"first use": first_uses, "switch": switches, "take off": removals}
-        yield {"count": count, "bytes": held, **{name: statistics.median(values) for name, values in times.items()}}
+        yield {
+            "count": count,
+            "bytes": held_bytes(model, files, count),
+            **{name: statistics.median(values) for name, values in times.items()},
+        }
 
 
 def seconds(action: Callable[[], object]) -> float:
@@ -73,11 +73,18 @@ def seconds(action: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def resident_bytes() -> int:
-    """Memory that the process holds now."""
-    gc.collect()
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS"))
+def held_bytes(model: nn.Module, files: Sequence[Path], count: int) -> int:
+    """What so many adapters that were used once hold, as Python and NumPy count it: the process's own size is noise."""
+    tracemalloc.start()
+    try:
+        held = [load_adapter(path) for path in itertools.islice(itertools.cycle(files), count)]
+        for adapter in held:
+            adapter.apply(model)
+            adapter.remove(model)
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
 
 
 if __name__ == "__main__":
