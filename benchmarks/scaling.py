@@ -170,9 +170,10 @@ def draw(
     second.bar([str(number) for number in of_processes], [r["images"] for r in of_processes.values()])
     second.set(xlabel="processes of one thread", ylabel="images/s")
     third.plot([count / 1e6 for count in of_backbones], [r["step"] for r in of_backbones.values()], "o-")
-    third.set(xlabel="million weights", ylabel="seconds a step of 16", xlim=(0, None), ylim=(0, None))
+    third.set(xlabel="million weights", ylabel="seconds a step of 16", xlim=(0, 1.3e-6 * max(of_backbones)))
+    third.set_ylim(0)
     for arch, (count, row) in zip(BACKBONES, of_backbones.items(), strict=True):
-        third.annotate(arch, (count / 1e6, row["step"]), textcoords="offset points", xytext=(-24, -14))
+        third.annotate(arch, (count / 1e6, row["step"]), textcoords="offset points", xytext=(5, -11))
     fourth.plot(list(of_adapters), [r["bytes"] / 1e6 for r in of_adapters.values()], "o-", label="memory of all, MB")
     fourth.plot(list(of_adapters), [r["switch"] * 1e3 for r in of_adapters.values()], "s--", label="switch, ms")
     fourth.set(xlabel="adapters of Lite0 at hand", ylim=(0, None))
