@@ -208,7 +208,7 @@ def _kind(words: str) -> str:
 def draw_selective(rows: list[dict], options: argparse.Namespace) -> None:
     """Accuracy against the part of the maskable weights that may be cut."""
     whole = rows[0]
-    figure, axes = pyplot.subplots(1, len(METRICS), figsize=(10, 3.2), layout="constrained")
+    figure, axes = pyplot.subplots(1, len(METRICS), figsize=(10, 3.7), layout="constrained")
     for axis, metric in zip(axes, METRICS, strict=True):
         for (label, start), style in zip(CURVES.items(), ("s-", "o-", "^-", "o:", "^:"), strict=True):
             own = [row for row in rows if row["title"].startswith(start)]
@@ -219,7 +219,7 @@ def draw_selective(rows: list[dict], options: argparse.Namespace) -> None:
             axis.semilogx(shares, [row["adapted"][metric] for row in curve], style, label=label)
         axis.axhline(whole["base"][metric], color="grey", linewidth=1, label="untouched base")
         axis.set(xlabel="weights that may be cut, %", title=TITLES[metric])
-    axes[0].legend(fontsize=7)
+    figure.legend(*axes[0].get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=3)
     figure.suptitle(f"{options.data.name}, {options.size} px, {options.steps} steps, seed {options.seed}")
     figure.savefig(RESULTS.parent / "selective.svg")
 

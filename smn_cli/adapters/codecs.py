@@ -93,7 +93,8 @@ def _lzma_decode(payload: bytes, num_bits: int, _: Arrays) -> np.ndarray:
     return unpack_bits(unpack_xz(payload, (num_bits + 7) // 8), num_bits)
 
 
-LZMA_ALWAYS = 1 << 18
+TRY_ALL = 1 << 18
+"""Bits up to which `auto` tries every codec."""
 
 CODECS = {
     "bits": Codec("bits", lambda bits, _: pack_bits(bits), lambda payload, num_bits, _: unpack_bits(payload, num_bits)),
@@ -117,14 +118,19 @@ def get_codec(name: str) -> Codec:
 def encode_smallest(bits: np.ndarray, base: Arrays, name: str = "auto") -> tuple[Codec, bytes]:
     """Encode with the named codec, or with whichever gives the fewest bytes (ties: the plainer one).
 
-    lzma takes longest by far. It is not tried on a mask of more than 2^18 bits of which another took less than 3/4 of
-    the entropy of independent bits of that density, which lzma does not come near.
+    Of more than 2^18 bits the others take seconds, and are only tried where they could win: `context2` where `context`
+    needs more than 2/3 of the entropy of independent bits of each tensor's density (it then knows little of these
+    masks), lzma where the best so far needs more than 3/4 of that of all bits together, which lzma does not come near.
     """
     if name != "auto":
         codec = get_codec(name)
         return codec, codec.encode(bits, base)
-    encoded = {name: CODECS[name].encode(bits, base) for name in ("bits", "context", "context2")}
-    if len(bits) <= LZMA_ALWAYS or min(map(len, encoded.values())) > 0.75 * _entropy_bytes(bits):
+    is_small = len(bits) <= TRY_ALL
+    encoded = {name: CODECS[name].encode(bits, base) for name in ("bits", "context")}
+    of_tensors = np.split(bits, np.cumsum([tensor.size for tensor in base])[:-1])
+    if is_small or len(encoded["context"]) > sum(map(_entropy_bytes, of_tensors)) * 2 / 3:
+        encoded["context2"] = CODECS["context2"].encode(bits, base)
+    if is_small or min(map(len, encoded.values())) > 0.75 * _entropy_bytes(bits):
         encoded["lzma"] = CODECS["lzma"].encode(bits, base)
     best = min((name for name in CODECS if name in encoded), key=lambda name: len(encoded[name]))
     return CODECS[best], encoded[best]

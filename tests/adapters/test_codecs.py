@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from smn_cli.adapters import codecs
 from smn_cli.adapters.codecs import CODECS, encode_smallest, get_codec, pack_bits, unpack_bits
 from smn_cli.errors import AdapterFileError, UsageError
 
@@ -171,6 +172,18 @@ def test_few_cuts_are_for_context2() -> None:
     bits, base = a_trained_looking_mask(0.998)
     encoded = {name: len(codec.encode(bits, base)) for name, codec in CODECS.items()}
     assert encode_smallest(bits, base)[0].name == min(encoded, key=lambda name: encoded[name]) == "context2"
+
+
+def test_auto_tries_context2_on_large_masks_that_context_knows_little_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(6)
+    base = [generator.normal(size=(600, 500)).astype(np.float32)]
+    assert base[0].size > codecs.TRY_ALL
+    few = np.ones(base[0].size, dtype=bool)
+    few[generator.choice(few.size, 300, replace=False)] = False
+    assert encode_smallest(few, base)[0].name == "context2"
+    by_magnitude = np.abs(base[0]).reshape(-1) > 0.3
+    monkeypatch.delitem(CODECS, "context2")  # it would be missed if it were tried
+    assert encode_smallest(by_magnitude, base)[0].name == "context"
 
 
 def test_an_unknown_codec_is_a_usage_error_that_lists_the_known() -> None:
