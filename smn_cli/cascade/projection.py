@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from sklearn.decomposition import PCA
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
@@ -76,6 +75,8 @@ def _components(values: np.ndarray, dim: int, seed: int) -> Tensor:
     centred = values - values.mean(axis=0)
     if not (np.abs(centred) > _FLAT * np.abs(values).max()).any():
         return torch.zeros(1, values.shape[1], dtype=torch.float64)
+    from sklearn.decomposition import PCA  # a second to load, which most commands do without
+
     pca = PCA(dim, random_state=seed % 2**32)
     with threadpool_limits(1):  # several threads add partial sums in any order
         pca.fit(centred)

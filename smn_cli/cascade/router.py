@@ -11,9 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.nn import functional
@@ -110,6 +107,10 @@ def fit_router(
             f"{len(features)} images, of which {num_distinct} differ, make no {num_experts} clusters: "
             "add images or ask for fewer experts"
         )
+    # a second to load, which most commands do without; before the limits, which are on what is loaded
+    from sklearn import cluster, mixture  # noqa: F401
+    from sklearn.exceptions import ConvergenceWarning
+
     fit = _mixture if kind == "gmm" else _centres
     with threadpool_limits(1), warnings.catch_warnings():  # several threads add partial sums in any order
         warnings.simplefilter("ignore", ConvergenceWarning)  # clusters that still move a little are clusters
@@ -123,11 +124,15 @@ def unit(features: Tensor) -> Tensor:
 
 
 def _centres(points: np.ndarray, num_experts: int, seed: int) -> dict[str, Tensor]:
+    from sklearn.cluster import KMeans
+
     fitted = KMeans(num_experts, n_init=_KMEANS_STARTS, random_state=seed).fit(points)
     return {"centres": torch.from_numpy(fitted.cluster_centers_).float(), "biases": torch.zeros(num_experts)}
 
 
 def _mixture(points: np.ndarray, num_experts: int, seed: int) -> dict[str, Tensor]:
+    from sklearn.mixture import GaussianMixture
+
     fitted = GaussianMixture(num_experts, random_state=seed).fit(points)
     rows, columns = np.triu_indices(points.shape[1])
     precisions = torch.from_numpy(fitted.precisions_cholesky_[:, rows, columns]).half()

@@ -1,13 +1,15 @@
 """A linear classifier on frozen features: multinomial logistic regression (arXiv 2409.07577, section 4)."""
 
 import warnings
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression
 
 PAPER_C = 100.0
 """scikit-learn's C that equals the paper's L2 penalty of 0.01 / N on the mean loss."""
@@ -36,6 +38,8 @@ def linear_probe_predict(
     """
     if bool((bank_labels == bank_labels[0]).all()):
         return bank_labels[:1].repeat(len(queries))
+    from sklearn.linear_model import LogisticRegression  # a second to load, which most commands do without
+
     scale = bank.float().square().mean().sqrt().clamp_min(torch.finfo(torch.float32).tiny)
     inputs, asked, labels = (bank / scale).numpy(), (queries / scale).numpy(), bank_labels.numpy()
     if len(bank) >= bank.shape[1]:
@@ -47,7 +51,9 @@ def linear_probe_predict(
         return _fitted(model, inputs, labels, asked)
 
 
-def _fitted(model: LogisticRegression, inputs: np.ndarray, labels: np.ndarray, asked: np.ndarray) -> Tensor:
+def _fitted(model: "LogisticRegression", inputs: np.ndarray, labels: np.ndarray, asked: np.ndarray) -> Tensor:
+    from sklearn.exceptions import ConvergenceWarning
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(inputs, labels)  # which numbers the classes present itself

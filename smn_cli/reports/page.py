@@ -8,8 +8,6 @@ import numpy as np
 import torch
 from jinja2 import Environment, PackageLoader, select_autoescape
 from markupsafe import Markup
-from sklearn.cluster import KMeans
-from sklearn.decomposition import PCA
 from torch import Tensor
 from torch.nn import functional
 
@@ -97,6 +95,9 @@ def _density_by_tensor(learned: Learned) -> str:
 
 def _map(base: Tensor, adapted: Tensor) -> str:
     """PCA maps of the held-out images, coloured by clusters of the base, which has no labels either."""
+    from sklearn.cluster import KMeans
+    from sklearn.decomposition import PCA
+
     unit = [functional.normalize(features.double(), dim=1).numpy() for features in (base, adapted)]
     colours = KMeans(NUM_COLOURS, n_init=1, random_state=0).fit_predict(unit[0])
     maps = [PCA(2, random_state=0).fit_transform(features) for features in unit]

@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.nn import functional
@@ -82,6 +81,8 @@ def spherical_kmeans(features: Tensor, num_clusters: int, *, seed: int) -> Tenso
     Returns:
         (K, F), rows of unit length.
     """
+    from sklearn.cluster import KMeans  # a second to load, which most commands do without
+
     kmeans = KMeans(num_clusters, n_init=1, max_iter=25, random_state=seed % 2**32)
     with threadpool_limits(1):  # several threads add partial sums in any order
         centres = kmeans.fit(features.double().numpy()).cluster_centers_
