@@ -143,15 +143,16 @@ def table(rows: list[dict]) -> str:
         "| images | method | seeds | k-NN 200 | k-NN 20 | linear | density | file bytes | seconds |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for data in dict.fromkeys(row["data"] for row in rows):
-        of_data = [row for row in rows if row["data"] == data]
+    for data, size in dict.fromkeys((row["data"], row["size"]) for row in rows):
+        of_data = [row for row in rows if (row["data"], row["size"]) == (data, size)]
+        images = f"{data}, {size} px"
         base = of_data[0]["base"]
         cells = " | ".join(f"{base[name]:.3f}" for name in METRICS)
-        lines.append(f"| {data} | untouched base | - | {cells} | 1 | - | - |")
+        lines.append(f"| {images} | untouched base | - | {cells} | 1 | - | - |")
         for method in METHODS:
             runs = [row for row in of_data if row["method"] == method]
             if runs:
-                lines.append(f"| {data} | {TITLES[method]} | {len(runs)} | {_cells(runs)} |")
+                lines.append(f"| {images} | {TITLES[method]} | {len(runs)} | {_cells(runs)} |")
     return "\n".join(lines)
 
 
