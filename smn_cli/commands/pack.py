@@ -16,7 +16,10 @@ def pack(
     ),
     codec: Annotated[
         str,
-        typer.Option("--codec", help="bits, lzma, context or context2 (decode with the base), or auto: the smallest."),
+        typer.Option(
+            "--codec",
+            help="bits, lzma, context or context2 (decode with the base), or auto: the smallest it finds in seconds.",
+        ),
     ] = "auto",
     weights: WeightsOption = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
