@@ -25,9 +25,9 @@ import torch
 from smn_cli.adapters.adapter import Adapter, adapter_from_bytes, load_adapter, make_adapter
 from smn_cli.adapters.codecs import get_codec, pack_bits
 from smn_cli.adapters.sizes import measure_sizes
-from smn_cli.api import pack_run
 from smn_cli.backbones.loading import Backbone, load_backbone
-from smn_cli.training.run_folder import RunFolder
+from smn_cli.runs.pack import pack_run
+from smn_cli.runs.run_folder import RunFolder
 
 
 def main() -> None:

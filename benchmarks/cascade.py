@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from smn_cli.backbones.packaged import LITE0_ARCH, lite0_weights
-from smn_cli.training.record import versions
+from smn_cli.runs.run_config import versions
 
 RESULTS = Path(__file__).parent / "results" / "cascade.jsonl"
 METRICS = ("knn.top1", "knn.top1@20", "linear.top1")

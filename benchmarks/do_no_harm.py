@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from smn_cli.backbones.packaged import LITE0_ARCH, lite0_weights
-from smn_cli.data.digits import write_digits
+from smn_cli.datasets.digits import write_digits
 
 
 def main() -> None:

@@ -29,14 +29,14 @@ from torch import Tensor, nn
 from smn_cli.adapters.fingerprint import fingerprint
 from smn_cli.backbones.loading import load_backbone
 from smn_cli.backbones.packaged import LITE0_ARCH, lite0_weights
-from smn_cli.data.embedding import Embedding, batch_size_for, labeled_features
-from smn_cli.data.feature_cache import FeatureCache
-from smn_cli.data.labeled import load_labeled_split
-from smn_cli.data.loading import image_batches
+from smn_cli.data.labels.eval_split import load_labeled_split
 from smn_cli.data.preprocessing import Preprocessing
-from smn_cli.evaluation.compare import LabeledFeatures, Protocol, score
+from smn_cli.data.views.loader import image_batches
+from smn_cli.evaluation.compare import LabeledFeatures, ScoringProtocol, score
 from smn_cli.evaluation.features import extract_features, on_device
 from smn_cli.evaluation.knn import PAPER_TEMPERATURE, knn_predict
+from smn_cli.features.cache import FeatureCache
+from smn_cli.features.embed import Embedding, batch_size_for, labeled_features
 
 CPU = torch.device("cpu")
 ROUNDS = 5
@@ -148,7 +148,7 @@ def bf16_and_cache(data: Path) -> None:
             assert cache.num_found == len(found.bank) + len(found.queries)
             assert torch.equal(again.bank, found.bank)
             least = float(nn.functional.cosine_similarity(exact.bank, found.bank).min())
-            metrics = score(found, Protocol(knn=True, linear=True)).metrics
+            metrics = score(found, ScoringProtocol(knn=True, linear=True)).metrics
             shown = " | ".join(f"{metrics[key]:.4f}" for key in ("knn.top1", "knn.top1@20", "linear.top1"))
             print(f"| {name} | {precision} | {shown} | {least:.5f} | {fresh_s:.1f} | {cached_s:.2f} |", flush=True)
 

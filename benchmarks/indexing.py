@@ -53,9 +53,9 @@ def medians(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, flo
 
 def find_table(folder: Path, rounds: int) -> list[str]:
     """Seconds to list files and to find them as smn does."""
-    from smn_cli.data import folders
-    from smn_cli.data.finding import find_images
-    from smn_cli.data.suffixes import IMAGE_SUFFIXES
+    from smn_cli.data.images import folders
+    from smn_cli.data.images.extensions import IMAGE_SUFFIXES
+    from smn_cli.data.images.find import find_images
 
     lines = [
         f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}, median of {rounds} rounds",
@@ -63,22 +63,22 @@ def find_table(folder: Path, rounds: int) -> list[str]:
         "| files | a folder | os.walk, pathlib | fresh walk | kept index | fresh / kept | find_images, fresh | kept |",
         "|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    least = folders.LEAST_FILES
+    least = folders.MIN_FILES
     for num_files in COUNTS:
         for folder_size in FOLDER_SIZES:
             root = make_files(folder / f"files-{num_files}-{folder_size}", num_files, folder_size)
-            folders.LEAST_FILES = 0
+            folders.MIN_FILES = 0
             kept = folders.list_files(root, IMAGE_SUFFIXES)
             plain = [path.relative_to(root).as_posix() for path in plain_walk(root)]
             assert kept == folders.list_files(root, IMAGE_SUFFIXES) == plain
 
             def without(work: Callable[[], object]) -> Callable[[], object]:
                 def run() -> object:
-                    load, folders.load_index, folders.LEAST_FILES = folders.load_index, lambda _: None, 10**9
+                    load, folders.load_index, folders.MIN_FILES = folders.load_index, lambda _: None, 10**9
                     try:
                         return work()
                     finally:
-                        folders.load_index, folders.LEAST_FILES = load, 0
+                        folders.load_index, folders.MIN_FILES = load, 0
 
                 return run
 
@@ -99,7 +99,7 @@ def find_table(folder: Path, rounds: int) -> list[str]:
                 f"{found['find kept']:.3f} s |"
             )
             shutil.rmtree(root)
-    folders.LEAST_FILES = least
+    folders.MIN_FILES = least
     return lines
 
 
@@ -116,7 +116,7 @@ def make_files(root: Path, num_files: int, folder_size: int) -> Path:
 
 def plain_walk(root: Path) -> list[Path]:
     """The usual way to list images, in the order of smn."""
-    from smn_cli.data.suffixes import IMAGE_SUFFIXES
+    from smn_cli.data.images.extensions import IMAGE_SUFFIXES
 
     found = []
     for folder, names, files in os.walk(root):
@@ -131,9 +131,9 @@ def read_table(folder: Path, options: argparse.Namespace) -> list[str]:
     """Images a second, loose and from shards; the files lie in the system's cache in both cases."""
     import PIL
 
-    from smn_cli.data import tars
-    from smn_cli.data.finding import find_images
-    from smn_cli.data.reading import read_image
+    from smn_cli.data.images import tar as tars
+    from smn_cli.data.images.decode import read_image
+    from smn_cli.data.images.find import find_images
 
     loose = find_images([options.images])[:: max(1, len(find_images([options.images])) // options.num_read)]
     loose = loose[: options.num_read]

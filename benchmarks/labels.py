@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from smn_cli.training.record import versions
+from smn_cli.runs.run_config import versions
 
 RESULTS = Path(__file__).parent / "results" / "labels.jsonl"
 STEPS = {1.0: 240, 0.1: 120, 0.01: 60}

@@ -24,9 +24,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from smn_cli.data.augmenting import augment
-from smn_cli.data.loading import ViewLoader
 from smn_cli.data.preprocessing import Preprocessing
+from smn_cli.data.views.augmentation import augment
+from smn_cli.data.views.loader import ViewLoader
 from smn_cli.recipes import RECIPES, ViewPlan
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

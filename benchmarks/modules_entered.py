@@ -20,8 +20,8 @@ from PIL import Image
 import smn_cli
 from smn_cli.backbones.loading import wrap_backbone
 from smn_cli.config.options import AdaptOptions
-from smn_cli.data.checking import ImageSet
-from smn_cli.training.session import RunOptions, Session
+from smn_cli.data.images.validate import ImageSet
+from smn_cli.training.session import Execution, Session
 
 ROOT = Path(smn_cli.__file__).parent
 
@@ -31,9 +31,9 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         backbone = wrap_backbone(timm.create_model("test_resnet"))
         images = ImageSet(make_images(Path(folder, "images")))
-        options = AdaptOptions(batch_size=8, steps=1, size=32)
+        settings = AdaptOptions(batch_size=8, steps=1, size=32)
         started, session = entered(
-            lambda: Session.start(Path(folder, "run"), backbone, images, options, options=RunOptions())
+            lambda: Session.start(Path(folder, "run"), backbone, images, settings, execution=Execution())
         )
         stepped, _ = entered(lambda: next(session.steps()))
     for what, modules in (("start", started), ("one step", stepped), ("both", started | stepped)):

@@ -22,7 +22,7 @@ from quality import MAX_TEST, MAX_TRAIN, METRICS, flat, limited_list, smn
 
 import smn_cli
 from smn_cli.backbones.packaged import LITE0_ARCH, lite0_weights
-from smn_cli.training.record import versions
+from smn_cli.runs.run_config import versions
 
 matplotlib.use("svg")
 RESULTS = Path(__file__).parent / "results" / "paper.jsonl"

@@ -20,7 +20,7 @@ from torch import nn
 
 from smn_cli.adapters.adapter import Adapter, load_adapter
 from smn_cli.backbones.loading import load_backbone
-from smn_cli.training.record import versions
+from smn_cli.runs.run_config import versions
 
 
 def main() -> None:

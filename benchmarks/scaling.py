@@ -23,7 +23,7 @@ from resident import measure
 from safetensors.torch import save_file
 
 from smn_cli.backbones.packaged import LITE0_ARCH, lite0_weights
-from smn_cli.training.record import versions
+from smn_cli.runs.run_config import versions
 
 matplotlib.use("svg")
 RESULTS = Path(__file__).parent / "results"

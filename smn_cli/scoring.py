@@ -9,10 +9,18 @@ from smn_cli.backbones.loading import Backbone, check_sizes
 from smn_cli.cascade.blocks import network_identity
 from smn_cli.cascade.cascade import Cascade
 from smn_cli.cascade.scoring import CascadeComparison, compare_cascade
-from smn_cli.data.embedding import Embedding, labeled_features
-from smn_cli.data.labeled import LabeledSplit
-from smn_cli.evaluation.compare import Comparison, LabeledFeatures, Protocol, Scores, compare, score, with_classifier
+from smn_cli.data.labels.eval_split import LabeledSplit
+from smn_cli.evaluation.compare import (
+    Comparison,
+    LabeledFeatures,
+    Scores,
+    ScoringProtocol,
+    compare,
+    score,
+    with_classifier,
+)
 from smn_cli.evaluation.neighbours import search_device
+from smn_cli.features.embed import Embedding, labeled_features
 
 
 def evaluate_networks(
@@ -20,7 +28,7 @@ def evaluate_networks(
     change: Change | None,
     split: LabeledSplit,
     embedding: Embedding,
-    protocol: Protocol,
+    protocol: ScoringProtocol,
     *,
     device: str = "cpu",
     progress: Callable[[int], None] | None = None,
@@ -52,7 +60,7 @@ def evaluate_cascade(
     cascade: Cascade,
     split: LabeledSplit,
     embedding: Embedding,
-    protocol: Protocol,
+    protocol: ScoringProtocol,
     *,
     device: str = "cpu",
     progress: Callable[[int], None] | None = None,
@@ -101,7 +109,12 @@ def embed_split(
 
 
 def score_network(
-    features: LabeledFeatures, change: Change | None, split: LabeledSplit, protocol: Protocol, *, device: str = "cpu"
+    features: LabeledFeatures,
+    change: Change | None,
+    split: LabeledSplit,
+    protocol: ScoringProtocol,
+    *,
+    device: str = "cpu",
 ) -> Scores:
     """Scores of one network's features; if its change carries a classifier, also those of that, classifier.top1.
 

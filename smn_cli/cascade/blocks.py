@@ -10,7 +10,7 @@ from smn_cli.adapters.adapter import Adapter
 from smn_cli.adapters.fingerprint import fingerprint
 from smn_cli.adapters.swap import Change
 from smn_cli.backbones.loading import Backbone
-from smn_cli.data.embedding import Embedding, image_features
+from smn_cli.features.embed import Embedding, image_features
 
 Progress = Callable[[int], None]
 

@@ -16,7 +16,7 @@ from smn_cli.cascade.router import Router
 from smn_cli.cascade.schema import CascadeHeader, ExpertEntry
 from smn_cli.errors import UsageError
 
-MOST_STATISTICS = 1 << 27
+MAX_STATISTICS = 1 << 27
 """Of all experts together: a quarter of a gigabyte, which a file of a few kilobytes could promise many times over."""
 
 
@@ -143,11 +143,11 @@ def check_statistics(dispatcher: Adapter, experts: Sequence[ExpertEntry]) -> Non
     """Refuse experts whose own statistics would not fit in memory, before any is decoded.
 
     Raises:
-        UsageError: they are more than `MOST_STATISTICS`.
+        UsageError: they are more than `MAX_STATISTICS`.
     """
     num_values = sum(entry.num_bytes[2] > 0 for entry in experts) * dispatcher.stored_statistics.size
-    if num_values > MOST_STATISTICS:
-        raise UsageError(f"experts with {num_values:,} statistics in all: expected at most {MOST_STATISTICS:,}")
+    if num_values > MAX_STATISTICS:
+        raise UsageError(f"experts with {num_values:,} statistics in all: expected at most {MAX_STATISTICS:,}")
 
 
 def make_cascade(

@@ -23,7 +23,7 @@ KINDS = ("none", "random", "whitened", "blocks", "pca")
 WHITENED_DIM = 256
 """Default width of "whitened": 33 kB of matrix; wider ones weigh more than they bring."""
 MODES = ("conditional", "unconditional")
-MOST_SIGNS = 1 << 28
+MAX_SIGNS = 1 << 28
 """Random signs of a block: two gigabytes in double precision, and a file needs no bytes to promise more."""
 _ROWS = 4096
 """Rows that are worked on at a time, in double precision."""
@@ -53,8 +53,8 @@ class Combination:
     tensors: dict[str, Tensor]
 
     def __post_init__(self) -> None:
-        if self.kind in ("random", "whitened") and self.num_features * self.dim > MOST_SIGNS:
-            raise UsageError(f"dim {self.dim} of {self.num_features} features needs more than {MOST_SIGNS:,} signs")
+        if self.kind in ("random", "whitened") and self.num_features * self.dim > MAX_SIGNS:
+            raise UsageError(f"dim {self.dim} of {self.num_features} features needs more than {MAX_SIGNS:,} signs")
 
     @property
     def num_bytes(self) -> int:

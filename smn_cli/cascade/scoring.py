@@ -16,9 +16,9 @@ from smn_cli.backbones.loading import Backbone
 from smn_cli.cascade.blocks import expert_blocks, features_under
 from smn_cli.cascade.cascade import Cascade
 from smn_cli.cascade.combining import MODES, Combination, fit_combination, whiten_alone
-from smn_cli.data.embedding import Embedding
-from smn_cli.data.labeled import LabeledSplit
-from smn_cli.evaluation.compare import Comparison, LabeledFeatures, Protocol, Scores, compare, score
+from smn_cli.data.labels.eval_split import LabeledSplit
+from smn_cli.evaluation.compare import Comparison, LabeledFeatures, Scores, ScoringProtocol, compare, score
+from smn_cli.features.embed import Embedding
 
 STORED, FITTED, NOTHING = "the cascade's training images", "the bank of this evaluation, without labels", "nothing"
 
@@ -54,7 +54,7 @@ def compare_cascade(
     cascade: Cascade,
     split: LabeledSplit,
     embedding: Embedding,
-    protocol: Protocol,
+    protocol: ScoringProtocol,
     *,
     device: torch.device | None = None,
     progress: Callable[[int], None] | None = None,

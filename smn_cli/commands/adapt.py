@@ -9,26 +9,26 @@ import typer
 
 from smn_cli.config.options import AdaptOptions
 from smn_cli.errors import Interrupted, TrainingError, UsageError, first_few
+from smn_cli.terminal.adapt_options import takes_options
 from smn_cli.terminal.conclusion import conclude_run
 from smn_cli.terminal.options import DeviceOption, ImagesArgument, JsonOption, WeightsOption, WorkersOption
 from smn_cli.terminal.stopping import saving_on_signals
 from smn_cli.terminal.tables import report_judgement
-from smn_cli.terminal.wishes import takes_wishes
 
 if TYPE_CHECKING:
     from smn_cli.console import Output
-    from smn_cli.data.checking import ImageSet
-    from smn_cli.training.session import RunOptions, Session
+    from smn_cli.data.images.validate import ImageSet
+    from smn_cli.training.session import Execution, Session
 
 
-@takes_wishes
+@takes_options
 def adapt(
     *,
     images: ImagesArgument = None,
     arch: Annotated[str | None, typer.Option("--arch", help="Any timm model name.")] = None,
     weights: WeightsOption = None,
     out: Annotated[Path, typer.Option("--out", metavar="RUN", help="Run folder to make.")] = Path("run"),
-    wishes: AdaptOptions,
+    options: AdaptOptions,
     val: Annotated[
         Path | None, typer.Option("--val", metavar="DIR", help="Labeled folders that decide what is kept.")
     ] = None,
@@ -44,12 +44,12 @@ def adapt(
 ) -> None:
     """Learn a mask over a frozen timm backbone from images, unlabeled or, with --labels, in class folders."""
     from smn_cli.console import Output
+    from smn_cli.distributed import device_of_process, team_of
+    from smn_cli.runs.run_config import is_own_restart
     from smn_cli.terminal.options import resolve_device, resolve_workers
-    from smn_cli.training.distributed import device_of_process, team_of
-    from smn_cli.training.record import is_own_restart
-    from smn_cli.training.session import RunOptions
+    from smn_cli.training.session import Execution
 
-    if resume and (images or arch or overwrite or start or wishes != AdaptOptions()):
+    if resume and (images or arch or overwrite or start or options != AdaptOptions()):
         raise UsageError("--resume goes on with the settings of the run: leave out IMAGES, --arch and other settings")
     resume = resume or is_own_restart(out)
     if not resume and (arch is None or not images):
@@ -57,18 +57,18 @@ def adapt(
     chosen = device_of_process(_device_of_run(out) if resume and device == "auto" else resolve_device(device))
     with team_of(chosen) as team:
         output = Output(json, is_silent=not team.is_first)
-        options = RunOptions(
+        execution = Execution(
             chosen,
             resolve_workers(workers),
             save_every,
-            on_look=output.counter("the frozen network looks at the images"),
+            on_teacher_embedding=output.counter("the frozen network looks at the images"),
             on_judgement=partial(report_judgement, output),
             team=team,
         )
         if resume:
-            session = _resume(output, out, weights, options, val)
+            session = _resume(output, out, weights, execution, val)
         else:
-            session = _start(output, images or [], str(arch), weights, out, wishes, overwrite, options, val, start)
+            session = _start(output, images or [], str(arch), weights, out, options, overwrite, execution, val, start)
         seconds = _train(output, session)
         output.json(conclude_run(output, session, seconds))
 
@@ -79,35 +79,35 @@ def _start(
     arch: str,
     weights: Path | None,
     out: Path,
-    wishes: AdaptOptions,
+    options: AdaptOptions,
     overwrite: bool,
-    options: "RunOptions",
+    execution: "Execution",
     val: Path | None,
     start: Path | None,
 ) -> "Session":
     from smn_cli.backbones.loading import load_backbone
-    from smn_cli.data.classes import find_labeled_images
-    from smn_cli.data.finding import find_images
-    from smn_cli.data.labeled import load_labeled_split
+    from smn_cli.data.images.find import find_images
+    from smn_cli.data.labels.eval_split import load_labeled_split
+    from smn_cli.data.labels.labeled_images import find_labeled_images
+    from smn_cli.runs.run_folder import RunFolder
     from smn_cli.terminal.settings import explain_plan
-    from smn_cli.training.preparing import check_for_run, num_wanted
-    from smn_cli.training.run_folder import RunFolder
     from smn_cli.training.session import Session
-    from smn_cli.training.starting import read_start_masks, start_with
+    from smn_cli.training.setup import check_for_run, num_wanted
+    from smn_cli.training.warm_start import read_start_masks, start_with
 
-    team = options.team
+    team = execution.team
     if team.is_first:
         RunFolder.check_free(out, overwrite=overwrite)
     labeled = load_labeled_split(val, for_selection=True) if val is not None else None
-    labels = team.from_first(lambda: find_labeled_images(images, wishes))
+    labels = team.from_first(lambda: find_labeled_images(images, options))
     paths = team.from_first(lambda: find_images(images, note=output.talk)) if labels is None else labels.paths
     output.talk(f"loading {arch}" + (f" from {weights}" if weights else " from timm's hub"))
     backbone = load_backbone(arch, weights)
     for note in backbone.notes:
         output.talk(f"  {note}")
     masks = read_start_masks(start, backbone) if start is not None else None
-    with output.progress("checking images", num_wanted(len(paths), wishes)) as tick:
-        checked = team.from_first(lambda: check_for_run(paths, wishes, progress=lambda done, _total: tick(done)))
+    with output.progress("checking images", num_wanted(len(paths), options)) as tick:
+        checked = team.from_first(lambda: check_for_run(paths, options, progress=lambda done, _total: tick(done)))
     output.talk(_what_was_found(checked, out))
     if labels is not None:
         output.talk(f"{len(labels.classes)} classes: {first_few(list(labels.classes))}")
@@ -115,10 +115,10 @@ def _start(
         out,
         backbone,
         checked,
-        wishes,
+        options,
         weights=str(weights or ""),
         overwrite=overwrite,
-        options=options,
+        execution=execution,
         val=labeled,
         labeled=labels,
         begin=None if masks is None else partial(start_with, masks=masks),
@@ -130,22 +130,22 @@ def _start(
     return session
 
 
-def _resume(output: "Output", out: Path, weights: Path | None, options: "RunOptions", val: Path | None) -> "Session":
-    from smn_cli.data.labeled import load_labeled_split
-    from smn_cli.training.record import backbone_of_run
-    from smn_cli.training.run_folder import RunFolder
+def _resume(output: "Output", out: Path, weights: Path | None, execution: "Execution", val: Path | None) -> "Session":
+    from smn_cli.data.labels.eval_split import load_labeled_split
+    from smn_cli.runs.run_config import backbone_of_run
+    from smn_cli.runs.run_folder import RunFolder
     from smn_cli.training.session import Session
 
     config = RunFolder.open(out).read_config()
     judged_by = val or (Path(config["val"]) if config.get("val") else None)
     labeled = load_labeled_split(judged_by, for_selection=True) if judged_by is not None else None
-    session = Session.resume(out, backbone_of_run(config, weights), options=options, val=labeled)
+    session = Session.resume(out, backbone_of_run(config, weights), execution=execution, val=labeled)
     output.talk(f"continuing {out} after step {session.trainer.step} of {session.plan.num_steps}")
     return session
 
 
 def _device_of_run(out: Path) -> str:
-    from smn_cli.training.run_folder import RunFolder
+    from smn_cli.runs.run_folder import RunFolder
 
     return str(RunFolder.open(out).read_config()["device"])
 

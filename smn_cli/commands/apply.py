@@ -27,9 +27,9 @@ def apply(
     if out.suffix != ".safetensors":
         raise UsageError(f"--out {out}: expected a name ending in .safetensors, by which timm knows the format")
     from smn_cli.adapters.adapter import load_adapter
-    from smn_cli.api import backbone_for, rebuild, save_checkpoint
     from smn_cli.cascade.file import load_expert
     from smn_cli.console import Output, size
+    from smn_cli.rebuild import backbone_for, rebuild, save_checkpoint
 
     output = Output(json)
     adapter = load_adapter(file) if expert is None else load_expert(file, expert)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from smn_cli.config.cascade_options import CascadeOptions
+from smn_cli.cascade.options import CascadeOptions
 from smn_cli.errors import Interrupted, UsageError
 from smn_cli.terminal.cascades import CascadeSizes, describe_experts, report_cascade
 from smn_cli.terminal.options import DeviceOption, JsonOption, WeightsOption, WorkersOption
@@ -16,9 +16,9 @@ from smn_cli.terminal.tables import report_judgement
 if TYPE_CHECKING:
     from smn_cli.adapters.adapter import Adapter
     from smn_cli.cascade.cascade import Cascade
+    from smn_cli.cascade.run import CascadeRun
     from smn_cli.console import Output
-    from smn_cli.training.cascade_run import CascadeRun
-    from smn_cli.training.session import RunOptions, Session
+    from smn_cli.training.session import Execution, Session
 
 _DEFAULT = CascadeOptions()
 
@@ -66,7 +66,7 @@ def cascade(
     json: JsonOption = None,
 ) -> None:
     """Train an expert for each cluster of the images, from a run's masks on, and write one cascade file."""
-    wishes = CascadeOptions(
+    options = CascadeOptions(
         experts,
         cluster,
         steps,
@@ -77,7 +77,7 @@ def cascade(
         keep,  # type: ignore[arg-type]  # checked there
         lr_scores,
     )
-    if resume and (images or run or overwrite or wishes != _DEFAULT):
+    if resume and (images or run or overwrite or options != _DEFAULT):
         raise UsageError(
             "--resume goes on with the settings of the cascade: leave out IMAGES, --run and other settings"
         )
@@ -85,25 +85,25 @@ def cascade(
         raise UsageError("smn cascade needs the --run of a dispatcher, or --resume with the --out of a cascade")
     from functools import partial
 
+    from smn_cli.cascade.run import CascadeFolder
     from smn_cli.console import Output
+    from smn_cli.distributed import launched_size
     from smn_cli.terminal.options import resolve_device, resolve_workers
-    from smn_cli.training.cascade_run import CascadeFolder
-    from smn_cli.training.distributed import launched_size
-    from smn_cli.training.session import RunOptions
+    from smn_cli.training.session import Execution
 
     if launched_size() > 1:
         raise UsageError("smn cascade works in one process: start it without torchrun")
     output = Output(json)
     on_resume = resume and device == "auto"
     chosen = str(CascadeFolder.open(out).read_config()["device"]) if on_resume else resolve_device(device)
-    options = RunOptions(
+    execution = Execution(
         chosen, resolve_workers(workers), save_every, on_judgement=partial(report_judgement, output, rival="dispatcher")
     )
     started = time.monotonic()
     if run is None:
-        making = _resume(out, weights, options)
+        making = _resume(out, weights, execution)
     else:
-        making = _start(output, images or [], run, weights, out, wishes, overwrite, options)
+        making = _start(output, images or [], run, weights, out, options, overwrite, execution)
     try:
         _train(output, making)
     except Interrupted as error:
@@ -118,17 +118,17 @@ def _start(
     run: Path,
     weights: Path | None,
     out: Path,
-    wishes: CascadeOptions,
+    options: CascadeOptions,
     overwrite: bool,
-    options: "RunOptions",
+    execution: "Execution",
 ) -> "CascadeRun":
-    from smn_cli.api import pack_run
+    from smn_cli.cascade.run import CascadeFolder, CascadeRun
     from smn_cli.config.options import AdaptOptions
-    from smn_cli.data.checking import check_images
-    from smn_cli.data.finding import find_images
-    from smn_cli.training.cascade_run import CascadeFolder, CascadeRun
-    from smn_cli.training.record import backbone_of_run
-    from smn_cli.training.run_folder import RunFolder
+    from smn_cli.data.images.find import find_images
+    from smn_cli.data.images.validate import check_images
+    from smn_cli.runs.pack import pack_run
+    from smn_cli.runs.run_config import backbone_of_run
+    from smn_cli.runs.run_folder import RunFolder
 
     CascadeFolder.check_free(out, overwrite=overwrite)
     folder = RunFolder.open(run)
@@ -145,23 +145,23 @@ def _start(
         for line in checked.bad_lines():
             output.talk(f"left out {line}")
     return CascadeRun.start(
-        out, folder, backbone, dispatcher, wishes, images=good, overwrite=overwrite, options=options
+        out, folder, backbone, dispatcher, options, images=good, overwrite=overwrite, execution=execution
     )
 
 
-def _resume(out: Path, weights: Path | None, options: "RunOptions") -> "CascadeRun":
-    from smn_cli.training.cascade_run import CascadeFolder, CascadeRun
-    from smn_cli.training.record import backbone_of_run
+def _resume(out: Path, weights: Path | None, execution: "Execution") -> "CascadeRun":
+    from smn_cli.cascade.run import CascadeFolder, CascadeRun
+    from smn_cli.runs.run_config import backbone_of_run
 
     config = CascadeFolder.open(out).read_config()
-    return CascadeRun.resume(out, backbone_of_run(config, weights), options=options)
+    return CascadeRun.resume(out, backbone_of_run(config, weights), execution=execution)
 
 
 def _train(output: "Output", making: "CascadeRun") -> None:
     """Fit the router and take the steps that are left of every expert."""
     with output.progress("embedding for the router", len(making.images)) as tick:
         sizes = making.cluster(tick)
-    output.talk(f"clusters of {', '.join(map(str, sizes))} images ({making.wishes.cluster})")
+    output.talk(f"clusters of {', '.join(map(str, sizes))} images ({making.options.cluster})")
     for number, num_images in enumerate(sizes):
         session = making.session(number)
         if session is None:
@@ -176,7 +176,7 @@ def _train(output: "Output", making: "CascadeRun") -> None:
             _take_steps(output, session, f"expert {number} of {len(sizes)}")
         finally:
             session.close()
-        for alarm in session.keeper.alarms:
+        for alarm in session.best_state.alarms:
             output.talk(f"expert {number}: alarm: {alarm}")
 
 
@@ -187,15 +187,15 @@ def _take_steps(output: "Output", session: "Session", what: str) -> None:
 
 
 def _finish(output: "Output", making: "CascadeRun") -> "tuple[Cascade, CascadeSizes]":
-    from smn_cli.api import pack_run
+    from smn_cli.runs.pack import pack_run
 
     for line in describe_experts(making.records()):
         output.talk(line)
     experts = making.adapters(pack_run)
-    num_networks = 1 if making.wishes.mode == "conditional" else len(experts)
+    num_networks = 1 if making.options.mode == "conditional" else len(experts)
     with output.progress("embedding for the combination", num_networks * len(making.images)) as tick:
         made = making.finish(experts, tick)
-    sizes = _sizes(made, making.dispatcher, experts, making.wishes.dim)
+    sizes = _sizes(made, making.dispatcher, experts, making.options.dim)
     report_cascade(output, making.file, sizes, made.combination.kind)
     weights = making.folder.read_config()["weights"]
     with_weights = f" --weights {weights}" if weights else ""
@@ -224,7 +224,7 @@ def _describe(making: "CascadeRun", made: "Cascade", sizes: CascadeSizes, second
         "file": str(making.file),
         "images": len(making.images),
         "experts": [record.to_json() for record in making.records()],
-        "cluster": making.wishes.cluster,
+        "cluster": making.options.cluster,
         "combine": made.combination.kind,
         "dim": made.combination.dim,
         "mode": made.mode,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from smn_cli.data.known_sets import KNOWN_SETS
+from smn_cli.datasets.known_sets import KNOWN_SETS
 from smn_cli.terminal.options import JsonOption
 
 if TYPE_CHECKING:
@@ -29,11 +29,11 @@ def data(
     from functools import partial
 
     from smn_cli.console import Output
-    from smn_cli.data.class_folders import read_note, write_class_folders
-    from smn_cli.data.fetching import fetch
-    from smn_cli.data.index_files import cache_folder
-    from smn_cli.data.known_sets import find_known_set
-    from smn_cli.data.split_files import split_by_file
+    from smn_cli.data.images.tar_index import cache_folder
+    from smn_cli.datasets.class_folders import read_note, write_class_folders
+    from smn_cli.datasets.fetch import fetch
+    from smn_cli.datasets.known_sets import find_known_set
+    from smn_cli.datasets.split_files import split_by_file
     from smn_cli.errors import UsageError
 
     output = Output(json)

@@ -31,7 +31,7 @@ def demo(
     from smn_cli.backbones.loading import load_backbone
     from smn_cli.backbones.packaged import LITE0_ARCH, lite0_weights
     from smn_cli.console import Output, duration
-    from smn_cli.data.digits import DESCRIPTION, write_digits
+    from smn_cli.datasets.digits import DESCRIPTION, write_digits
 
     started = time.monotonic()
     output = Output(json)
@@ -74,7 +74,7 @@ def _check_free(out: Path, overwrite: bool) -> None:
     import shutil
 
     from smn_cli.errors import UsageError
-    from smn_cli.training.run_folder import is_run
+    from smn_cli.runs.run_folder import is_run
 
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is a file: expected a folder to make")
@@ -93,9 +93,9 @@ def _adapt(output: "Output", images: Path, run: Path, weights: Path, steps: int,
     from smn_cli.backbones.loading import load_backbone
     from smn_cli.backbones.packaged import LITE0_ARCH
     from smn_cli.config.options import AdaptOptions
-    from smn_cli.data.checking import check_images
-    from smn_cli.data.finding import find_images
-    from smn_cli.training.session import RunOptions, Session
+    from smn_cli.data.images.find import find_images
+    from smn_cli.data.images.validate import check_images
+    from smn_cli.training.session import Execution, Session
 
     checked = check_images(find_images([images]), max_bad=0)
     started = time.monotonic()
@@ -105,7 +105,7 @@ def _adapt(output: "Output", images: Path, run: Path, weights: Path, steps: int,
         checked,
         AdaptOptions(steps=steps, seed=seed),
         weights=str(weights),
-        options=RunOptions(on_look=output.counter("the frozen network looks at the images")),
+        execution=Execution(on_teacher_embedding=output.counter("the frozen network looks at the images")),
     )
     with output.progress("adapting", steps) as tick:
         for report in session.steps():
@@ -115,10 +115,10 @@ def _adapt(output: "Output", images: Path, run: Path, weights: Path, steps: int,
 
 def _pack(output: "Output", run: Path, weights: Path, path: Path) -> "Adapter":
     from smn_cli.adapters.sizes import measure_sizes
-    from smn_cli.api import pack_run
     from smn_cli.backbones.loading import load_backbone
     from smn_cli.backbones.packaged import LITE0_ARCH
-    from smn_cli.training.run_folder import RunFolder
+    from smn_cli.runs.pack import pack_run
+    from smn_cli.runs.run_folder import RunFolder
 
     backbone = load_backbone(LITE0_ARCH, weights)
     adapter = pack_run(RunFolder.open(run), backbone)
@@ -129,9 +129,10 @@ def _pack(output: "Output", run: Path, weights: Path, path: Path) -> "Adapter":
 
 def _apply_and_prove(output: "Output", adapter_path: Path, weights: Path, checkpoint: Path) -> dict[str, Any]:
     """Rebuild from the files alone, load with plain timm, compare outputs with the live adapted network."""
-    from smn_cli.api import check_rebuilt_outputs, load_adapter, rebuild, save_checkpoint
+    from smn_cli.api import load_adapter
     from smn_cli.backbones.loading import load_backbone
     from smn_cli.backbones.packaged import LITE0_ARCH
+    from smn_cli.rebuild import check_rebuilt_outputs, rebuild, save_checkpoint
 
     adapter = load_adapter(adapter_path)
     network = rebuild(adapter, load_backbone(LITE0_ARCH, weights))
@@ -147,17 +148,17 @@ def _apply_and_prove(output: "Output", adapter_path: Path, weights: Path, checkp
 
 
 def _score(output: "Output", backbone: Any, adapter: "Adapter", images: Path) -> Any:
-    from smn_cli.api import preprocessing_for
-    from smn_cli.data.embedding import Embedding
-    from smn_cli.data.labeled import load_labeled_split
-    from smn_cli.evaluation.compare import Protocol
+    from smn_cli.data.labels.eval_split import load_labeled_split
+    from smn_cli.evaluation.compare import ScoringProtocol
+    from smn_cli.features.embed import Embedding
+    from smn_cli.rebuild import preprocessing_for
     from smn_cli.scoring import evaluate_networks
 
     split = load_labeled_split(images)
     num_images = 2 * (len(split.bank_paths) + len(split.query_paths))
     with output.progress("embedding", num_images) as tick:
         comparison = evaluate_networks(
-            backbone, adapter, split, Embedding(preprocessing_for(adapter)), Protocol(linear=True), progress=tick
+            backbone, adapter, split, Embedding(preprocessing_for(adapter)), ScoringProtocol(linear=True), progress=tick
         )
     report_scores(output, comparison, [])
     return comparison

@@ -67,7 +67,7 @@ def _masks(adapters: "list[Adapter]", weights: Path | None) -> "list[dict[str, T
     """Both masks; the base is read only if a codec needs it, or to check it where it is given."""
     from smn_cli.adapters.combining import needs_base, shapes_as_base
     from smn_cli.adapters.fingerprint import check_base
-    from smn_cli.api import backbone_for
+    from smn_cli.rebuild import backbone_for
 
     if weights is None and not needs_base(adapters):
         return [adapter.masks(shapes_as_base(adapter)) for adapter in adapters]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from smn_cli.console import Output, Ticker
-    from smn_cli.data.checking import ImageSet
+    from smn_cli.data.images.validate import ImageSet
     from smn_cli.terminal.networks import Networks
 
 
@@ -50,8 +50,8 @@ def embed(
         raise UsageError("smn embed needs IMAGES: folders, image files, tars or text files of paths")
     check_out_file(out, overwrite=overwrite)
     from smn_cli.console import Output
-    from smn_cli.data.feature_files import check_feature_file, paths_file, write_features
-    from smn_cli.data.finding import find_images
+    from smn_cli.data.images.find import find_images
+    from smn_cli.features.write import check_feature_file, paths_file, write_features
     from smn_cli.terminal.options import resolve_device, resolve_precision, resolve_workers
 
     output = Output(json)
@@ -87,7 +87,7 @@ def embed(
 def _check(output: "Output", paths: list[Path], max_bad: float, out: Path) -> "ImageSet":
     """Sort the bad images out and list them beside the features."""
     from smn_cli.atomic import write_atomically
-    from smn_cli.data.checking import check_images
+    from smn_cli.data.images.validate import check_images
 
     with output.progress("checking images", len(paths)) as tick:
         found = check_images(paths, max_bad=max_bad, progress=lambda done, _total: tick(done))
@@ -108,8 +108,8 @@ def _rows(
     import torch
     from torch.nn import functional
 
-    from smn_cli.data.embedding import batch_size_for
-    from smn_cli.data.loading import image_batches
+    from smn_cli.data.views.loader import image_batches
+    from smn_cli.features.embed import batch_size_for
 
     network = feature_function(networks, device=device, precision=precision)
     batch_size = batch_size_for(torch.device(device), networks.preprocessing.size)

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from smn_cli.backbones.loading import Backbone
     from smn_cli.cascade.cascade import Cascade
     from smn_cli.console import Output
-    from smn_cli.data.embedding import Embedding
-    from smn_cli.data.labeled import LabeledSplit
-    from smn_cli.evaluation.compare import Comparison, Protocol
+    from smn_cli.data.labels.eval_split import LabeledSplit
+    from smn_cli.evaluation.compare import Comparison, ScoringProtocol
     from smn_cli.evaluation.gates import Gate, GateResult
     from smn_cli.evaluation.low_shot import LabelSubsets, LowShotRow
+    from smn_cli.features.embed import Embedding
     from smn_cli.terminal.networks import Networks
 
 
@@ -81,11 +81,11 @@ def evaluate(
     check_low_shot_options(label_fraction, unbalanced=unbalanced, plot=plot, report=report)
     fractions = parse_fractions(label_fraction) if label_fraction is not None else []
     from smn_cli.console import Output
-    from smn_cli.data.embedding import Embedding
-    from smn_cli.data.feature_cache import FeatureCache
-    from smn_cli.data.fractions import draw_subsets
-    from smn_cli.data.labeled import load_labeled_split
-    from smn_cli.evaluation.compare import Protocol
+    from smn_cli.data.labels.eval_split import load_labeled_split
+    from smn_cli.data.labels.label_subsets import draw_subsets
+    from smn_cli.evaluation.compare import ScoringProtocol
+    from smn_cli.features.cache import FeatureCache
+    from smn_cli.features.embed import Embedding
     from smn_cli.terminal.options import resolve_device, resolve_precision, resolve_workers
 
     output = Output(json)
@@ -98,7 +98,7 @@ def evaluate(
         raise UsageError("--label-fraction does not take a cascade: give adapters")
     cache = None if no_cache else FeatureCache()
     embedding = Embedding(networks.preprocessing, precision, resolve_workers(workers), cache)
-    protocol = Protocol(knn=knn or not linear, linear=linear, ks=tuple(k or Protocol.ks))
+    protocol = ScoringProtocol(knn=knn or not linear, linear=linear, ks=tuple(k or ScoringProtocol.ks))
     subsets = draw_subsets(split.bank_labels, fractions, num_repeats=repeats, seed=seed, balanced=not unbalanced)
     comparisons, rows = _score(output, networks, split, embedding, protocol, subsets, device)
     results = _check(gates, next(iter(comparisons.values())), rows)
@@ -125,7 +125,7 @@ def _score(
     networks: "Networks",
     split: "LabeledSplit",
     embedding: "Embedding",
-    protocol: "Protocol",
+    protocol: "ScoringProtocol",
     subsets: "list[LabelSubsets]",
     device: str,
 ) -> "tuple[dict[str, Comparison], list[LowShotRow]]":
@@ -161,7 +161,7 @@ def _score_cascade(
     cascade: "Cascade",
     split: "LabeledSplit",
     embedding: "Embedding",
-    protocol: "Protocol",
+    protocol: "ScoringProtocol",
     device: str,
 ) -> "Comparison":
     from smn_cli.scoring import evaluate_cascade

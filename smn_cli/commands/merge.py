@@ -23,9 +23,9 @@ def merge(
     from smn_cli.adapters.adapter import load_adapter
     from smn_cli.adapters.combining import HOW, check_same_base
     from smn_cli.adapters.combining import merge as merge_adapters
-    from smn_cli.api import backbone_for
     from smn_cli.console import Output
     from smn_cli.errors import UsageError
+    from smn_cli.rebuild import backbone_for
 
     output = Output(json)
     if how not in HOW:

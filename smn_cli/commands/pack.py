@@ -27,10 +27,10 @@ def pack(
 ) -> None:
     """Pack a run's masks into one adapter file and show what it weighs."""
     from smn_cli.adapters.sizes import measure_sizes
-    from smn_cli.api import pack_run
     from smn_cli.console import Output
-    from smn_cli.training.record import backbone_of_run
-    from smn_cli.training.run_folder import RunFolder
+    from smn_cli.runs.pack import pack_run
+    from smn_cli.runs.run_config import backbone_of_run
+    from smn_cli.runs.run_folder import RunFolder
 
     output = Output(json)
     check_out_file(out, overwrite=overwrite)

@@ -18,9 +18,9 @@ def verify(
 ) -> None:
     """Prove that file and base belong together and rebuild to the recorded digest."""
     from smn_cli.adapters.adapter import load_adapter
-    from smn_cli.api import backbone_for, check_checkpoint, rebuild
     from smn_cli.cascade.file import is_cascade, load_cascade
     from smn_cli.console import Output
+    from smn_cli.rebuild import backbone_for, check_checkpoint, rebuild
 
     output = Output(json)
     cascade = load_cascade(file) if is_cascade(file) else None

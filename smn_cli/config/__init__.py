@@ -1,1 +1,1 @@
-"""Settings of a run: wishes, the plan that follows from them. Nothing here knows torch, so that `--help` is quick."""
+"""Settings of a run: options, the plan that follows from them. Nothing here knows torch, so that `--help` is quick."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from smn_cli.config.selecting import LEAST_SHARE, parse_selection
+from smn_cli.config.mask_selection import MIN_SHARE, parse_selection
 from smn_cli.errors import UsageError
 from smn_cli.recipes import (
     LABEL_CHOICES,
@@ -23,7 +23,7 @@ _WITHOUT_EFFECT: dict[str, tuple[str, ...]] = {
     "swapped": (),
     "supervised": ("queue", "prototypes", "local_views"),
 }
-_LEAST = {"steps": 1, "epochs": 1, "size": 16, "teacher_size": 16, "prototypes": 2, "queue": 0}
+_MINIMUM = {"steps": 1, "epochs": 1, "size": 16, "teacher_size": 16, "prototypes": 2, "queue": 0}
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class AdaptOptions:
         _require(self.batch_size >= 2, "batch-size", self.batch_size, "2 or more")
         _require(0 <= self.max_bad <= 1, "max-bad", self.max_bad, "a fraction between 0 and 1")
         _require(0 <= self.seed < 2**63, "seed", self.seed, "0 or more")
-        for name, least in _LEAST.items():
+        for name, least in _MINIMUM.items():
             value = getattr(self, name)
             _require(value is None or value >= least, name.replace("_", "-"), value, f"{least} or more")
         _require(self.local_views is None or self.local_views >= 0, "local-views", self.local_views, "0 or more")
@@ -116,7 +116,7 @@ def _check_mask(options: AdaptOptions) -> None:
 def _check_density(options: AdaptOptions) -> None:
     if options.density is None:
         raise UsageError("--mask-kind topk needs --density, the fraction of every tensor to keep, such as 0.9")
-    _require(LEAST_SHARE <= options.density < 1, "density", options.density, "a fraction above 0 and below 1")
+    _require(MIN_SHARE <= options.density < 1, "density", options.density, "a fraction above 0 and below 1")
     start = options.density_start
     _require(start is None or options.density < start <= 1, "density-start", start, "above --density and at most 1")
     if options.score_init == "constant":

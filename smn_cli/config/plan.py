@@ -58,9 +58,22 @@ class AdaptPlan:
     reasons: dict[str, str] = field(default_factory=dict, compare=False)
 
     @property
-    def most_images(self) -> int:
+    def max_images(self) -> int:
         """Images that a run can use at most: those of its steps and the held-out ones."""
         return max(self.num_steps, 1) * self.batch_size + self.num_holdout
+
+    def density_at(self, step: int) -> float | None:
+        """The fraction of scores to keep after a number of steps; None where a threshold decides.
+
+        It falls linearly from `--density-start` to `--density` at the last step; while a head has the first steps to
+        itself, it stays.
+        """
+        if self.mask_kind != "topk" or self.density is None:
+            return None
+        start = self.density if self.density_start is None else self.density_start
+        length = self.num_steps - self.head_steps
+        done = min(1.0, max(0, step - self.head_steps) / max(1, length))
+        return start + (self.density - start) * done
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionary for `config.json`."""

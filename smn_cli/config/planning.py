@@ -93,10 +93,10 @@ def _num_holdout(options: AdaptOptions, recipe: Recipe, num_images: int, reasons
     if (options.keep or recipe.keep) == "last":
         return 0
     share = 5 if options.labels else 10
-    num_holdout = min(max(num_images // share, LEAST_HOLDOUT), 500, num_images - options.batch_size)
+    num_holdout = min(max(num_images // share, MIN_HOLDOUT), 500, num_images - options.batch_size)
     if options.labels:
         num_holdout = min(num_holdout, num_images // 2)
-    if num_holdout < LEAST_HOLDOUT:
+    if num_holdout < MIN_HOLDOUT:
         reasons["num_holdout"] = "too few images to hold any out, so nothing can be judged"
         return 0
     part = "a fifth of the images, of every class," if options.labels else "a tenth of the images,"
@@ -104,7 +104,7 @@ def _num_holdout(options: AdaptOptions, recipe: Recipe, num_images: int, reasons
     return num_holdout
 
 
-LEAST_HOLDOUT = 30
+MIN_HOLDOUT = 30
 """Held-out images below which no interval says anything."""
 
 

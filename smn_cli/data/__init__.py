@@ -1,1 +1,1 @@
-"""Finding and reading images, the views of a training step, loaders, labeled folders."""
+"""Images, from files to what a network takes."""

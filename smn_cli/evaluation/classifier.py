@@ -9,7 +9,7 @@ from torch.nn import functional
 DECAYS = (0.1, 0.01, 0.001)
 """Weights of half the squared norm of the weights beside the mean loss, on features of root mean square 1: between them
 lies the best for everything from 30 to 3,000 images of three sets that was tried (docs/method.md)."""
-MOST_IMAGES = 10_000
+MAX_IMAGES = 10_000
 """Images that a classifier is fitted to; more change it little and cost minutes."""
 _MAX_ITERATIONS = 100
 
@@ -49,7 +49,7 @@ def fit_classifier(features: Tensor, labels: Tensor, num_classes: int, *, decay:
         decay: weight of half the squared norm.
     """
     scale = root_mean_square(features)
-    scaled, targets = features[:MOST_IMAGES].double() / scale, labels[:MOST_IMAGES]
+    scaled, targets = features[:MAX_IMAGES].double() / scale, labels[:MAX_IMAGES]
     parameters = [torch.zeros(num_classes, n, dtype=torch.float64, requires_grad=True) for n in (scaled.shape[1], 1)]
     weight, bias = parameters
     optimizer = torch.optim.LBFGS(

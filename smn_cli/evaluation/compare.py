@@ -14,7 +14,7 @@ from smn_cli.evaluation.linear_probe import PAPER_C, linear_probe_predict
 
 
 @dataclass(frozen=True)
-class Protocol:
+class ScoringProtocol:
     """Which scores are computed, and how.
 
     Attributes:
@@ -82,7 +82,7 @@ class Comparison:
         return content
 
 
-def score(features: LabeledFeatures, protocol: Protocol, *, device: torch.device | None = None) -> Scores:
+def score(features: LabeledFeatures, protocol: ScoringProtocol, *, device: torch.device | None = None) -> Scores:
     """Scores of one network's features under a protocol.
 
     Args:
@@ -134,7 +134,7 @@ def compare(base: Scores, adapted: Scores | None) -> Comparison:
 
 def _score_knn(
     features: LabeledFeatures,
-    protocol: Protocol,
+    protocol: ScoringProtocol,
     device: torch.device | None,
     groups: dict[str, dict[str, float]],
     correct: dict[str, Tensor],

@@ -7,6 +7,9 @@ from torch import Tensor
 
 from smn_cli.evaluation.precision import autocasting
 
+Network = Callable[[Tensor], Tensor]
+"""Images (B, 3, H, W) that lie anywhere to features (B, F)."""
+
 
 @torch.inference_mode()
 def extract_features(

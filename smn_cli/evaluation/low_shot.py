@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from smn_cli.evaluation.compare import LabeledFeatures, Protocol
+from smn_cli.evaluation.compare import LabeledFeatures, ScoringProtocol
 from smn_cli.evaluation.intervals import Gain, crossed_gain
 from smn_cli.evaluation.knn import knn_predict
 from smn_cli.evaluation.linear_probe import linear_probe_predict
@@ -139,7 +139,7 @@ def tabulate(
 def score_subsets(
     features: LabeledFeatures,
     subsets: Sequence[LabelSubsets],
-    protocol: Protocol,
+    protocol: ScoringProtocol,
     *,
     device: torch.device | None = None,
     progress: Callable[[], None] | None = None,
@@ -173,7 +173,7 @@ def score_subsets(
 
 
 def _predictions(
-    features: LabeledFeatures, part: Tensor, protocol: Protocol, device: torch.device | None
+    features: LabeledFeatures, part: Tensor, protocol: ScoringProtocol, device: torch.device | None
 ) -> dict[str, Tensor]:
     """Predicted classes (Q,) per metric name, with a part of the bank."""
     bank, labels = features.bank[part], features.bank_labels[part]

@@ -16,7 +16,7 @@ _SHORTEST = 1e-12
 BLOCK_QUERIES, BLOCK_ROWS = 256, 4096
 """Queries and bank rows of one matrix product; another shape may round the last bit of a cosine differently."""
 
-MOST_ROWS = 32_768
+MAX_ROWS = 32_768
 """Bank rows of a tile, at most: with more, topk is no faster."""
 
 _OPEN_SHARE = 8
@@ -74,7 +74,7 @@ def tile_shape(num_queries: int, num_bank: int, width: int, *, k: int, chunk_byt
     left = chunk_bytes - 4 * BLOCK_ROWS * (width + BLOCK_QUERIES)
     per_query = 2 * 4 * width + 48 * k
     fitting = (left // BLOCK_QUERIES - per_query) // 8 // BLOCK_ROWS * BLOCK_ROWS
-    rows = min(num_bank, max(BLOCK_ROWS, min(MOST_ROWS, fitting)))
+    rows = min(num_bank, max(BLOCK_ROWS, min(MAX_ROWS, fitting)))
     queries = left // (8 * rows + per_query) // BLOCK_QUERIES * BLOCK_QUERIES
     return min(num_queries, max(BLOCK_QUERIES, queries)), rows
 

@@ -16,7 +16,7 @@ from smn_cli.masking.binarize import (
     rescale_factor,
     score_gradient,
 )
-from smn_cli.masking.largest import binarize_largest, mask_of
+from smn_cli.masking.topk import binarize_topk, mask_of
 
 
 class WeightSource(Protocol):
@@ -126,7 +126,7 @@ class MaskedBackbone:
             if self.kept_fraction is None:
                 mask.copy_(torch.gt(in_memory_order(scores, like=scores), self.threshold, out=effective))
             else:
-                largest = binarize_largest(scores, self.kept_fraction)
+                largest = binarize_topk(scores, self.kept_fraction)
                 effective.copy_(mask.copy_(in_memory_order(largest, like=scores)))
             counts += [_num_true(mask), _num_true(before.bitwise_xor_(mask))]
         if any(isinstance(count, Tensor) for count in counts):
@@ -211,7 +211,7 @@ def run_backbone(backbone: nn.Module, images: Tensor, weights: dict[str, Tensor]
 
 
 @contextmanager
-def wearing(backbone: nn.Module, weights: dict[str, Tensor]) -> Iterator[None]:
+def parameters_replaced(backbone: nn.Module, weights: dict[str, Tensor]) -> Iterator[None]:
     """The backbone computes with the given weights inside, in the backward pass too, where checkpoints recompute.
 
     `run_backbone` puts weights in place for one forward pass only.

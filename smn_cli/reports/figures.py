@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from smn_cli.data.images.decode import read_image
 from smn_cli.data.preprocessing import Preprocessing
-from smn_cli.data.reading import read_image
 
 BASE, ADAPTED, FAINT = "#8a8f98", "#0b6e4f", "#d0d4da"
 THUMBNAIL = 72

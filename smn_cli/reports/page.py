@@ -16,7 +16,7 @@ from smn_cli.evaluation.features import on_device
 from smn_cli.masking.backbone import density, run_backbone
 from smn_cli.masking.binarize import effective_weight
 from smn_cli.reports.figures import density_figure, health_figure, loss_figure, map_figure, thumbnail
-from smn_cli.training.record import Learned, read_learned
+from smn_cli.runs.run_result import Learned, read_learned
 from smn_cli.training.session import Session
 
 NUM_ROWS, NUM_NEIGHBOURS, NUM_COLOURS = 6, 5, 8

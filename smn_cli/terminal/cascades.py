@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from smn_cli.cascade.run import ExpertRecord
     from smn_cli.console import Output
     from smn_cli.evaluation.compare import Scores
-    from smn_cli.training.cascade_run import ExpertRecord
 
 
 @dataclass(frozen=True)

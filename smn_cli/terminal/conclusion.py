@@ -11,7 +11,7 @@ def conclude_run(output: "Output", session: "Session", seconds: float) -> dict[s
     """Write the report, say what is kept and why, and return the JSON of `smn adapt`."""
     from smn_cli.masking.backbone import density
     from smn_cli.reports.page import write_report
-    from smn_cli.training.record import read_learned
+    from smn_cli.runs.run_result import read_learned
 
     session.close()
     run, plan = session.folder.path, session.plan

@@ -62,7 +62,7 @@ def open_networks(
     """
     from smn_cli.backbones.loading import load_backbone
     from smn_cli.cascade.file import is_cascade
-    from smn_cli.training.placing import preprocessing_of
+    from smn_cli.training.resolve_plan import preprocessing_of
 
     if any(map(is_cascade, adapters)):
         networks = _with_cascade(adapters, weights)
@@ -106,7 +106,7 @@ def feature_function(networks: Networks, *, device: str, precision: str) -> "Cal
 
 def _with_adapters(files: Sequence[Path], weights: Path | None, size: int | None) -> Networks:
     from smn_cli.adapters.adapter import load_adapter
-    from smn_cli.api import backbone_for, preprocessing_for
+    from smn_cli.rebuild import backbone_for, preprocessing_for
 
     adapters = [load_adapter(file) for file in files]
     prepared = [preprocessing_for(adapter) for adapter in adapters]
@@ -122,8 +122,8 @@ def _with_adapters(files: Sequence[Path], weights: Path | None, size: int | None
 
 
 def _with_cascade(files: Sequence[Path], weights: Path | None) -> Networks:
-    from smn_cli.api import backbone_for, preprocessing_for
     from smn_cli.cascade.file import load_cascade
+    from smn_cli.rebuild import backbone_for, preprocessing_for
 
     if len(files) > 1:
         raise UsageError(f"--adapter {files[1]} stands beside another one: a cascade is taken alone")
@@ -132,9 +132,9 @@ def _with_cascade(files: Sequence[Path], weights: Path | None) -> Networks:
 
 
 def _of_run(run: Path, weights: Path | None) -> Networks:
-    from smn_cli.api import change_of_run
-    from smn_cli.training.record import backbone_of_run, preprocessing_in
-    from smn_cli.training.run_folder import RunFolder
+    from smn_cli.runs.pack import change_of_run
+    from smn_cli.runs.run_config import backbone_of_run, preprocessing_in
+    from smn_cli.runs.run_folder import RunFolder
 
     folder = RunFolder.open(run)
     config = folder.read_config()

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from smn_cli.console import Output
     from smn_cli.evaluation.compare import Comparison
     from smn_cli.evaluation.gates import GateResult
-    from smn_cli.training.panel import Judgement
+    from smn_cli.judging.judges import Judgement
 
 
 def report_sizes(output: "Output", path: Path, sizes: "SizeReport") -> None:

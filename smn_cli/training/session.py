@@ -14,32 +14,34 @@ from torch import Tensor
 from smn_cli.backbones.loading import Backbone, checkpoint_gradients
 from smn_cli.config.options import AdaptOptions
 from smn_cli.config.plan import AdaptPlan
-from smn_cli.data.checking import ImageSet
-from smn_cli.data.classes import LabeledImages
-from smn_cli.data.labeled import LabeledSplit
-from smn_cli.data.loading import ViewLoader
+from smn_cli.data.images.validate import ImageSet
+from smn_cli.data.labels.eval_split import LabeledSplit
+from smn_cli.data.labels.labeled_images import LabeledImages
+from smn_cli.data.views.loader import ViewLoader
+from smn_cli.distributed import Team
 from smn_cli.errors import CheckpointError, Interrupted, TrainingError
 from smn_cli.evaluation.features import on_device
+from smn_cli.judging.best_state import BestState
+from smn_cli.judging.image_alarms import learnability_alarms
+from smn_cli.judging.judges import Judgement, LabeledJudge, UnlabeledJudge
 from smn_cli.masking.backbone import run_backbone
-from smn_cli.training.beginning import Beginning, network_at_start
-from smn_cli.training.classifying import read_labels
-from smn_cli.training.distributed import Team
-from smn_cli.training.keeping import Keeper
-from smn_cli.training.panel import Judgement, LabeledJudge, UnlabeledJudge, learnability_alarms
-from smn_cli.training.placing import place, plan_that_runs, preprocessing_of
-from smn_cli.training.preparing import (
+from smn_cli.runs.run_config import check_run_base, describe_run, plan_of, restore_threads
+from smn_cli.runs.run_folder import RunFolder
+from smn_cli.runs.run_labels import read_labels
+from smn_cli.runs.run_result import has_finished
+from smn_cli.training.mask_setup import names_to_train
+from smn_cli.training.resolve_plan import place, preprocessing_of, resolve_plan
+from smn_cli.training.setup import (
     ImageSplit,
     Progress,
     embed_for_teacher,
     make_classifier_judge,
     make_objective,
     make_unlabeled_judge,
-    save_look,
+    save_teacher_embedding,
     split_images,
 )
-from smn_cli.training.record import check_run_base, describe_run, has_finished, plan_of, restore_threads
-from smn_cli.training.run_folder import RunFolder
-from smn_cli.training.selecting import names_to_train
+from smn_cli.training.start_state import StartState, network_at_start
 from smn_cli.training.trainer import StepReport, Trainer, make_source
 
 
@@ -51,13 +53,13 @@ class StopSignal:
 
 
 @dataclass(frozen=True)
-class RunOptions:
+class Execution:
     """How a run goes about its work; but for the device and rounding between processes, none of it changes the result.
 
     Attributes:
         device, num_workers: where to train, and how many processes load images.
         save_every_s: seconds between checkpoints.
-        on_look: called with (images embedded, images in all) before the first step.
+        on_teacher_embedding: called with (images embedded, images in all) before the first step.
         on_judgement: called with (step, judgement) after every evaluation.
         team: the processes that share the run.
     """
@@ -65,7 +67,7 @@ class RunOptions:
     device: str = "cpu"
     num_workers: int = 0
     save_every_s: float = 60.0
-    on_look: Progress | None = None
+    on_teacher_embedding: Progress | None = None
     on_judgement: Callable[[int, Judgement], None] | None = None
     team: Team = field(default_factory=Team)
 
@@ -79,7 +81,7 @@ class Session:
         backbone: Backbone,
         plan: AdaptPlan,
         split: ImageSplit,
-        options: RunOptions,
+        execution: Execution,
         val: LabeledSplit | None = None,
     ) -> None:
         self.folder = folder
@@ -87,14 +89,14 @@ class Session:
         self.plan = plan
         self.split = split
         self.val = val
-        self.options = options
+        self.execution = execution
         self.preprocessing = preprocessing_of(backbone, plan.views.global_size)
         if plan.grad_checkpoint:
             checkpoint_gradients(backbone.model)
-        self.team = options.team
+        self.team = execution.team
         source, objective = make_source(backbone.model, plan), make_objective(folder, backbone, plan, split, self.team)
         self.trainer = Trainer(source, objective, plan, self.preprocessing.normalize, self.team)
-        self.keeper = Keeper()
+        self.best_state = BestState()
         self._base_buffers = {name: buffer.clone() for name, buffer in backbone.model.named_buffers()}
         network = network_at_start(folder, backbone)
         self.panel: UnlabeledJudge = make_unlabeled_judge(folder, network, split, self.preprocessing, self.team)
@@ -109,15 +111,15 @@ class Session:
         folder_path: Path,
         backbone: Backbone,
         images: ImageSet,
-        wishes: AdaptOptions,
+        options: AdaptOptions,
         *,
         weights: str = "",
         overwrite: bool = False,
-        options: RunOptions | None = None,
+        execution: Execution | None = None,
         val: LabeledSplit | None = None,
         plan: AdaptPlan | None = None,
         labeled: LabeledImages | None = None,
-        beginning: Beginning | None = None,
+        start_state: StartState | None = None,
         begin: "Callable[[Session], None] | None" = None,
     ) -> "Session":
         """Plan a run, make its folder and let the frozen network look at the images.
@@ -128,48 +130,50 @@ class Session:
             folder_path: becomes the run folder.
             backbone: as loaded; put on the device.
             images: checked images; settings follow from all that may be usable, also of those not looked at.
-            wishes: settings asked for.
+            options: settings asked for.
             weights: the weights file, remembered for later commands; empty for hub weights.
             overwrite: whether an existing run there may be replaced.
-            options: device, workers, how often to save.
+            execution: device, workers, how often to save.
             val: labeled images that judge instead of the held-out ones.
-            plan: instead of the one that follows from wishes and images.
+            plan: instead of the one that follows from options and images.
             labeled: classes of the images, for a run with labels.
-            beginning: where to start, and what to be better than; the base if not given.
+            start_state: where to start, and what to be better than; the base if not given.
             begin: brings the run to another start before its first checkpoint; its base stays what to be better than.
 
         Raises:
             UsageError, DataError, BackboneError: the folder, the images or the sizes do not do.
         """
-        options = options or RunOptions()
-        team = options.team
-        place(backbone, options.device)
-        plan = plan or plan_that_runs(wishes, images.num_usable, backbone, options.device, labeled)
+        execution = execution or Execution()
+        team = execution.team
+        place(backbone, execution.device)
+        plan = plan or resolve_plan(options, images.num_usable, backbone, execution.device, labeled)
         names_to_train(backbone.model, plan)  # refuses what the network does not have before it looks at images
         working = preprocessing_of(backbone, plan.views.global_size)
         split = split_images(images.good, plan, labeled)
         team.check_shares(plan.batch_size, num_judging=len(split.held_out))
-        embed = partial(embed_for_teacher, backbone, plan, split, working, num_workers=options.num_workers, team=team)
+        embed = partial(embed_for_teacher, backbone, plan, split, working, num_workers=execution.num_workers, team=team)
         with RunFolder.create(folder_path, overwrite=overwrite) if team.is_first else nullcontext() as made:
             if made is not None:
                 made.write_images(images.good, images.bad_lines())
                 describe = partial(describe_run, backbone, plan, images, working, weights=weights, val=val)
-                made.write_config(describe(device=options.device, labeled=labeled))
-                if beginning is not None:
-                    beginning.origin(plan.threshold).save(made)
-                embedded = embed(progress=options.on_look)
-                save_look(made, backbone, plan, split, working, embedded, num_workers=options.num_workers)
+                made.write_config(describe(device=execution.device, labeled=labeled))
+                if start_state is not None:
+                    start_state.origin(plan.threshold).save(made)
+                embedded = embed(progress=execution.on_teacher_embedding)
+                save_teacher_embedding(
+                    made, backbone, plan, split, working, embedded, num_workers=execution.num_workers
+                )
             else:
                 embed()
             folder = made or RunFolder(folder_path)
             folder.path = team.from_first(lambda: folder.path)  # where it is in the making
-            session = cls(folder, backbone, plan, split, options, val)
-            if beginning is not None:
-                beginning.put_on(session.trainer)
+            session = cls(folder, backbone, plan, split, execution, val)
+            if start_state is not None:
+                start_state.put_on(session.trainer)
             if begin is not None:
                 begin(session)
             if plan.keep == "best":
-                session.keeper.alarms = team.from_first(session.first_alarms)
+                session.best_state.alarms = team.from_first(session.first_alarms)
             session._save()
         folder.path = folder_path
         team.wait()
@@ -181,7 +185,7 @@ class Session:
         folder_path: Path,
         backbone: Backbone,
         *,
-        options: RunOptions | None = None,
+        execution: Execution | None = None,
         val: LabeledSplit | None = None,
     ) -> "Session":
         """Continue a run at its last checkpoint.
@@ -190,30 +194,30 @@ class Session:
             CheckpointError: the folder is no run, or damaged.
             MismatchError: the backbone is not the one it was started with.
         """
-        options = options or RunOptions()
+        execution = execution or Execution()
         folder = RunFolder.open(folder_path)
         config = folder.read_config()
         plan = plan_of(config, folder)
         check_run_base(config, backbone)
         state = folder.load_state()
-        place(backbone, options.device)
+        place(backbone, execution.device)
         restore_threads(config, folder)
         split = split_images(folder.read_images(), plan, read_labels(folder, config) if plan.num_classes else None)
-        session = cls(folder, backbone, plan, split, options, val)
+        session = cls(folder, backbone, plan, split, execution, val)
         try:
             session.trainer.load_state(state["trainer"])
-            session.keeper = Keeper.from_state(state["keeper"])
+            session.best_state = BestState.from_state(state["keeper"])
         except (KeyError, ValueError, RuntimeError, TypeError) as error:
             raise CheckpointError(f"{folder.path} does not fit its own settings: {error}") from None
-        if options.team.is_first:
+        if execution.team.is_first:
             folder.keep_metrics_until(session.trainer.step)
-        options.team.wait()
+        execution.team.wait()
         return session
 
     @property
     def is_finished(self) -> bool:
         """Whether there is nothing left to do: all steps taken, or stopped by an alarm."""
-        return has_finished(self.plan, self.trainer.step, self.keeper)
+        return has_finished(self.plan, self.trainer.step, self.best_state)
 
     def close(self) -> None:
         """Bring the backbone back to the base, whose statistics a run may have adapted in place."""
@@ -230,7 +234,9 @@ class Session:
         """
         plan, trainer = self.plan, self.trainer
         part = (self.team.rank, self.team.size)
-        loader = ViewLoader(self.split.training, plan.views, plan.batch_size, plan.seed, self.options.num_workers, part)
+        loader = ViewLoader(
+            self.split.training, plan.views, plan.batch_size, plan.seed, self.execution.num_workers, part
+        )
         last_save = time.monotonic()
         if self.is_finished:
             return
@@ -240,7 +246,7 @@ class Session:
                 if report.step % plan.eval_every == 0 or report.step == plan.num_steps:
                     self._judge(report.step)
                 wants_stop = self.team.any(stop is not None and stop.requested) and not self.is_finished
-                is_due = time.monotonic() - last_save >= self.options.save_every_s
+                is_due = time.monotonic() - last_save >= self.execution.save_every_s
                 if wants_stop or self.is_finished or is_due:
                     self._save()
                     last_save = time.monotonic()
@@ -255,7 +261,7 @@ class Session:
         except TrainingError as error:
             if plan.keep == "last":
                 raise
-            self.keeper.alarms.append(str(error))
+            self.best_state.alarms.append(str(error))
             self._save()
 
     def network(self) -> Callable[[Tensor], Tensor]:
@@ -287,11 +293,11 @@ class Session:
         if self.classified is not None and classifier is not None:
             judgement = self.classified.judge(network, classifier, beside=judgement.measures)
         tensors = self.trainer.source.masks() or dict(self.trainer.source.trained)
-        self.keeper.consider(step, judgement, tensors, self.trainer.norm_stats(), classifier)
-        self.keeper.alarms = self.team.from_first(lambda: self.keeper.alarms)
+        self.best_state.consider(step, judgement, tensors, self.trainer.norm_stats(), classifier)
+        self.best_state.alarms = self.team.from_first(lambda: self.best_state.alarms)
         self._log({"step": step, "evaluation": judgement.to_json()})
-        if self.options.on_judgement is not None:
-            self.options.on_judgement(step, judgement)
+        if self.execution.on_judgement is not None:
+            self.execution.on_judgement(step, judgement)
 
     def _log(self, record: dict[str, Any]) -> None:
         if self.team.is_first:
@@ -300,4 +306,4 @@ class Session:
     def _save(self) -> None:
         if not self.team.is_first:
             return
-        self.folder.save_state({"trainer": self.trainer.state(), "keeper": self.keeper.state()})
+        self.folder.save_state({"trainer": self.trainer.state(), "keeper": self.best_state.state()})

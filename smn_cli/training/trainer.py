@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from smn_cli.adapters.statistics import round_statistics
 from smn_cli.config.plan import AdaptPlan
-from smn_cli.data.augmenting import augment
-from smn_cli.data.loading import ViewBatch
+from smn_cli.data.views.augmentation import augment
+from smn_cli.data.views.loader import ViewBatch
+from smn_cli.distributed import Team
 from smn_cli.errors import DataError, TrainingError
 from smn_cli.evaluation.classifier import LinearClassifier
 from smn_cli.evaluation.precision import autocasting
@@ -23,15 +24,14 @@ from smn_cli.masking.backbone import (
     WeightSource,
     adapting_statistics,
     normalisation_layers,
+    parameters_replaced,
     run_backbone,
     running_statistics,
-    wearing,
 )
 from smn_cli.masking.frozen_norm import cheap_frozen_norm
-from smn_cli.training.distributed import Team
-from smn_cli.training.schedule import lr_factor
-from smn_cli.training.selecting import density_at, first_scores, names_to_train
-from smn_cli.training.supervised import SupervisedObjective
+from smn_cli.objectives.supervised import SupervisedObjective
+from smn_cli.training.lr_schedule import lr_factor
+from smn_cli.training.mask_setup import first_scores, names_to_train
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ class Trainer:
         weights = self.source.effective_weights()
         # both also around the backward pass, in which checkpointed layers compute again
         with (
-            wearing(self.source.backbone, weights) if self.plan.grad_checkpoint else nullcontext(),
+            parameters_replaced(self.source.backbone, weights) if self.plan.grad_checkpoint else nullcontext(),
             cheap_frozen_norm(self._norm_layers),
         ):
             with torch.set_grad_enabled(trains):
@@ -219,7 +219,7 @@ class Trainer:
 
     def _refresh(self, step: int) -> int:
         if isinstance(self.source, MaskedBackbone):
-            self.source.kept_fraction = density_at(self.plan, step)
+            self.source.kept_fraction = self.plan.density_at(step)
         return self.source.refresh()
 
     def _lr_factor(self, first_step: int) -> float:
@@ -257,7 +257,7 @@ def make_source(backbone: nn.Module, plan: AdaptPlan) -> WeightSource:
         raise DataError("the backbone has no convolution or linear weights to mask")
     if plan.train == "full":
         return TunedBackbone(backbone, names)
-    return MaskedBackbone(backbone, first_scores(backbone, names, plan), plan.threshold, density_at(plan, 0))
+    return MaskedBackbone(backbone, first_scores(backbone, names, plan), plan.threshold, plan.density_at(0))
 
 
 Run = Callable[[nn.Module, Tensor, dict[str, Tensor]], Tensor]

@@ -154,12 +154,12 @@ def test_a_wrong_expert_is_refused(changes: dict[str, Any], message: str) -> Non
 def test_a_small_file_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     num_values = adapter_from_bytes(PARTS["dispatcher"][2]).stored_statistics.size
     num_coded = sum(expert["bytes"][2] > 0 for expert in HEADER["experts"])
-    monkeypatch.setattr(cascade_room, "MOST_STATISTICS", num_coded * num_values)
+    monkeypatch.setattr(cascade_room, "MAX_STATISTICS", num_coded * num_values)
     assert use(DATA).to_bytes() == DATA
-    monkeypatch.setattr(cascade_room, "MOST_STATISTICS", num_coded * num_values - 1)
+    monkeypatch.setattr(cascade_room, "MAX_STATISTICS", num_coded * num_values - 1)
     assert f"experts with {num_coded * num_values} statistics in all" in refused(DATA)
     monkeypatch.undo()
-    monkeypatch.setattr(combining_room, "MOST_SIGNS", 4 * 6 - 1)
+    monkeypatch.setattr(combining_room, "MAX_SIGNS", 4 * 6 - 1)
     assert "dim 4 of 6 features needs more than 23 signs" in refused(DATA)
 
 

@@ -10,11 +10,11 @@ from smn_cli.cascade.blocks import expert_blocks, features_under
 from smn_cli.cascade.combining import KINDS
 from smn_cli.cascade.costs import combination_bytes
 from smn_cli.cascade.scoring import FITTED, NOTHING, STORED, compare_cascade, ways_of
-from smn_cli.data.embedding import Embedding
-from smn_cli.data.labeled import load_labeled_split
-from smn_cli.data.loading import image_batches
+from smn_cli.data.labels.eval_split import load_labeled_split
 from smn_cli.data.preprocessing import Preprocessing
-from smn_cli.evaluation.compare import Protocol
+from smn_cli.data.views.loader import image_batches
+from smn_cli.evaluation.compare import ScoringProtocol
+from smn_cli.features.embed import Embedding
 from tests.cascade.small_cascades import SIZE, small_cascade, small_model, small_parts
 from tests.conftest import write_images
 
@@ -106,7 +106,7 @@ def test_every_way_is_scored_and_the_cascades_own_is_held_against_the_base(
     seen: list[int] = []
     split = load_labeled_split(labeled_folder)
     found = compare_cascade(
-        backbone, small_cascade("random"), split, embedding, Protocol(ks=(5,)), progress=seen.append
+        backbone, small_cascade("random"), split, embedding, ScoringProtocol(ks=(5,)), progress=seen.append
     )
     content = found.to_json()
     assert content["adapted"]["knn"] == content["cascade"]["conditional"]["knn"]

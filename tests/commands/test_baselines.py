@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from smn_cli.backbones.loading import load_backbone
-from smn_cli.training.record import read_learned
-from smn_cli.training.run_folder import RunFolder
+from smn_cli.runs.run_folder import RunFolder
+from smn_cli.runs.run_result import read_learned
 from tests.conftest import CONVNET, Outcome
 
 Adapt = Callable[..., Outcome]

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from smn_cli.data.labeled import load_labeled_split
+from smn_cli.data.labels.eval_split import load_labeled_split
 from tests.conftest import Outcome
-from tests.data.downloads import DOWNLOADS
+from tests.datasets.downloads import DOWNLOADS
 
 Run = Callable[..., Outcome]
 

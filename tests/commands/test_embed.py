@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from smn_cli.adapters.adapter import load_adapter
-from smn_cli.api import preprocessing_for
+from smn_cli.rebuild import preprocessing_for
 from tests.commands.conftest import Road, quietly
 from tests.conftest import CONVNET, RESNET, VIT, Outcome
 
@@ -145,7 +145,7 @@ def test_parquet_holds_the_same_features_with_their_paths(
     road: Road, run_cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parquet = pytest.importorskip("pyarrow.parquet", reason="needs the parquet extra")
-    from smn_cli.data import feature_files
+    from smn_cli.features import write as feature_files
 
     monkeypatch.setattr(feature_files, "_ROWS_OF_GROUP", 8)  # batches of 128 are in one group all the same
     words = (road.images, "--adapter", road.adapter, "--weights", road.weights)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from smn_cli.data import feature_keys
+from smn_cli.features import cache_key
 from tests.commands.conftest import Road
 from tests.conftest import RESNET, Outcome
 
@@ -16,7 +16,7 @@ from tests.conftest import RESNET, Outcome
 @pytest.fixture
 def cached(monkeypatch: pytest.MonkeyPatch) -> Path:
     """The cache's folder; images count as settled."""
-    monkeypatch.setattr(feature_keys, "SETTLED_AFTER_NS", 0)
+    monkeypatch.setattr(cache_key, "SETTLED_AFTER_NS", 0)
     return Path(os.environ["SMN_CACHE_HOME"], "features")
 
 

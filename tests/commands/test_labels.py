@@ -16,11 +16,11 @@ from safetensors.torch import load_file, save_file
 
 import smn_cli
 from smn_cli.backbones.loading import load_backbone
+from smn_cli.judging.classifier_judge import rounded
 from smn_cli.masking.backbone import run_backbone
 from smn_cli.masking.binarize import effective_weight
-from smn_cli.training.classifying import rounded
-from smn_cli.training.record import read_learned
-from smn_cli.training.run_folder import RunFolder
+from smn_cli.runs.run_folder import RunFolder
+from smn_cli.runs.run_result import read_learned
 from tests.commands.conftest import Road, quietly
 from tests.conftest import CONVNET, RESNET, VIT, Outcome, write_images
 

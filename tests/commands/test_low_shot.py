@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 
 from smn_cli.adapters.adapter import load_adapter, make_adapter
 from smn_cli.adapters.fingerprint import fingerprint
-from smn_cli.api import preprocessing_for
 from smn_cli.backbones.loading import load_backbone
-from smn_cli.data.embedding import Embedding
-from smn_cli.data.labeled import load_labeled_split
+from smn_cli.data.labels.eval_split import load_labeled_split
+from smn_cli.features.embed import Embedding
+from smn_cli.rebuild import preprocessing_for
 from smn_cli.scoring import embed_split
 from tests.commands.conftest import Road
 from tests.conftest import RESNET, Outcome

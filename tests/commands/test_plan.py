@@ -14,8 +14,8 @@ import pytest
 from smn_cli.commands.adapt import adapt
 from smn_cli.commands.plan import plan
 from smn_cli.config.options import AdaptOptions
-from smn_cli.terminal.wishes import OPTIONS
-from smn_cli.training import rehearsal
+from smn_cli.terminal.adapt_options import OPTIONS
+from smn_cli.training import profiling
 from tests.commands.conftest import SHORT, Road
 from tests.conftest import RESNET, Outcome, write_images
 
@@ -107,7 +107,7 @@ def test_a_run_over_a_tar_is_planned_and_goes_the_whole_road(run_cli: Run, road:
 def test_more_images_than_a_run_can_use_are_told(
     run_cli: Run, road: Road, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rehearsal, "SAMPLE_IMAGES", 1)
+    monkeypatch.setattr(profiling, "SAMPLE_IMAGES", 1)
     write_images(tmp_path / "many", 60, size=16)
     content, _ = planned(run_cli, tmp_path / "many", road)
     counts = {name: content["images"][name] for name in ("found", "used", "looked_at")}

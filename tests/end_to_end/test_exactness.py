@@ -14,8 +14,8 @@ from smn_cli.api import load_adapter
 from smn_cli.backbones.loading import load_backbone
 from smn_cli.masking.backbone import run_backbone
 from smn_cli.masking.binarize import effective_weight
-from smn_cli.training.record import read_learned
-from smn_cli.training.run_folder import RunFolder
+from smn_cli.runs.run_folder import RunFolder
+from smn_cli.runs.run_result import read_learned
 from tests.conftest import CONVNET, RESNET, VIT, Outcome
 
 RECIPES = {

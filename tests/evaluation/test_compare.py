@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from smn_cli.evaluation.compare import LabeledFeatures, Protocol, compare, score
+from smn_cli.evaluation.compare import LabeledFeatures, ScoringProtocol, compare, score
 from smn_cli.evaluation.features import extract_features
 from smn_cli.evaluation.intervals import paired_gain
 from smn_cli.evaluation.knn import knn_predict
@@ -26,7 +26,7 @@ def features(*, spread: float, num_bank: int = 60, num_queries: int = 45) -> Lab
 
 def test_scores_are_the_shares_of_right_predictions() -> None:
     hard = features(spread=0.8)
-    scores = score(hard, Protocol(knn=True, linear=True, ks=(20, 5)))
+    scores = score(hard, ScoringProtocol(knn=True, linear=True, ks=(20, 5)))
     neighbours = knn_predict(hard.bank, hard.bank_labels, hard.queries, ks=[20, 5], num_classes=3)
     probe = linear_probe_predict(hard.bank, hard.bank_labels, hard.queries)
     expected = {"knn.top1": neighbours[20], "knn.top1@5": neighbours[5], "linear.top1": probe}
@@ -40,7 +40,7 @@ def test_scores_are_the_shares_of_right_predictions() -> None:
 
 
 def test_k_is_at_most_the_bank_and_named_once() -> None:
-    scores = score(features(spread=0.5, num_bank=30), Protocol(ks=(200, 20, 30)))
+    scores = score(features(spread=0.5, num_bank=30), ScoringProtocol(ks=(200, 20, 30)))
     assert list(scores.groups["knn"]) == ["k", "temperature", "top1", "top1@20"]
     assert scores.groups["knn"]["k"] == 30
 
@@ -48,14 +48,14 @@ def test_k_is_at_most_the_bank_and_named_once() -> None:
 def test_classes_that_only_queries_or_only_the_bank_have_are_scored() -> None:
     easy = features(spread=0.01)
     bank_lacks = LabeledFeatures(easy.bank, easy.bank_labels, easy.queries, easy.query_labels + 1)
-    assert score(bank_lacks, Protocol(ks=(5,))).metrics == {"knn.top1": 0.0}
+    assert score(bank_lacks, ScoringProtocol(ks=(5,))).metrics == {"knn.top1": 0.0}
     queries_lack = LabeledFeatures(easy.bank, easy.bank_labels, easy.queries[:1], easy.query_labels[:1])
-    assert score(queries_lack, Protocol(ks=(5,), linear=True)).metrics == {"knn.top1": 1.0, "linear.top1": 1.0}
+    assert score(queries_lack, ScoringProtocol(ks=(5,), linear=True)).metrics == {"knn.top1": 1.0, "linear.top1": 1.0}
 
 
 def test_the_json_has_the_keys_of_the_contract() -> None:
-    base = score(features(spread=0.9), Protocol(linear=True, ks=(20,)))
-    adapted = score(features(spread=0.1), Protocol(linear=True, ks=(20,)))
+    base = score(features(spread=0.9), ScoringProtocol(linear=True, ks=(20,)))
+    adapted = score(features(spread=0.1), ScoringProtocol(linear=True, ks=(20,)))
     content = json.loads(json.dumps(compare(base, adapted).to_json()))
     assert list(content) == ["base", "adapted", "gain", "verdict"]
     assert content["base"].keys() == content["adapted"].keys() == {"knn", "linear"}
@@ -68,8 +68,8 @@ def test_the_json_has_the_keys_of_the_contract() -> None:
 
 
 def test_gains_pair_the_same_queries() -> None:
-    base = score(features(spread=0.9), Protocol(ks=(20,)))
-    adapted = score(features(spread=0.1), Protocol(ks=(20,)))
+    base = score(features(spread=0.9), ScoringProtocol(ks=(20,)))
+    adapted = score(features(spread=0.1), ScoringProtocol(ks=(20,)))
     assert compare(base, adapted).gains["knn.top1"] == paired_gain(
         base.correct["knn.top1"], adapted.correct["knn.top1"]
     )
@@ -78,7 +78,7 @@ def test_gains_pair_the_same_queries() -> None:
 
 
 def test_a_base_alone_has_scores_but_no_verdict() -> None:
-    comparison = compare(score(features(spread=0.5), Protocol()), None)
+    comparison = compare(score(features(spread=0.5), ScoringProtocol()), None)
     assert list(comparison.to_json()) == ["base"]
     assert comparison.verdict is None
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from smn_cli.data.fractions import draw_subsets
-from smn_cli.evaluation.compare import LabeledFeatures, Protocol, score
+from smn_cli.data.labels.label_subsets import draw_subsets
+from smn_cli.evaluation.compare import LabeledFeatures, ScoringProtocol, score
 from smn_cli.evaluation.intervals import crossed_gain
 from smn_cli.evaluation.low_shot import LabelSubsets, at_fraction, score_subsets, tabulate
 
-BOTH = Protocol(linear=True, ks=(20, 5))
+BOTH = ScoringProtocol(linear=True, ks=(20, 5))
 
 
 def features(*, spread: float, num_classes: int = 5, per_class: int = 30, seed: int = 0) -> LabeledFeatures:
@@ -60,10 +60,10 @@ def test_a_part_with_one_image_predicts_its_class() -> None:
 def test_k_is_cut_to_the_part_and_keeps_the_name_it_was_asked_for_by() -> None:
     whole = features(spread=0.6)
     subsets = draw_subsets(whole.bank_labels.tolist(), [7 / 150], num_repeats=2, seed=0)
-    [scores] = score_subsets(whole, subsets, Protocol(linear=True, ks=(20, 10)))
+    [scores] = score_subsets(whole, subsets, ScoringProtocol(linear=True, ks=(20, 10)))
     assert list(scores.correct) == ["knn.top1", "knn.top1@10", "linear.top1"]
     assert scores.groups["knn"]["k"] == 7
-    cut = score_subsets(whole, subsets, Protocol(ks=(7,)))[0]
+    cut = score_subsets(whole, subsets, ScoringProtocol(ks=(7,)))[0]
     assert torch.equal(scores.correct["knn.top1"], cut.correct["knn.top1"])
 
 

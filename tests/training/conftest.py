@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.conftest import CONVNET
-from tests.training.small_runs import Workshop
+from tests.small_runs import Workshop
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import CONVNET
-from tests.training.small_runs import Workshop, equal, log_of, metrics, scores_of
+from tests.small_runs import Workshop, equal, log_of, metrics, scores_of
 
 NUM_STEPS = 30
 REPOSITORY = Path(__file__).parents[2]

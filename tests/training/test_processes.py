@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from smn_cli.distributed import Team
 from smn_cli.errors import UsageError
-from smn_cli.training.distributed import Team
-from smn_cli.training.run_folder import RunFolder
+from smn_cli.runs.run_folder import RunFolder
 from smn_cli.training.session import Session
-from tests.training.small_runs import Workshop, masks_of, metrics, scores_of
+from tests.small_runs import Workshop, masks_of, metrics, scores_of
 
 NUM_STEPS = 8
 NO_HEAD = {"recipe": "default", "local_views": None, "prototypes": None, "queue": None}

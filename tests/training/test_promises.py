@@ -13,9 +13,9 @@ from smn_cli.adapters.fingerprint import fingerprint
 from smn_cli.config.options import AdaptOptions
 from smn_cli.config.planning import make_plan
 from smn_cli.errors import CheckpointError, DataError, TrainingError, UsageError
-from smn_cli.training.run_folder import RunFolder
+from smn_cli.runs.run_folder import RunFolder
 from tests.conftest import RESNET, Outcome
-from tests.training.small_runs import Workshop
+from tests.small_runs import Workshop
 
 Make = Callable[..., Workshop]
 

@@ -11,9 +11,9 @@ import torch
 from smn_cli.backbones.loading import load_backbone
 from smn_cli.config.options import AdaptOptions
 from smn_cli.errors import CheckpointError, DataError, Interrupted, MismatchError, UsageError
-from smn_cli.training.session import RunOptions, Session, StopSignal
+from smn_cli.training.session import Execution, Session, StopSignal
 from tests.conftest import CONVNET, VIT, random_weights
-from tests.training.small_runs import Workshop, digests, equal, log_of, metrics, scores_of
+from tests.small_runs import Workshop, digests, equal, log_of, metrics, scores_of
 
 Make = Callable[..., Workshop]
 STATE = Path("checkpoint", "state.pt")
@@ -44,10 +44,10 @@ def test_interrupted_and_resumed_runs_equal_the_uninterrupted_one_bit_for_bit(
     workshop: Make, arch: str, norm_stats: str, recipe: str
 ) -> None:
     place = workshop(arch)
-    wishes: dict[str, Any] = {"steps": 10, "norm_stats": norm_stats, "recipe": recipe}
-    wishes |= {"queue": 16 if recipe == "paper" else None}
-    whole = place.finish("whole", **wishes)
-    stop_after(place.start("parts", **wishes), 2)  # within an epoch
+    options: dict[str, Any] = {"steps": 10, "norm_stats": norm_stats, "recipe": recipe}
+    options |= {"queue": 16 if recipe == "paper" else None}
+    whole = place.finish("whole", **options)
+    stop_after(place.start("parts", **options), 2)  # within an epoch
     stop_after(place.resume("parts"), 5)  # with the queue full
     resumed = place.resume("parts")
     assert resumed.trainer.step == 7
@@ -184,4 +184,4 @@ def test_starting_a_run_writes_nothing_into_the_weights(workshop: Make) -> None:
     expected = random_weights(CONVNET)
     state = session.backbone.model.state_dict()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in state.items())
-    assert RunOptions().save_every_s == 60.0
+    assert Execution().save_every_s == 60.0

@@ -10,7 +10,7 @@ from smn_cli.config.options import AdaptOptions
 from smn_cli.config.planning import make_plan
 from smn_cli.errors import TrainingError, UsageError
 from tests.conftest import CONVNET, RESNET, VIT
-from tests.training.small_runs import Workshop, equal, masks_of, metrics, scores_of
+from tests.small_runs import Workshop, equal, masks_of, metrics, scores_of
 
 Make = Callable[..., Workshop]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from smn_cli.masking.backbone import density
 from smn_cli.training.session import Session
 from tests.conftest import CONVNET, VIT
-from tests.training.small_runs import Workshop, equal, masks_of, metrics, scores_of
+from tests.small_runs import Workshop, equal, masks_of, metrics, scores_of
 
 NUM_STEPS = 8
 
@@ -21,9 +21,9 @@ def test_scaling_start_and_learning_rate_by_two_gives_the_same_masks_bit_for_bit
     workshop: Callable[..., Workshop], arch: str, norm_stats: str
 ) -> None:
     place = workshop(arch)
-    wishes: dict[str, Any] = {"steps": NUM_STEPS, "threshold": 0.0, "norm_stats": norm_stats}
-    one = place.finish("one", score_start=1.0, lr_scores=50.0, **wishes)
-    two = place.finish("two", score_start=2.0, lr_scores=100.0, **wishes)
+    options: dict[str, Any] = {"steps": NUM_STEPS, "threshold": 0.0, "norm_stats": norm_stats}
+    one = place.finish("one", score_start=1.0, lr_scores=50.0, **options)
+    two = place.finish("two", score_start=2.0, lr_scores=100.0, **options)
     assert density(masks_of(one)) < 1
     assert equal(masks_of(one), masks_of(two))
     assert equal({name: 2 * scores for name, scores in scores_of(one).items()}, scores_of(two))

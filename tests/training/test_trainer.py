@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from smn_cli.errors import TrainingError
 from smn_cli.masking.backbone import density
 from tests.conftest import CONVNET, RESNET, VIT
-from tests.training.small_runs import Workshop, digests, equal, head_of, masks_of, metrics, scores_of, trained_of
+from tests.small_runs import Workshop, digests, equal, head_of, masks_of, metrics, scores_of, trained_of
 
 Make = Callable[..., Workshop]
 

@@ -1,0 +1,94 @@
+"""One image, a file or a member of a tar, to RGB pixels, whatever its mode; or a clear reason why not."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from smn_cli.data.images.tar import open_image
+from smn_cli.errors import DataError
+
+MAX_PIXELS = 100_000_000
+"""Largest image that is decoded: about 300 MB as RGB. Larger ones are far more often bombs than photographs."""
+MIN_SIDE = 2
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF")
+"""Formats that are decoded, whatever a file's name says; Pillow would start Ghostscript for PostScript."""
+
+
+class BadImageError(DataError):
+    """A file that cannot be used as an image; the message is the reason, without the path."""
+
+
+def read_image(path: str | Path, *, least_side: int | None = None) -> Image.Image:
+    """Decode a file to an upright 8-bit RGB image.
+
+    The first frame counts; EXIF orientation is applied; grey is repeated over the channels; transparency is laid over
+    white; CMYK is converted. 16-bit grey keeps its high byte. 32-bit and float grey is taken as 8-bit if it lies in
+    0-255, as 16-bit if in 0-65535, and is stretched over its own range otherwise, or if it lies in 0-1.
+
+    Args:
+        path: of the file.
+        least_side: reduce the image by a whole factor, as far as its shorter side keeps this many pixels; a JPEG is
+            decoded at a half, a quarter or an eighth, which takes a fraction of the time. None keeps all pixels.
+
+    Raises:
+        BadImageError: the file is unreadable, truncated, larger than 100 million pixels or narrower than 2.
+    """
+    try:
+        # Pillow warns of oddities (metadata, palettes) that do not concern the pixels, and of bombs, refused below
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # given a path, Pillow maps plain TIFFs into memory and garbles those that EXIF turns on their side
+            with open_image(Path(path)) as file, Image.open(file, formats=FORMATS) as image:
+                width, height = image.size
+                if width * height > MAX_PIXELS:
+                    raise BadImageError(f"{width} x {height} pixels: more than {MAX_PIXELS // 10**6} million")
+                if min(width, height) < MIN_SIDE:
+                    raise BadImageError(f"{width} x {height} pixels: too small")
+                image.seek(0)
+                if least_side is not None:
+                    image.draft(None, (least_side, least_side))
+                return _reduced(_to_rgb(ImageOps.exif_transpose(image)), least_side)
+    except BadImageError:
+        raise
+    except UnidentifiedImageError:
+        raise BadImageError("not a readable JPEG, PNG, WebP, BMP, TIFF or GIF image") from None
+    except OSError as error:  # its own text may hold the path
+        raise BadImageError(_line(error.strerror or str(error) or type(error).__name__)) from None
+    except Exception as error:  # decoders of hostile files raise anything: struct.error, IndexError, MemoryError...
+        raise BadImageError(_line(f"{type(error).__name__}: {str(error) or 'not decodable'}")) from None
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    image.load()
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        return _from_deep_grey(np.asarray(image)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _reduced(image: Image.Image, least_side: int | None) -> Image.Image:
+    factor = min(image.size) // least_side if least_side is not None else 1
+    return image.reduce(factor) if factor > 1 else image
+
+
+def _from_deep_grey(values: np.ndarray) -> Image.Image:
+    """8-bit grey of 32-bit or float grey values (H, W)."""
+    values = np.nan_to_num(values.astype(np.float64))
+    low, high = float(values.min()), float(values.max())
+    if low >= 0 and 255 < high <= 65535:
+        scaled = values / 256
+    elif low >= 0 and high <= 255 and high > 1:
+        scaled = values
+    else:
+        scaled = (values - low) * (255 / (high - low)) if high > low else np.zeros_like(values)
+    return Image.fromarray(scaled.astype(np.uint8))
+
+
+def _line(text: str) -> str:
+    return text.splitlines()[0]

@@ -1,0 +1,149 @@
+"""From what a user names (folders, files, tars, lists of paths) to a sorted list of images."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from smn_cli.data.images.extensions import (
+    COMPRESSED_SUFFIXES,
+    IMAGE_SUFFIXES,
+    LIST_SUFFIXES,
+    TAR_SUFFIXES,
+    is_compressed_tar,
+    is_tar,
+    suffix_of,
+)
+from smn_cli.data.images.folders import list_files
+from smn_cli.data.images.tar import is_tar_member, list_tar
+from smn_cli.errors import DataError, first_few
+
+_LOOKED_FOR = IMAGE_SUFFIXES | TAR_SUFFIXES | COMPRESSED_SUFFIXES
+_Note = Callable[[str], None]
+
+
+def find_images(inputs: Sequence[str | Path], *, note: _Note | None = None) -> list[Path]:
+    """All images that `inputs` name, each once, sorted: neither the file system nor the inputs' order matters.
+
+    Args:
+        inputs: folders (searched to any depth; hidden entries and links to folders are left out), image files, tars of
+            images, or text files with one path a line, relative to the list's own folder; blank and '#' lines are
+            skipped. A folder's tars count where it has no loose images: else they are mostly the same images, packed.
+        note: called with a line on what was left out.
+
+    Returns:
+        Paths; an image in a tar has one below the tar, as if that were a folder, see `smn_cli.data.images.tar`.
+
+    Raises:
+        DataError: an input does not exist, is neither kind, a folder or tar cannot be read, a tar is compressed, or
+            there is no image in any of them.
+    """
+    found: dict[str, Path] = {}
+    for item in inputs:
+        for name, path in _expand(Path(item), note or (lambda _line: None)):
+            found.setdefault(name, path)
+    if not found:
+        kinds = ", ".join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))
+        raise DataError(f"no images in {_names(inputs)}: expected files ending in {kinds}")
+    return [found[name] for name in sorted(found)]
+
+
+def find_class_folders(folder: Path) -> dict[str, list[Path]]:
+    """Images by class for a folder that holds one folder a class; empty classes are left out.
+
+    Raises:
+        DataError: the folder is missing or holds no class folder with images.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder: expected one folder a class inside it")
+    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    classes = {name: [path for _, path in _in_folder(folder / name, lambda _line: None)] for name in names}
+    classes = {name: paths for name, paths in classes.items() if paths}
+    if not classes:
+        raise DataError(f"{folder} has no class folders with images: expected {folder}/CLASS/image.jpg")
+    return classes
+
+
+def _expand(path: Path, note: _Note) -> Iterator[tuple[str, Path]]:
+    """Images with their absolute names."""
+    if path.is_dir():
+        yield from _in_folder(path, note)
+    elif path.exists():
+        yield from _in_file(path)
+    elif is_tar_member(path):
+        yield _absolute(path), path
+    else:
+        raise DataError(f"{path} does not exist: expected a folder, an image, a tar or a text file of paths")
+
+
+def _in_file(path: Path) -> Iterator[tuple[str, Path]]:
+    suffix = path.suffix.lower()
+    if suffix in LIST_SUFFIXES:
+        yield from _read_list(path)
+    elif is_tar(path) or is_compressed_tar(path):
+        yield from _in_tar(path)
+    elif suffix in IMAGE_SUFFIXES:
+        yield _absolute(path), path
+    else:
+        raise DataError(f"{path} is neither an image nor a list of paths (.txt): expected a folder, an image or a list")
+
+
+def _in_folder(folder: Path, note: _Note) -> Iterator[tuple[str, Path]]:
+    names = list_files(folder, _LOOKED_FOR)
+    images = [name for name in names if suffix_of(name) in IMAGE_SUFFIXES]
+    tars = [folder / name for name in names if suffix_of(name) in TAR_SUFFIXES]
+    compressed = [
+        path for name in names if suffix_of(name) in COMPRESSED_SUFFIXES and is_compressed_tar(path := folder / name)
+    ]
+    if images:
+        yield from _named(folder, images)
+        if tars:
+            note(f"{folder} has images and tars ({_first(tars)}): the tars are left out; name them to use them")
+    elif tars or compressed:
+        for tar in tars or compressed:
+            yield from _in_tar(tar)
+    if compressed:
+        note(f"{folder}: compressed tars are left out ({_first(compressed)})")
+
+
+def _in_tar(tar: Path) -> Iterator[tuple[str, Path]]:
+    if is_compressed_tar(tar):
+        raise DataError(
+            f"{tar} is compressed, so that no image in it can be read alone: unpack it, or repack it as .tar"
+        )
+    yield from _named(tar, list_tar(tar))
+
+
+def _named(parent: Path, names: list[str]) -> Iterator[tuple[str, Path]]:
+    root = os.path.join(_absolute(parent), "")  # noqa: PTH118
+    for name in names:
+        yield root + name.replace("/", os.sep), Path(parent, name)
+
+
+def _absolute(path: Path) -> str:
+    return os.path.abspath(path)  # noqa: PTH100  # resolve() would cost a look at every part
+
+
+def _read_list(path: Path) -> Iterator[tuple[str, Path]]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as a UTF-8 list of paths: {error}") from None
+    for number, line in enumerate(lines, 1):
+        entry = line.strip()
+        if not entry or entry.startswith("#"):
+            continue
+        target = path.parent / entry
+        if is_tar(target) or is_compressed_tar(target):
+            yield from _in_tar(target)
+        elif target.is_file() or is_tar_member(target):
+            yield _absolute(target), target
+        else:
+            raise DataError(f"{path} line {number}: {entry} is not a file; paths are taken relative to {path.parent}")
+
+
+def _first(paths: list[Path]) -> str:
+    return first_few([path.name for path in paths], limit=2)
+
+
+def _names(inputs: Sequence[str | Path]) -> str:
+    return ", ".join(str(item) for item in inputs) or "an empty list"

@@ -1,0 +1,238 @@
+"""Batches of views for training and of plain images for evaluation.
+
+A sample's views depend on the seed, the step and its place in the step's batch alone: not on the number of workers or
+of threads, on what is cached, or on where a resumed run starts.
+"""
+
+import signal
+import sys
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms.v2 import functional
+
+from smn_cli.data.preprocessing import Preprocessing
+from smn_cli.data.views.augmentation import Changes, draw_changes
+from smn_cli.data.views.crops import ViewCutter, least_side, read_again
+from smn_cli.data.views.pixel_cache import make_cache
+from smn_cli.errors import DataError
+from smn_cli.recipes import ViewPlan
+
+SLICE = 16
+"""Images whose pixels are held at a time while their views are cut; what a thread takes in one piece."""
+MAX_THREADS = 8
+"""Of this process that load; with more they wait for each other, for Python runs one at a time."""
+
+
+class Task(NamedTuple):
+    """One step: its number, counted from 0, and the positions of its images."""
+
+    step: int
+    positions: list[int]
+
+
+class ViewBatch(NamedTuple):
+    """One step's images: their positions in the loader's paths (B,), uint8 views (B, 3, size, size) of each, global
+    ones first, and what is to happen to them, (V, B); see `augmenting.augment`."""
+
+    positions: Tensor
+    views: list[Tensor]
+    changes: Changes
+
+
+class _ViewDataset(Dataset[tuple[Tensor, Tensor]]):
+    """Whole batches of cut views, for the rows of a step's batch that are this process's."""
+
+    def __init__(self, cutter: ViewCutter, seed: int, part: tuple[int, int]) -> None:
+        self.cutter = cutter
+        self.seed = seed
+        self.part = part
+
+    def __getitem__(self, task: Task) -> tuple[Tensor, Tensor]:
+        return _joined([cut() for cut in self.slices(task)])
+
+    def slices(self, task: Task) -> list[Callable[[], tuple[Tensor, Tensor]]]:
+        """The batch as independent pieces of work."""
+        rank, world_size = self.part
+        places = self.cutter.draw(len(task.positions), _generator(self.seed, task.step, "places"))[rank::world_size]
+        own = task.positions[rank::world_size]
+        starts = range(0, len(own), SLICE)
+        return [partial(self.cutter.cut, own[at : at + SLICE], places[at : at + SLICE]) for at in starts]
+
+
+@dataclass(frozen=True)
+class ViewLoader:
+    """Endless shuffled epochs of view batches, from any step on.
+
+    Args:
+        paths: images; at least one batch of them.
+        plan: the views of an image.
+        batch_size: images a step; what is left of an epoch is dropped, to come first to hand in another shuffle.
+        seed: of the run.
+        num_workers: loader processes; 0 loads in this one, a step ahead, in as many threads as torch has.
+        part: (rank, world size); this process gets places rank, rank + world size, ... of every batch.
+    """
+
+    paths: Sequence[Path]
+    plan: ViewPlan
+    batch_size: int
+    seed: int
+    num_workers: int = 0
+    part: tuple[int, int] = (0, 1)
+
+    def tasks(self, first_step: int, last_step: int) -> Iterator[Task]:
+        """The whole batches, all parts of them, of steps first_step .. last_step - 1, counted from 0."""
+        steps_per_epoch = len(self.paths) // self.batch_size
+        order: Tensor | None = None
+        for step in range(first_step, last_step):
+            epoch, place = divmod(step, steps_per_epoch)
+            if order is None or place == 0:
+                generator = torch.Generator().manual_seed(_mix(self.seed, epoch))
+                order = torch.randperm(len(self.paths), generator=generator)
+            yield Task(step, order[place * self.batch_size : (place + 1) * self.batch_size].tolist())
+
+    def batches(self, first_step: int, last_step: int) -> Iterator[ViewBatch]:
+        """One batch a step.
+
+        Raises:
+            DataError: an image that was readable at the start no longer is.
+        """
+        rank, world_size = self.part
+        cut = self._in_processes(first_step, last_step) if self.num_workers else self._here(first_step, last_step)
+        num_views = self.plan.num_global + self.plan.num_local
+        with closing(cut):
+            for task, (large, small) in zip(self.tasks(first_step, last_step), cut, strict=True):
+                generator = _generator(self.seed, task.step, "changes")
+                changes = draw_changes(self.plan, (num_views, len(task.positions)), generator)
+                own = Changes(*(values[:, rank::world_size] for values in changes))
+                views = [view.permute(0, 3, 1, 2) for view in (*large.unbind(1), *small.unbind(1))]
+                yield ViewBatch(torch.tensor(task.positions[rank::world_size]), views, own)
+
+    def _dataset(self) -> _ViewDataset:
+        # only forked processes can share a cache, and forking is safe on Linux alone
+        can_share = not self.num_workers or sys.platform == "linux"
+        side = 2 * least_side(self.plan)
+        cache = make_cache(len(self.paths), side, num_processes=self.part[1]) if can_share else None
+        return _ViewDataset(ViewCutter(self.paths, self.plan, cache), self.seed, self.part)
+
+    def _here(self, first_step: int, last_step: int) -> Generator[tuple[Tensor, Tensor], None, None]:
+        dataset = self._dataset()
+        ahead: list[Future[tuple[Tensor, Tensor]]] | None = None
+        pool = ThreadPoolExecutor(min(MAX_THREADS, torch.get_num_threads()))
+        try:
+            for task in self.tasks(first_step, last_step):
+                now, ahead = ahead, [pool.submit(cut) for cut in dataset.slices(task)]
+                if now is not None:
+                    yield _joined([part.result() for part in now])
+            if ahead is not None:
+                yield _joined([part.result() for part in ahead])
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _in_processes(self, first_step: int, last_step: int) -> Generator[tuple[Tensor, Tensor], None, None]:
+        loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
+            self._dataset(),
+            batch_size=None,
+            sampler=_Lazily(lambda: self.tasks(first_step, last_step)),
+            num_workers=self.num_workers,
+            worker_init_fn=_one_thread,
+            prefetch_factor=2,
+            multiprocessing_context="fork" if sys.platform == "linux" else None,
+        )
+        try:
+            yield from loader
+        except DataError as error:
+            raise _from_worker(error) from None
+
+
+class _ImageDataset(Dataset[Tensor]):
+    """uint8 crops, as the network sees them but for the normalisation."""
+
+    def __init__(self, paths: Sequence[Path], preprocessing: Preprocessing) -> None:
+        self.paths = list(paths)
+        self.preprocessing = preprocessing
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Tensor:
+        pixels: Tensor = functional.pil_to_tensor(self.preprocessing.crop(read_again(self.paths[index])))
+        return pixels
+
+
+def image_batches(
+    paths: Sequence[Path], preprocessing: Preprocessing, *, batch_size: int = 128, num_workers: int = 0
+) -> Iterator[Tensor]:
+    """Normalised float32 batches (B, 3, size, size) of the images, in order.
+
+    Raises:
+        DataError: an image cannot be read; the message names it.
+    """
+    for crops in crop_batches(paths, preprocessing, batch_size=batch_size, num_workers=num_workers):
+        yield preprocessing.normalize(crops)
+
+
+def crop_batches(
+    paths: Sequence[Path], preprocessing: Preprocessing, *, batch_size: int = 128, num_workers: int = 0
+) -> Iterator[Tensor]:
+    """The same before normalisation: uint8.
+
+    Raises:
+        DataError: an image cannot be read; the message names it.
+    """
+    loader = DataLoader(
+        _ImageDataset(paths, preprocessing),
+        batch_size=batch_size,
+        num_workers=num_workers,
+        worker_init_fn=_one_thread,
+    )
+    try:
+        yield from loader
+    except DataError as error:
+        raise _from_worker(error) from None
+
+
+class _Lazily:
+    """A sampler that makes its tasks as they are asked for: a long run has millions of draws."""
+
+    def __init__(self, make: Callable[[], Iterator[Task]]) -> None:
+        self._make = make
+
+    def __iter__(self) -> Iterator[Task]:
+        return self._make()
+
+
+def _from_worker(error: DataError) -> DataError:
+    """The error as it was raised, without the traceback that a worker process wraps around it."""
+    return DataError(str(error).strip().splitlines()[-1].rpartition("DataError: ")[2])
+
+
+def _joined(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    large, small = zip(*parts, strict=True)
+    return torch.cat(large), torch.cat(small)
+
+
+def _generator(seed: int, step: int, purpose: str) -> np.random.Generator:
+    return np.random.default_rng([seed, step, _PURPOSES.index(purpose)])
+
+
+_PURPOSES = ("places", "changes")
+
+
+def _mix(seed: int, epoch: int) -> int:
+    # an odd multiplier keeps (seed, epoch) pairs apart for any realistic number of epochs
+    return (seed * 1_000_003 + epoch) % 2**63
+
+
+def _one_thread(_worker: int) -> None:
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to handle

@@ -1,0 +1,1 @@
+"""The paper's data sets, and one that a dependency ships, as folders of images by class."""

@@ -1,0 +1,1 @@
+"""Features of image files under a network: embedded, cached, written."""

@@ -1,0 +1,106 @@
+"""Features of image files under one network, from the cache where it has them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from smn_cli.data.labels.eval_split import LabeledSplit
+from smn_cli.data.preprocessing import Preprocessing
+from smn_cli.data.views.loader import image_batches
+from smn_cli.evaluation.compare import LabeledFeatures
+from smn_cli.evaluation.features import extract_features, on_device
+from smn_cli.features.cache import FeatureCache
+from smn_cli.features.cache_key import feature_key
+
+BATCH_SIZE, BATCH_SIZE_OF_LARGE_IMAGES = 128, 32
+"""Images a batch; the second on a CPU whose caches large images overflow. The bits of features are the same."""
+_LARGE_PX = 128
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """How images become features.
+
+    Attributes:
+        preprocessing: of the images.
+        precision: "fp32" or "bf16"; features are float32 either way.
+        num_workers: image loading processes.
+        cache: where features are looked for and kept; None embeds every time.
+    """
+
+    preprocessing: Preprocessing
+    precision: str = "fp32"
+    num_workers: int = 0
+    cache: FeatureCache | None = None
+
+
+def labeled_features(
+    model: nn.Module,
+    split: LabeledSplit,
+    embedding: Embedding,
+    *,
+    identity: Callable[[], Mapping[str, str]],
+    progress: Callable[[int], None] | None = None,
+) -> LabeledFeatures:
+    """Features of a labeled split under one network.
+
+    Args:
+        model: a backbone without classifier, on its device.
+        split: bank and queries.
+        embedding: how.
+        identity: what tells the network from every other one, down to the bits of its tensors; asked for the cache.
+        progress: called with the number of images done.
+
+    Raises:
+        DataError: an image cannot be read.
+    """
+    paths = [*split.bank_paths, *split.query_paths]
+    features = image_features(model, paths, embedding, identity=identity, progress=progress)
+    num_bank = len(split.bank_paths)
+    return LabeledFeatures(
+        bank=features[:num_bank],
+        bank_labels=torch.tensor(split.bank_labels),
+        queries=features[num_bank:],
+        query_labels=torch.tensor(split.query_labels),
+    )
+
+
+def batch_size_for(device: torch.device, size: int) -> int:
+    """Images a batch that suit a device, for images of `size` pixels a side."""
+    return BATCH_SIZE_OF_LARGE_IMAGES if device.type == "cpu" and size > _LARGE_PX else BATCH_SIZE
+
+
+def image_features(
+    model: nn.Module,
+    paths: Sequence[Path],
+    embedding: Embedding,
+    *,
+    identity: Callable[[], Mapping[str, str]],
+    progress: Callable[[int], None] | None = None,
+) -> Tensor:
+    """(N, F) float32 features of images under one network, in their order; see `labeled_features`."""
+    device = next(model.parameters()).device
+    batch_size = batch_size_for(device, embedding.preprocessing.size)
+    how = {"preprocessing": embedding.preprocessing.to_json(), "precision": embedding.precision, "batch": batch_size}
+
+    def key() -> str | None:
+        return feature_key(paths, network=network, how=how, device=device)
+
+    cache = embedding.cache
+    network = identity() if cache is not None else {}
+    before = key() if cache is not None else None
+    if cache is not None and before is not None:
+        found = cache.load(before, len(paths))
+        if found is not None:
+            if progress is not None:
+                progress(len(paths))
+            return found
+    batches = image_batches(paths, embedding.preprocessing, batch_size=batch_size, num_workers=embedding.num_workers)
+    run = on_device(model.eval(), device, embedding.precision)
+    features = extract_features(run, batches, num_images=len(paths), progress=progress)
+    if cache is not None and before is not None and key() == before:  # no image changed in the meantime
+        cache.save(before, features)
+    return features

@@ -1,0 +1,1 @@
+"""Who says whether a network has become better, and what is kept of it."""

@@ -1,0 +1,101 @@
+"""Runs with labels: what stands in their folder, and the judge that counts right answers."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from smn_cli.adapters.head import StoredHead, store_head
+from smn_cli.data.labels.eval_split import LabeledSplit
+from smn_cli.data.preprocessing import Preprocessing
+from smn_cli.data.views.crop_cache import CropCache
+from smn_cli.distributed import Team
+from smn_cli.errors import DataError, TrainingError, first_few
+from smn_cli.evaluation.classifier import (
+    LinearClassifier,
+)
+from smn_cli.evaluation.features import Network, extract_features
+from smn_cli.evaluation.intervals import paired_difference
+from smn_cli.judging.judges import Judgement
+
+
+class ClassifierJudge:
+    """Accuracy of network and classifier on labeled images that never train, against the base with its own classifier.
+
+    Args:
+        images: to judge by.
+        labels: (Q,) int64 of these; -1 is a class that no classifier knows.
+        preprocessing: of the working size.
+        base: the frozen network.
+        base_head: its classifier, fitted to the same training images.
+        team: the processes that share the run; each embeds a share of the images, and all judge alike.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[Path],
+        labels: Tensor,
+        preprocessing: Preprocessing,
+        base: Network,
+        base_head: StoredHead,
+        team: Team | None = None,
+    ) -> None:
+        self._team = team or Team()
+        self._labels = labels
+        self._images = CropCache(self._team.own(list(images)), preprocessing)
+        self._rounded = partial(rounded, name=base_head.name, classes=base_head.classes)
+        self._base = self._correct(base, base_head)
+
+    def judge(self, network: Network, classifier: LinearClassifier, *, beside: dict[str, float]) -> Judgement:
+        """Compare a network and its classifier, rounded as an adapter carries it, with the base and its own.
+
+        Without alarms: classes may well need fewer directions than the health panel of other runs asks for.
+
+        Args:
+            network: as it is now.
+            classifier: of its features.
+            beside: measures of the health panel, which are handed on.
+
+        Raises:
+            TrainingError: the features or the classifier are no longer numbers.
+        """
+        correct = self._correct(network, self._rounded(classifier))
+        measures = {**beside, "classifier.top1": _mean(correct), "base classifier.top1": _mean(self._base)}
+        return Judgement(paired_difference(self._base.double(), correct.double()), True, measures)
+
+    def _correct(self, network: Network, head: StoredHead) -> Tensor:
+        features = self._team.joined(extract_features(network, self._images.batches()), len(self._labels))
+        if not torch.isfinite(features).all():
+            raise TrainingError("the features are no longer finite numbers: lower --lr-scores")
+        return head.classifier().logits(features).argmax(dim=1) == self._labels
+
+
+def labels_in_order(split: LabeledSplit, classes: Sequence[str]) -> Tensor:
+    """(Q,) labels of a split's queries as a run numbers its classes.
+
+    Raises:
+        DataError: the split has a class that the run does not know.
+    """
+    number = {name: label for label, name in enumerate(classes)}
+    strangers = [name for name in split.classes if name not in number]
+    if strangers:
+        raise DataError(f"--val {split.folder} has classes that the training images do not: {first_few(strangers)}")
+    return torch.tensor([number[split.classes[label]] for label in split.query_labels])
+
+
+def _mean(correct: Tensor) -> float:
+    return float(correct.double().mean())
+
+
+def rounded(classifier: LinearClassifier, *, name: str, classes: tuple[str, ...]) -> StoredHead:
+    """A classifier as an adapter carries it.
+
+    Raises:
+        TrainingError: its weights are no longer numbers.
+    """
+    try:
+        return store_head(classifier, name=name, classes=classes)
+    except ValueError as error:
+        raise TrainingError(f"{error}: lower --lr-head") from None

@@ -1,0 +1,66 @@
+"""What can be seen of images before a run: copies of one another, or no structure to learn from."""
+
+from collections.abc import Iterable
+
+import torch
+from scipy.stats import norm
+from torch import Tensor
+from torch.nn import functional
+
+from smn_cli.evaluation.features import Network
+from smn_cli.evaluation.health import (
+    effective_rank,
+)
+
+CHANCE_LEVEL = 0.01
+"""Above this probability of a likeness by chance, images are taken to hold no structure."""
+
+
+MIN_STANDING = 0.55
+"""Digits stand at .64, photographs above .9; resizing alone ties the halves of noise together a little (.525)."""
+
+
+@torch.inference_mode()
+def learnability_alarms(base: Network, batches: Iterable[Tensor]) -> list[str]:
+    """What can be seen before a run: images that are copies of one another, or that hold no structure.
+
+    Structure means that the left half of an image is more alike to its own right half than to others, beyond chance.
+
+    Args:
+        base: the frozen network at the working size.
+        batches: prepared images (B, 3, size, size), in all a sample of at least a few dozen.
+    """
+    whole, left, right = [], [], []
+    for batch in batches:
+        halves = batch.chunk(2, dim=3)
+        whole.append(base(batch))
+        left.append(base(_resized(halves[0], batch.shape[-1])))
+        right.append(base(_resized(halves[1], batch.shape[-1])))
+    num_images = sum(map(len, whole))
+    rank = effective_rank(torch.cat(whole).cpu())
+    if rank < 3:
+        return [
+            f"copies: the images are nearly all alike (effective rank {rank:.1f}); add other images, or --keep last"
+        ]
+    standing = own_standing(torch.cat(left).cpu(), torch.cat(right).cpu())
+    # under chance the mean of N uniform numbers, whose deviation is 1 / sqrt(12 N)
+    by_chance = float(norm.sf((standing - 0.5) * (12 * num_images) ** 0.5))
+    if by_chance > CHANCE_LEVEL or standing < MIN_STANDING:
+        return [
+            f"no structure: the two halves of an image are no more alike than those of different images "
+            f"(standing {standing:.3f} of {num_images} images, chance is .5); are these photographs? "
+            "--keep last trains all the same"
+        ]
+    return []
+
+
+def own_standing(left: Tensor, right: Tensor) -> float:
+    """Mean share of the other images' right halves (N, F) that are less alike to a left half than its own is."""
+    similarities = functional.normalize(left.float(), dim=1) @ functional.normalize(right.float(), dim=1).T
+    own = similarities.diagonal()[:, None]
+    num_less = (similarities < own).sum(dim=1)
+    return float((num_less.double() / (len(left) - 1)).mean())
+
+
+def _resized(batch: Tensor, size: int) -> Tensor:
+    return functional.interpolate(batch, size=(size, size), mode="bilinear", antialias=True)

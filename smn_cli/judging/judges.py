@@ -1,0 +1,184 @@
+"""Who judges a run while it lasts: held-out unlabeled images, or labeled ones if there are any."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from smn_cli.data.labels.eval_split import LabeledSplit
+from smn_cli.data.preprocessing import Preprocessing
+from smn_cli.data.views.crop_cache import CropCache
+from smn_cli.distributed import Team
+from smn_cli.errors import TrainingError
+from smn_cli.evaluation.compare import LabeledFeatures, ScoringProtocol, score
+from smn_cli.evaluation.features import Network, extract_features
+from smn_cli.evaluation.health import (
+    Health,
+    centred,
+    drift,
+    effective_rank,
+    neighbour_likeness,
+    view_agreement,
+)
+from smn_cli.evaluation.intervals import Gain, paired_difference
+from smn_cli.judging.image_alarms import _resized
+
+NUM_NEIGHBOURS = 20
+NUM_BANK = 2000
+COLLAPSE_SHARE = 0.25
+"""A run whose features keep less than this share of the base's effective rank has collapsed."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a judge says of a network at one moment.
+
+    Attributes:
+        difference: of the judge's measure, adapted minus base, over the judge's images.
+        is_sound: whether nothing else speaks against the network.
+        measures: named numbers for the log and the report.
+        alarms: in words, what is wrong and what to do; empty if all is well.
+    """
+
+    difference: Gain
+    is_sound: bool
+    measures: dict[str, float]
+    alarms: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """One evaluation, for metrics.jsonl."""
+        return {
+            **self.measures,
+            "is_sound": self.is_sound,
+            "gain": {"value": self.difference.value, "low": self.difference.low, "high": self.difference.high},
+            "alarms": self.alarms,
+        }
+
+
+class UnlabeledJudge:
+    """The health panel: what the teacher thinks of the neighbours that a network finds for held-out images.
+
+    Args:
+        held_out, bank: images; the bank may be training images.
+        preprocessing: of the working size.
+        teacher_held_out, teacher_bank: (H, F) and (N, F) features of the teacher for the same images.
+        base: the frozen network at the working size.
+        team: the processes that share the run; each embeds a share of the images, and all judge alike.
+    """
+
+    def __init__(
+        self,
+        held_out: list[Path],
+        bank: list[Path],
+        preprocessing: Preprocessing,
+        teacher_held_out: Tensor,
+        teacher_bank: Tensor,
+        base: Network,
+        team: Team | None = None,
+    ) -> None:
+        self._team = team or Team()
+        paths = [*held_out, *bank]
+        self.images = CropCache(self._team.own(paths), preprocessing)
+        self._num_images, self._num_held_out = len(paths), len(held_out)
+        self._k = min(NUM_NEIGHBOURS, max(1, len(bank) // 5))
+        teacher_mean = functional.normalize(teacher_bank.float(), dim=1).mean(dim=0)
+        self._teacher = centred(teacher_held_out, teacher_mean)
+        self._likeness = self._teacher @ centred(teacher_bank, teacher_mean).T
+        self.base_features = self.embed(base)
+        self._base_mean = functional.normalize(self.base_features[1], dim=1).mean(dim=0)
+        self._base_likeness, self.base_health = self._measure(base, *self.base_features)
+
+    def judge(self, network: Network) -> Judgement:
+        """Compare a network with the base; nearer to the teacher counts only where its neighbours are better too.
+
+        Raises:
+            TrainingError: its features are no longer numbers.
+        """
+        held_out, bank = self.embed(network)
+        if not (torch.isfinite(held_out).all() and torch.isfinite(bank).all()):
+            raise TrainingError("the features are no longer finite numbers: lower --lr-scores")
+        likeness, health = self._measure(network, held_out, bank)
+        difference = paired_difference(self._base_likeness, likeness)
+        is_nearer = health.teacher_nearness > self.base_health.teacher_nearness
+        return Judgement(difference, is_nearer, dict(health.to_json()), self._collapse(health))
+
+    def embed(self, network: Network) -> tuple[Tensor, Tensor]:
+        """Features (H, F) of the held-out images and (N, F) of the bank."""
+        features = self._team.joined(extract_features(network, self.images.batches()), self._num_images)
+        return features[: self._num_held_out], features[self._num_held_out :]
+
+    def _measure(self, network: Network, held_out: Tensor, bank: Tensor) -> tuple[Tensor, Health]:
+        likeness = neighbour_likeness(held_out, bank, self._likeness, k=self._k)
+        views = self.images.batches(len(self._team.own(range(self._num_held_out))))
+        mirrored = extract_features(network, (_mirrored_crop(batch) for batch in views))
+        mirrored = self._team.joined(mirrored, self._num_held_out)
+        return likeness, Health(
+            neighbour_likeness=float(likeness.mean()),
+            teacher_nearness=float((centred(held_out, self._base_mean) * self._teacher).sum(dim=1).mean()),
+            effective_rank=effective_rank(held_out),
+            view_agreement=view_agreement(held_out, mirrored),
+            drift=drift(held_out, self.base_features[0]),
+        )
+
+    def _collapse(self, health: Health) -> list[str]:
+        base = self.base_health
+        if health.effective_rank < COLLAPSE_SHARE * base.effective_rank:
+            return [
+                f"collapse: the effective rank of the features fell from {base.effective_rank:.1f} to "
+                f"{health.effective_rank:.1f}; lower --lr-scores"
+            ]
+        if health.neighbour_likeness < base.neighbour_likeness / 2:
+            return [
+                f"ruin: the neighbours that the network finds are {health.neighbour_likeness:.3f} alike to the "
+                f"teacher, the base's {base.neighbour_likeness:.3f}; lower --lr-scores"
+            ]
+        return []
+
+
+class LabeledJudge:
+    """k-NN accuracy on labeled images, which neither training nor the queue ever sees.
+
+    Args:
+        split: bank and queries.
+        preprocessing: of the working size.
+        base: the frozen network.
+        team: see `UnlabeledJudge`.
+    """
+
+    def __init__(
+        self, split: LabeledSplit, preprocessing: Preprocessing, base: Network, team: Team | None = None
+    ) -> None:
+        self._split = split
+        self._team = team or Team()
+        self._images = CropCache(self._team.own([*split.bank_paths, *split.query_paths]), preprocessing)
+        self._base = self._correct(base)
+
+    def judge(self, network: Network) -> Judgement:
+        """Compare a network with the base; the mean over both k counts."""
+        correct = self._correct(network)
+        measures = {name: float(right.double().mean()) for name, right in correct.items()}
+        measures |= {f"base {name}": float(right.double().mean()) for name, right in self._base.items()}
+        return Judgement(paired_difference(_mean(self._base), _mean(correct)), True, measures)
+
+    def _correct(self, network: Network) -> dict[str, Tensor]:
+        split = self._split
+        num_bank = len(split.bank_paths)
+        num_images = num_bank + len(split.query_paths)
+        features = self._team.joined(extract_features(network, self._images.batches()), num_images)
+        labeled = LabeledFeatures(
+            features[:num_bank], torch.tensor(split.bank_labels), features[num_bank:], torch.tensor(split.query_labels)
+        )
+        return score(labeled, ScoringProtocol()).correct
+
+
+def _mirrored_crop(batch: Tensor) -> Tensor:
+    """Three quarters of each side from the corner, mirrored, at the old size."""
+    side = batch.shape[-1]
+    return _resized(batch[..., side // 4 :, side // 4 :].flip(-1), side)
+
+
+def _mean(correct: dict[str, Tensor]) -> Tensor:
+    return torch.stack([right.double() for right in correct.values()]).mean(dim=0)

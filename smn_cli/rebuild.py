@@ -1,0 +1,122 @@
+"""An adapter's base, and the adapted network over it as a plain checkpoint."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from smn_cli.adapters.adapter import Adapter
+from smn_cli.adapters.fingerprint import fingerprint, select_base
+from smn_cli.atomic import write_atomically
+from smn_cli.backbones.loading import Backbone, load_backbone, load_with_timm
+from smn_cli.backbones.weight_files import read_weight_file
+from smn_cli.data.preprocessing import Preprocessing
+from smn_cli.errors import AdapterFileError, BackboneError, MismatchError
+
+
+@dataclass(frozen=True)
+class RebuiltNetwork:
+    """An adapted network as a plain state dict, for a checkpoint file.
+
+    `takes_any_size` tells whether timm has to be asked for position embeddings that adjust to the image.
+    `num_classes` is that of the classifier: the adapter's, if it carries one, else the one that came with the weights
+    and is in it unchanged; 0 if there is none. `classes` names them, if the adapter does.
+    """
+
+    state: dict[str, Tensor]
+    num_classes: int
+    takes_any_size: bool
+    classes: tuple[str, ...] = ()
+
+    def load_line(self, arch: str, path: Path) -> str:
+        """The Python expression that loads it with timm."""
+        extra = "" if self.num_classes == 1000 else f", num_classes={self.num_classes}"
+        extra += ", dynamic_img_size=True" if self.takes_any_size else ""
+        return f"timm.create_model({arch!r}{extra}, checkpoint_path={str(path)!r})"
+
+
+def rebuild(adapter: Adapter, backbone: Backbone, *, with_classifier: bool = True) -> RebuiltNetwork:
+    """The adapted network over its base, checked against the recorded digests.
+
+    Raises:
+        MismatchError, AdapterFileError: as in `Adapter.rebuild`.
+    """
+    state = adapter.rebuild(backbone.model.state_dict())
+    head = adapter.head if with_classifier else None
+    classifier = {} if not with_classifier else backbone.classifier if head is None else head.tensors()
+    return RebuiltNetwork(
+        {**state, **classifier},
+        next((len(tensor) for tensor in classifier.values()), 0),
+        backbone.takes_any_size,
+        () if head is None else head.classes,
+    )
+
+
+def save_checkpoint(network: RebuiltNetwork, path: Path) -> None:
+    """Write a state dict as safetensors, atomically; class names stand in its metadata, as JSON.
+
+    Raises:
+        OSError: the folder is missing or not writable.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state.items()}
+    names = {"classes": json.dumps(network.classes)} if network.classes else {}
+    write_atomically(path, save(tensors, metadata={"format": "pt", **names}))
+
+
+def check_rebuilt_outputs(live: nn.Module, arch: str, checkpoint: Path, num_classes: int, *, size: int = 64) -> bool:
+    """Whether plain timm, loading a checkpoint, computes the same bits as a live adapted network.
+
+    Args:
+        live: adapted backbone without classifier, on the CPU.
+        arch, checkpoint, num_classes: what timm is given.
+        size: of the random images that both see.
+    """
+    loaded = load_with_timm(arch, checkpoint, num_classes)
+    images = torch.rand(4, 3, size, size, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        return torch.equal(live.eval()(images), loaded(images))
+
+
+def check_checkpoint(adapter: Adapter, path: Path) -> None:
+    """Hold a checkpoint of `save_checkpoint` against the digest an adapter recorded.
+
+    Raises:
+        MismatchError: it is another network.
+        FileError, DataError: it cannot be read.
+    """
+    tensors = read_weight_file(path).tensors
+    found = fingerprint(select_base(tensors, adapter.base_fingerprint)).digest
+    if found != adapter.header.adapted_digest:
+        raise MismatchError(
+            f"--checkpoint {path} is not the adapted network: digest {found[:12]}... instead of "
+            f"{adapter.header.adapted_digest[:12]}...; rebuild it with smn apply"
+        )
+
+
+def preprocessing_for(adapter: Adapter) -> Preprocessing:
+    """How images were prepared when the adapter was made.
+
+    Raises:
+        AdapterFileError: the file does not say it in a usable way.
+    """
+    try:
+        return Preprocessing.from_json(adapter.header.preprocessing)
+    except (KeyError, TypeError, ValueError) as error:
+        raise AdapterFileError(f"the adapter's preprocessing is unusable: {error}") from None
+
+
+def backbone_for(adapter: Adapter, weights: str | Path | None) -> Backbone:
+    """The base an adapter asks for, from a file or from timm's hub.
+
+    Raises:
+        BackboneError: the weights cannot be had or do not fit.
+    """
+    if weights is None and not adapter.header.tag:
+        raise BackboneError(
+            f"the adapter was made over weights of {adapter.header.arch} from a file, not from timm's hub: "
+            "give that file with --weights"
+        )
+    return load_backbone(adapter.made_for if weights is None else adapter.header.arch, weights)

@@ -1,0 +1,76 @@
+"""From a run folder to the adapter of what it learned."""
+
+from typing import Any
+
+from smn_cli.adapters.adapter import Adapter, make_adapter
+from smn_cli.adapters.head import StoredHead
+from smn_cli.adapters.swap import Change, TunedWeights
+from smn_cli.backbones.loading import Backbone
+from smn_cli.errors import CheckpointError, UsageError
+from smn_cli.judging.classifier_judge import rounded
+from smn_cli.runs.run_config import check_run_base, plan_of
+from smn_cli.runs.run_folder import RunFolder
+from smn_cli.runs.run_result import Learned, read_learned
+
+
+def pack_run(folder: RunFolder, backbone: Backbone, *, codec: str = "auto") -> Adapter:
+    """The adapter of a run's last checkpoint.
+
+    Args:
+        folder: of the run.
+        backbone: the base it was started with.
+        codec: a codec's name, or "auto" for the smallest.
+
+    Raises:
+        CheckpointError, MismatchError: the run is damaged, or the base another one.
+    """
+    config = folder.read_config()
+    plan = plan_of(config, folder)
+    check_run_base(config, backbone)
+    learned = read_learned(folder)
+    if plan.train == "full":
+        raise UsageError(f"{folder.path} trained the weights themselves (--train full): there is no mask to pack")
+    empty = [name for name, mask in learned.masks.items() if not mask.any()]
+    if empty:
+        raise CheckpointError(f"{folder.path}: the mask of {empty[0]} is empty; lower --lr-scores and train again")
+    settings = {key: value for key, value in config["plan"].items() if key != "reasons"}
+    return make_adapter(
+        backbone.model.state_dict(),
+        learned.masks,
+        arch=backbone.arch,
+        tag=backbone.tag,
+        norm_stats=learned.norm_stats,
+        preprocessing=config["preprocessing"],
+        provenance={
+            "images": config["images"]["good"],
+            "plan": settings,
+            "step": learned.step,
+            "finished": learned.is_finished,
+            "judge": config["judge"],
+            "judge_gain": learned.judge_gain,
+            "alarms": list(learned.alarms),
+            "versions": config["versions"],
+        },
+        codec=codec,
+        head=_head_of(learned, config, backbone),
+    )
+
+
+def _head_of(learned: Learned, config: dict[str, Any], backbone: Backbone) -> StoredHead | None:
+    if learned.classifier is None:
+        return None
+    return rounded(learned.classifier, name=backbone.classifier_name, classes=tuple(config["classes"]))
+
+
+def change_of_run(folder: RunFolder, backbone: Backbone) -> Change:
+    """What a run made of its base: an adapter, or for the full fine-tuning baseline weights.
+
+    Raises:
+        CheckpointError, MismatchError: the run is damaged, or the base another one.
+    """
+    config = folder.read_config()
+    if plan_of(config, folder).train != "full":
+        return pack_run(folder, backbone, codec="bits")
+    check_run_base(config, backbone)
+    learned = read_learned(folder)
+    return TunedWeights({**learned.weights, **learned.norm_stats}, _head_of(learned, config, backbone))

@@ -1,0 +1,108 @@
+"""What a whole run would cost, from what a profile measured: seconds, memory, bytes."""
+
+import math
+import sys
+from dataclasses import dataclass
+
+from smn_cli.config.plan import AdaptPlan
+from smn_cli.judging.judges import NUM_BANK
+from smn_cli.training.profiling import Profile, num_judge_views
+
+MASK_BITS = (0.24, 0.34)
+"""Bits a masked weight of the default recipe at its usual densities, .94 to .91, see docs/benchmarks.md."""
+HEADER_BYTES = 4800
+_NUM_ALARM_VIEWS = 3 * 500
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Of a whole run.
+
+    Attributes:
+        num_used: images that train or are held out.
+        seconds: by part; they add up to `total_s`.
+        process_bytes: peak of this process while it rehearsed, and what the images left out of that would add; None
+            where the system does not tell.
+        run_folder_bytes: most that the run folder takes, while a checkpoint replaces the last one.
+        adapter_bytes: smallest and largest that is likely of a default run of full length; None for full fine-tuning,
+            which has no adapter.
+    """
+
+    num_used: int
+    seconds: dict[str, float]
+    process_bytes: int | None
+    run_folder_bytes: int
+    adapter_bytes: tuple[int, int] | None
+
+    @property
+    def total_s(self) -> float:
+        """Seconds of the whole run, without the start of Python and the loading of the weights."""
+        return sum(self.seconds.values())
+
+
+def estimate_run(profile: Profile, *, num_usable: int, num_sample: int, check_s: float, path_bytes: int) -> Estimate:
+    """Scale what was measured to the whole run.
+
+    Args:
+        profile: of the run.
+        num_usable: images that may be usable.
+        num_sample: images of the profile.
+        check_s: seconds of the look at the images before the run.
+        path_bytes: mean length of a path.
+    """
+    plan = profile.plan
+    num_used = min(num_usable, plan.max_images)
+    num_training = num_used - plan.num_holdout
+    num_bank = min(NUM_BANK, num_training)
+    num_held_out = plan.num_holdout or min(500, num_training // 5 or 1)
+    num_embedded = plan.num_holdout + (num_training if plan.objective == "taught" else num_bank)
+    num_evaluations = -(-plan.num_steps // plan.eval_every)
+    # once more for the base, and with the teacher its features at the working size
+    views = num_judge_views(num_held_out, num_bank) * (num_evaluations + 1) + num_bank + _NUM_ALARM_VIEWS
+    extra = num_embedded - min(num_embedded, num_sample)
+    peak = _peak_process_bytes()
+    return Estimate(
+        num_used=num_used,
+        seconds={
+            "checking": check_s,
+            "looking": profile.teacher_embedding_s * num_embedded,
+            "prototypes": profile.prototypes_s,
+            "steps": profile.median_step_s * plan.num_steps,
+            "evaluations": profile.judge_s * views,
+        },
+        process_bytes=None if peak is None else peak + extra * _bytes_of_an_image(profile),
+        run_folder_bytes=2 * profile.state_bytes + num_embedded * 2 * profile.num_features + num_used * path_bytes,
+        adapter_bytes=_adapter_bytes(plan, profile),
+    )
+
+
+def _bytes_of_an_image(profile: Profile) -> int:
+    """What a run keeps of every image at its peak: teacher features as read, unit-length and centred; logits, codes."""
+    kept = 10 * profile.num_features
+    return kept + 14 * profile.plan.num_prototypes if profile.plan.objective == "taught" else kept
+
+
+def _adapter_bytes(plan: AdaptPlan, profile: Profile) -> tuple[int, int] | None:
+    if plan.train == "full":
+        return None
+    num_masked = profile.num_weights if plan.train == "mask" else 0
+    fixed = HEADER_BYTES + 2 * profile.num_statistics
+    fixed += plan.num_classes * (profile.num_features + 8)
+    low, high = (round(num_masked * bits / 8) + fixed for bits in _mask_bits(plan))
+    return low, high
+
+
+def _mask_bits(plan: AdaptPlan) -> tuple[float, float]:
+    if plan.density is None:
+        return MASK_BITS
+    entropy = -sum(part * math.log2(part) for part in (plan.density, 1 - plan.density))
+    return 0.3 * entropy, entropy  # from scores close to the magnitudes, which the base tells, to random ones
+
+
+def _peak_process_bytes() -> int | None:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

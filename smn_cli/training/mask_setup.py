@@ -1,0 +1,77 @@
+"""What a run may cut, where its scores start, and how much of them it keeps: the plan's words over a network."""
+
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor, nn
+
+from smn_cli.backbones.structure import block_names, idle_biases
+from smn_cli.config.mask_selection import Selection, parse_selection
+from smn_cli.config.plan import AdaptPlan
+from smn_cli.errors import UsageError
+from smn_cli.masking.maskable import maskable_names
+from smn_cli.masking.random_subset import draw_weights, random_scores
+from smn_cli.masking.scores import constant_scores, magnitude_scores
+
+
+def names_to_train(backbone: nn.Module, plan: AdaptPlan) -> list[str]:
+    """Parameters that get scores, or for the full fine-tuning baseline are trained, in the order of the module tree.
+
+    Raises:
+        UsageError: `--mask-only` asks for what the network does not have.
+    """
+    selection = parse_selection(plan.mask_only)
+    if selection.names:
+        names = [name for name, _ in backbone.named_parameters() if _matches(name, selection.names)]
+    else:
+        names = maskable_names(
+            backbone, include_depthwise=plan.include_depthwise, include_stem=plan.include_stem, also=plan.mask_also
+        )
+    chosen = [name for name in names if not _matches(name, selection.all_but)]
+    if selection.num_blocks is not None:
+        blocks = _first_blocks(backbone, selection.num_blocks)
+        chosen = [name for name in chosen if name.startswith(blocks)]
+    if plan.mask_only and not chosen:
+        raise UsageError(f"--mask-only {' '.join(plan.mask_only)} leaves no parameter of this network: see its names")
+    return chosen
+
+
+def first_scores(backbone: nn.Module, names: list[str], plan: AdaptPlan) -> dict[str, Tensor]:
+    """Scores before the first step, by parameter name; infinite where a weight is never to be cut."""
+    selection = parse_selection(plan.mask_only)
+    idle = idle_biases(backbone)
+    scores: dict[str, Tensor] = {}
+    for name in names:
+        weight = backbone.get_parameter(name)
+        scores[name] = _start(weight, name, plan)
+        if name in idle:
+            scores[name][idle[name]] = torch.inf
+        _close(scores[name], weight, name, selection, plan.seed)
+    return scores
+
+
+def _start(weight: Tensor, name: str, plan: AdaptPlan) -> Tensor:
+    if plan.score_init == "magnitude":
+        return magnitude_scores(weight) * plan.score_start
+    if plan.score_init == "kaiming":
+        return random_scores(weight, seed=plan.seed, name=name) * plan.score_start
+    return constant_scores(weight, plan.score_start)
+
+
+def _close(scores: Tensor, weight: Tensor, name: str, selection: Selection, seed: int) -> None:
+    """Infinite scores lie above any threshold, and no step of an optimiser moves them."""
+    if selection.draw is not None:
+        drawn = draw_weights(weight, selection.draw, selection.share, seed=seed, name=name)
+        scores.masked_fill_(~drawn, torch.inf)
+
+
+def _first_blocks(backbone: nn.Module, num_blocks: int) -> tuple[str, ...]:
+    blocks = block_names(backbone)
+    if num_blocks > len(blocks):
+        has = f"has {len(blocks)} ({blocks[0]} to {blocks[-1]})" if blocks else "names none: give name:PATTERN"
+        raise UsageError(f"--mask-only blocks:{num_blocks}: this network {has}")
+    return tuple(f"{name}." for name in blocks[:num_blocks])
+
+
+def _matches(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)

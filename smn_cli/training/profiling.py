@@ -1,0 +1,211 @@
+"""A few real steps of a run, in a temporary folder that vanishes, to measure what the whole run would take."""
+
+import random
+import statistics
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from smn_cli.backbones.loading import Backbone
+from smn_cli.config.options import AdaptOptions
+from smn_cli.config.plan import AdaptPlan
+from smn_cli.data.images.validate import ImageSet
+from smn_cli.data.labels.labeled_images import LabeledImages
+from smn_cli.errors import DataError
+from smn_cli.objectives.teacher import KMEANS_SAMPLE, spherical_kmeans
+from smn_cli.training.resolve_plan import resolve_plan
+from smn_cli.training.session import Execution, Session
+
+SAMPLE_IMAGES = 200
+SAMPLE_BATCHES = 5
+NUM_STEPS = 7
+MAX_SECONDS = 60.0
+"""After this time a slow network has taken enough steps, if there are three."""
+_KMEANS_SHARE = 10
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What was measured, in seconds and bytes.
+
+    Attributes:
+        plan: of the whole run.
+        num_weights, num_tensors: what is trained.
+        num_statistics: values of the normalisation statistics.
+        num_features: width of the features.
+        step_s: of the steps that count, those after the first ones, which wait for loaders and caches.
+        teacher_embedding_s: an image.
+        judge_s: an image, for an evaluation; `num_judge_views` of them make one evaluation of the profile.
+        prototypes_s: estimate for the whole run's k-means, from a tenth of the images and of the clusters.
+        state_bytes: a checkpoint.
+        device_bytes: peak memory of the accelerator, None on a CPU.
+        alarms: what speaks against the sample, as it would stop a run before its first step.
+    """
+
+    plan: AdaptPlan
+    num_weights: int
+    num_tensors: int
+    num_statistics: int
+    num_features: int
+    step_s: list[float]
+    teacher_embedding_s: float
+    judge_s: float
+    prototypes_s: float
+    state_bytes: int
+    device_bytes: int | None
+    alarms: list[str]
+
+    @property
+    def median_step_s(self) -> float:
+        """Seconds a step."""
+        return statistics.median(self.step_s)
+
+
+def draw_sample(paths: list[Path], options: AdaptOptions) -> list[Path]:
+    """A seeded draw that is large enough for a profile, in the order of `paths`."""
+    num = min(len(paths), max(SAMPLE_IMAGES, SAMPLE_BATCHES * options.batch_size))
+    positions = random.Random(f"{options.seed} rehearsal").sample(range(len(paths)), num)
+    return [paths[position] for position in sorted(positions)]
+
+
+def profile_run(
+    backbone: Backbone,
+    images: ImageSet,
+    options: AdaptOptions,
+    execution: Execution,
+    labeled: LabeledImages | None = None,
+) -> Profile:
+    """Take a few steps of the run that `options` make of all the images.
+
+    Args:
+        backbone: as loaded; put on the device, and left as the base.
+        images: a checked sample; those not looked at count as usable.
+        options: settings asked for.
+        execution: device and workers of the run.
+        labeled: classes of the images, for a run with labels.
+
+    Raises:
+        DataError, BackboneError, UsageError: as the run would.
+    """
+    plan = resolve_plan(options, images.num_usable, backbone, execution.device, labeled)
+    if len(images.good) < plan.batch_size:
+        raise DataError(
+            f"{len(images.good)} of {len(images.good) + len(images.bad)} images looked at are usable, fewer than one "
+            f"batch of {plan.batch_size}: mend them, or lower --batch-size"
+        )
+    ticks: list[tuple[int, float]] = []
+    watched = Execution(
+        execution.device, execution.num_workers, float("inf"), lambda done, _: ticks.append((done, time.monotonic()))
+    )
+    is_cuda = execution.device.startswith("cuda")
+    if is_cuda:
+        torch.cuda.reset_peak_memory_stats(execution.device)
+    with TemporaryDirectory(prefix="smn-plan-") as folder:
+        ticks.append((0, time.monotonic()))
+        session = Session.start(
+            Path(folder, "run"),
+            backbone,
+            images,
+            options,
+            execution=watched,
+            plan=_short(plan, len(images.good)),
+            labeled=labeled,
+        )
+        try:
+            alarms = session.first_alarms() if plan.keep == "best" else []
+            step_s = _take_steps(session)
+            trained = list(session.trainer.source.trained.values())
+            return Profile(
+                plan=plan,
+                num_weights=sum(int(tensor.isfinite().sum()) for tensor in trained),  # infinite scores never move
+                num_tensors=len(trained),
+                num_statistics=sum(tensor.numel() for tensor in session.trainer.norm_stats().values()),
+                num_features=backbone.num_features,
+                step_s=step_s,
+                teacher_embedding_s=_an_image(ticks),
+                judge_s=_time_judge(session),
+                prototypes_s=_time_kmeans(plan, backbone.num_features, images.num_usable),
+                state_bytes=_bytes_in(session.trainer.state()) + sum(tensor.numel() for tensor in trained),
+                device_bytes=torch.cuda.max_memory_allocated(execution.device) if is_cuda else None,
+                alarms=alarms,
+            )
+        finally:
+            session.close()
+
+
+def _short(plan: AdaptPlan, num_images: int) -> AdaptPlan:
+    """The plan of the whole run, cut to a sample: every step costs what it will, none is an evaluation."""
+    num_holdout = min(plan.num_holdout, num_images // 10, num_images - plan.batch_size)
+    num_training = num_images - num_holdout
+    never = 10**9
+    return replace(
+        plan,
+        keep="last",
+        num_steps=never,
+        eval_every=never,
+        num_holdout=num_holdout,
+        steps_per_epoch=max(1, num_training // plan.batch_size),
+        head_steps=0,
+        num_prototypes=min(plan.num_prototypes, num_training),
+        queue_length=min(plan.queue_length, num_training // plan.batch_size * plan.batch_size),
+        queue_start_step=0,
+    )
+
+
+def _take_steps(session: Session) -> list[float]:
+    """Seconds of single steps. What loaders had ready before the first step says nothing of how fast they are."""
+    num_first = 1 + 2 * session.execution.num_workers
+    taken: list[float] = []
+    started = last = time.monotonic()
+    for _report in session.steps():
+        now = time.monotonic()
+        taken.append(now - last)
+        last = now
+        if len(taken) == num_first + NUM_STEPS or (len(taken) >= 3 and now - started > MAX_SECONDS):
+            break
+    return taken[num_first:] or taken[1:]
+
+
+def _an_image(ticks: list[tuple[int, float]]) -> float:
+    """Seconds an image, without the first batch if there are others."""
+    (first_done, first_time), (last_done, last_time) = ticks[min(1, len(ticks) - 2)], ticks[-1]
+    return (last_time - first_time) / (last_done - first_done)
+
+
+def _time_judge(session: Session) -> float:
+    num_views = num_judge_views(len(session.split.held_out), len(session.split.bank))
+    network = session.network()
+    started = time.monotonic()
+    session.panel.judge(network)
+    return (time.monotonic() - started) / num_views
+
+
+def num_judge_views(num_held_out: int, num_bank: int) -> int:
+    """Images that an evaluation embeds: held-out ones twice, as they are and mirrored."""
+    return 2 * num_held_out + num_bank
+
+
+def _time_kmeans(plan: AdaptPlan, num_features: int, num_images: int) -> float:
+    if plan.objective != "taught":
+        return 0.0
+    num = max(2, min(num_images, KMEANS_SAMPLE) // _KMEANS_SHARE)
+    clusters = max(2, min(plan.num_prototypes // _KMEANS_SHARE, num))
+    features = torch.randn(num, num_features, generator=torch.Generator().manual_seed(0))
+    started = time.monotonic()
+    spherical_kmeans(features, clusters, seed=0)
+    scale = min(num_images, KMEANS_SAMPLE) / num * plan.num_prototypes / clusters
+    return (time.monotonic() - started) * scale
+
+
+def _bytes_in(value: Any) -> int:
+    """Bytes of all tensors in nested dictionaries and lists."""
+    if isinstance(value, Tensor):
+        return value.numel() * value.element_size()
+    if isinstance(value, dict):
+        value = list(value.values())
+    return sum(map(_bytes_in, value)) if isinstance(value, list | tuple) else 0

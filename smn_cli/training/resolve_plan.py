@@ -1,0 +1,62 @@
+"""How a run's settings meet its network: the device, the sizes that it can take, how images reach it."""
+
+from dataclasses import replace
+
+import torch
+
+from smn_cli.backbones.loading import Backbone, check_sizes
+from smn_cli.config.options import AdaptOptions
+from smn_cli.config.plan import AdaptPlan
+from smn_cli.config.planning import make_plan
+from smn_cli.data.labels.labeled_images import LabeledImages
+from smn_cli.data.preprocessing import Preprocessing
+from smn_cli.errors import BackboneError
+from smn_cli.evaluation.precision import fast_precision
+
+
+def resolve_plan(
+    options: AdaptOptions, num_images: int, backbone: Backbone, device: str, labeled: LabeledImages | None = None
+) -> AdaptPlan:
+    """The plan, at the native size if the network cannot take the derived one (a ViT with fixed positions)."""
+    plan = make_plan(
+        options,
+        num_images,
+        native_size=backbone.native_size,
+        on_cpu=device.startswith("cpu"),
+        precision=fast_precision(torch.device(device)),
+        num_classes=check_classes(backbone, labeled),
+    )
+    local = {plan.views.local_size} if plan.views.num_local else set()
+    try:
+        check_sizes(backbone, sorted({plan.views.global_size, plan.teacher_size} | local))
+    except BackboneError:
+        if options.size is not None or plan.views.global_size == backbone.native_size:
+            raise
+        return resolve_plan(replace(options, size=backbone.native_size), num_images, backbone, device, labeled)
+    return plan
+
+
+def place(backbone: Backbone, device: str) -> None:
+    """Put a backbone on a device, channels last."""
+    backbone.model.to(torch.device(device)).to(memory_format=torch.channels_last)
+
+
+def preprocessing_of(backbone: Backbone, size: int) -> Preprocessing:
+    """How images reach this backbone at a given size."""
+    return Preprocessing(size, backbone.mean, backbone.std, backbone.interpolation)
+
+
+def check_classes(backbone: Backbone, labeled: LabeledImages | None) -> int:
+    """Number of classes; 0 without labels.
+
+    Raises:
+        BackboneError: timm's classifier of this network is not one linear layer, so that none could be put back.
+    """
+    if labeled is None:
+        return 0
+    if not backbone.classifier_name:
+        raise BackboneError(
+            f"the classifier of {backbone.arch} is not one linear layer over the features: --labels cannot replace it; "
+            "choose another --arch"
+        )
+    return len(labeled.classes)

@@ -1,0 +1,140 @@
+"""Whatever way images are named, each is found once, in an order of its own, and what is not there is said."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from smn_cli.data.images.extensions import IMAGE_SUFFIXES
+from smn_cli.data.images.find import find_class_folders, find_images
+from smn_cli.errors import DataError
+
+
+def touch(root: Path, *names: str) -> None:
+    """Empty files: finding looks at names only."""
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+
+
+def test_images_are_found_at_any_depth_and_whatever_the_case_of_their_suffix(tmp_path: Path) -> None:
+    names = ["a.jpg", "b/c.PNG", "b/d/e/f.Tiff", "b/d/g.jpeg", "z.webp"]
+    touch(tmp_path, *names, "b/readme.txt", "b/d/model.pth", "b/noext")
+    assert find_images([tmp_path]) == [tmp_path / name for name in names]
+
+
+def test_every_suffix_of_the_list_is_found(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"x{suffix}" for suffix in IMAGE_SUFFIXES))
+    assert {path.suffix for path in find_images([tmp_path])} == IMAGE_SUFFIXES
+    assert {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"} <= IMAGE_SUFFIXES
+
+
+def test_hidden_files_and_folders_are_left_out(tmp_path: Path) -> None:
+    touch(tmp_path, "seen.png", ".hidden.png", ".thumbs/a.png", "sub/._seen.png", "sub/b.png")
+    assert find_images([tmp_path]) == [tmp_path / "seen.png", tmp_path / "sub" / "b.png"]
+
+
+def test_links_to_folders_are_not_followed_so_that_a_loop_ends(tmp_path: Path) -> None:
+    touch(tmp_path, "sub/a.png")
+    (tmp_path / "sub" / "loop").symlink_to(tmp_path)
+    assert find_images([tmp_path]) == [tmp_path / "sub" / "a.png"]
+
+
+def test_the_order_of_inputs_and_of_creation_does_not_matter(tmp_path: Path) -> None:
+    first, second = tmp_path / "one", tmp_path / "two"
+    touch(first, "b/2.png", "a.png", "c.png")
+    touch(second, "a.png", "c.png", "b/2.png")
+    forwards = find_images([first, second])
+    assert find_images([second, first]) == forwards
+    assert [path.relative_to(first) for path in forwards[:3]] == [path.relative_to(second) for path in forwards[3:]]
+
+
+def test_an_image_named_in_several_ways_is_found_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "images/a.png", "lists/sub/keep")
+    paths_file = tmp_path / "lists" / "paths.txt"
+    paths_file.write_text("../images/a.png\nsub/../../images/a.png\n")
+    monkeypatch.chdir(tmp_path)
+    inputs: list[str | Path] = [
+        Path("images"),
+        tmp_path / "images",
+        tmp_path / "images" / "a.png",
+        "./images/../images",
+        paths_file,
+    ]
+    found = find_images(inputs)
+    assert len(found) == 1
+    assert found[0].samefile(tmp_path / "images" / "a.png")
+
+
+def test_a_list_gives_paths_relative_to_itself_and_skips_comments_and_blank_lines(tmp_path: Path) -> None:
+    touch(tmp_path, "pictures/ä b.png", "pictures/c.png", "d.png")
+    paths_file = tmp_path / "pictures" / "paths.txt"
+    lines = ["# a comment", "", "  ä b.png  ", "../d.png", str(tmp_path / "pictures" / "c.png")]
+    paths_file.write_text("\r\n".join(lines), encoding="utf-8-sig")
+    found = {path.resolve() for path in find_images([paths_file])}
+    assert found == {tmp_path / "pictures" / "ä b.png", tmp_path / "d.png", tmp_path / "pictures" / "c.png"}
+
+
+def test_a_missing_entry_of_a_list_is_named_with_its_line(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png")
+    (tmp_path / "paths.txt").write_text("a.png\n\ngone.png\n")
+    with pytest.raises(DataError, match=r"paths\.txt line 3: gone\.png is not a file"):
+        find_images([tmp_path / "paths.txt"])
+
+
+def test_a_list_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "paths.txt").write_bytes(b"\xff\xfe\x00a")
+    with pytest.raises(DataError, match=r"paths\.txt cannot be read as a UTF-8 list"):
+        find_images([tmp_path / "paths.txt"])
+
+
+def test_a_missing_path_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"/gone does not exist: expected a folder"):
+        find_images([tmp_path, tmp_path / "gone"])
+
+
+def test_a_file_of_another_kind_is_named(tmp_path: Path) -> None:
+    touch(tmp_path, "notes.pdf")
+    with pytest.raises(DataError, match=r"notes\.pdf is neither an image nor a list"):
+        find_images([tmp_path / "notes.pdf"])
+
+
+def test_a_folder_without_images_is_named_with_what_was_looked_for(tmp_path: Path) -> None:
+    touch(tmp_path, "notes.md", ".a.png")
+    with pytest.raises(DataError, match=rf"no images in {tmp_path}: expected files ending in bmp, gif, jpe"):
+        find_images([tmp_path])
+
+
+def test_no_input_at_all_is_refused() -> None:
+    with pytest.raises(DataError, match="no images in an empty list"):
+        find_images([])
+
+
+def test_a_folder_that_cannot_be_read_is_named_and_not_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "a.png", "locked/b.png")
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:
+        if Path(path).name == "locked":  # the tests may run as root, to whom no folder is locked
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DataError, match=r"/locked cannot be searched for images: Permission denied"):
+        find_images([tmp_path])
+
+
+def test_class_folders_are_sorted_and_empty_or_hidden_ones_left_out(tmp_path: Path) -> None:
+    touch(tmp_path, "dog/1.png", "cat/deep/2.png", "cat/1.png", ".git/a.png", "stray.png", "empty/readme.md")
+    classes = find_class_folders(tmp_path)
+    assert list(classes) == ["cat", "dog"]
+    assert classes["cat"] == [tmp_path / "cat" / "1.png", tmp_path / "cat" / "deep" / "2.png"]
+
+
+def test_a_folder_without_classes_is_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png")
+    with pytest.raises(DataError, match="has no class folders with images"):
+        find_class_folders(tmp_path)
+    with pytest.raises(DataError, match="gone is not a folder"):
+        find_class_folders(tmp_path / "gone")

@@ -1,0 +1,78 @@
+"""A run over more images than it can use looks at a draw of them, and is the same run when it is started again."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from smn_cli.config.options import AdaptOptions
+from smn_cli.config.planning import make_plan
+from smn_cli.data.images.validate import check_images
+from smn_cli.training.session import Session
+from smn_cli.training.setup import check_for_run, num_wanted, split_images
+from tests.conftest import write_images
+from tests.small_runs import SMALL, Workshop, equal, scores_of
+
+
+def test_only_what_a_run_can_use_is_wanted() -> None:
+    options = AdaptOptions()
+    assert num_wanted(63, options) == 63  # fewer than a batch: refused later, with all bad ones named
+    assert num_wanted(90_000, options) == 90_000
+    assert num_wanted(1_200_000, options) == 1500 * 64 + 500
+    assert num_wanted(1_200_000, replace(options, keep="last")) == 1500 * 64
+    assert num_wanted(1_200_000, replace(options, steps=10)) == 640 + 500
+    assert num_wanted(1_200_000, replace(options, epochs=1)) == 1_200_000
+    assert num_wanted(1_200_000, replace(options, recipe="paper")) == 1_200_000
+
+
+@pytest.mark.parametrize("num_images", [64, 100, 1440, 96_500, 120_000, 10**6])
+@pytest.mark.parametrize("num_bad", [0, 1, 9])
+def test_a_plan_made_after_the_look_never_needs_more_than_was_looked_at(num_images: int, num_bad: int) -> None:
+    for options in (AdaptOptions(), AdaptOptions(epochs=1), AdaptOptions(steps=3), AdaptOptions(keep="last", steps=7)):
+        wanted = num_wanted(num_images, options)
+        if wanted < num_images and num_images - num_bad >= 64:
+            assert make_plan(options, num_images - num_bad).max_images <= wanted
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> list[Path]:
+    """Sixty images, of which two are bad."""
+    write_images(tmp_path / "many", 60)
+    for number in range(2):
+        (tmp_path / "many" / f"{number:03d}.png").write_bytes(b"no image")
+    return sorted((tmp_path / "many").iterdir())
+
+
+def test_where_all_images_are_used_nothing_is_drawn(many: list[Path]) -> None:
+    options = AdaptOptions(**{**SMALL, "steps": 7, "max_bad": 0.5})
+    assert check_for_run(many, options) == check_images(many, max_bad=0.5)
+
+
+def test_a_run_over_a_draw_remembers_it_and_resumes_to_the_same_masks(
+    workshop: Callable[..., Workshop], many: list[Path]
+) -> None:
+    shop = workshop()
+    options: dict[str, Any] = {"steps": 4, "max_bad": 0.5}
+    shop.images = check_for_run(many, AdaptOptions(**{**SMALL, **options}))
+    whole = shop.finish("whole", **options)
+    config = whole.folder.read_config()
+    assert config["images"] == {"found": 60, "good": 32, "bad": len(shop.images.bad)}
+    assert whole.plan.steps_per_epoch == shop.images.num_usable // 8  # what is not looked at counts as usable
+    assert whole.folder.read_images() == shop.images.good
+    assert sorted(whole.split.training) == shop.images.good
+
+    shop.images = check_for_run(many, AdaptOptions(**{**SMALL, **options}))
+    part = shop.start("part", **options)
+    _take(part, 2)
+    part._save()
+    again = shop.resume("part")
+    _take(again, 2)
+    assert equal(scores_of(again), scores_of(whole))
+    assert split_images(again.folder.read_images(), again.plan) == whole.split
+
+
+def _take(session: Session, num_steps: int) -> None:
+    for _, _report in zip(range(num_steps), session.steps(), strict=False):
+        pass
