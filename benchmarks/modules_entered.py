@@ -21,7 +21,8 @@ import smn_cli
 from smn_cli.backbones.loading import wrap_backbone
 from smn_cli.config.options import AdaptOptions
 from smn_cli.data.images.validate import ImageSet
-from smn_cli.training.session import Execution, Session
+from smn_cli.training.run_context import Execution
+from smn_cli.training.session import Session
 
 ROOT = Path(smn_cli.__file__).parent
 

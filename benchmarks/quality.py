@@ -113,7 +113,7 @@ def limited_list(folder: Path, work: Path) -> Path:
 def default_steps(images: Path) -> int:
     """Steps of the default recipe, so that every method takes as many."""
     from smn_cli.config.options import AdaptOptions
-    from smn_cli.config.planning import make_plan
+    from smn_cli.training.planning import make_plan
 
     return make_plan(AdaptOptions(), len(images.read_text().splitlines())).num_steps
 

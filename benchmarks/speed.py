@@ -28,7 +28,6 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from smn_cli.config.options import AdaptOptions
-from smn_cli.config.planning import make_plan
 from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.data.views.augmentation import augment, draw_changes
 from smn_cli.data.views.loader import ViewBatch
@@ -38,6 +37,7 @@ from smn_cli.objectives.swapped import SwappedObjective
 from smn_cli.recipes import ViewPlan
 from smn_cli.runs.run_config import versions
 from smn_cli.training import trainer as trainer_module
+from smn_cli.training.planning import make_plan
 from smn_cli.training.trainer import Trainer, make_source
 
 BATCHES = {"tf_efficientnet_lite0": 64, "resnet18": 32, "resnet50": 16, "vit_tiny_patch16_224": 32}

@@ -15,9 +15,11 @@ from smn_cli.config.options import AdaptOptions
 from smn_cli.data.images.find import find_images
 from smn_cli.data.labels.labeled_images import find_labeled_images
 from smn_cli.errors import UsageError
+from smn_cli.recipes import TRAIN_MODES
 from smn_cli.runs.pack import pack_run
-from smn_cli.training.session import Execution, Session
-from smn_cli.training.setup import check_for_run
+from smn_cli.training.image_split import check_for_run
+from smn_cli.training.run_context import Execution, RunRequest
+from smn_cli.training.session import Session
 from smn_cli.training.trainer import StepReport
 
 __all__ = ["Adapter", "Cascade", "adapt", "apply_adapter", "load_adapter", "load_cascade", "save_adapter"]
@@ -51,21 +53,16 @@ def adapt(
         SmnError: one of its kinds says what is wrong with images, model or settings.
     """
     options = AdaptOptions(**settings)
-    if options.train == "full":
+    if not TRAIN_MODES[options.train].has_mask:
         raise UsageError("adapt returns an adapter, and train='full' has none: run smn adapt --train full")
     backbone = wrap_backbone(model)
     inputs = [images] if isinstance(images, str | Path) else list(images)
     labeled = find_labeled_images(inputs, options)
     checked = check_for_run(find_images(inputs) if labeled is None else labeled.paths, options)
     with TemporaryDirectory() as temporary:
-        session = Session.start(
-            Path(out) if out is not None else Path(temporary, "run"),
-            backbone,
-            checked,
-            options,
-            execution=Execution(device, num_workers),
-            labeled=labeled,
-        )
+        folder = Path(out) if out is not None else Path(temporary, "run")
+        request = RunRequest(folder, checked, options, labeled=labeled)
+        session = Session.start(request, backbone, execution=Execution(device, num_workers))
         try:
             for report in session.steps():
                 if on_step is not None:

@@ -13,6 +13,31 @@ MaskKind = Literal["threshold", "topk"]
 ScoreInit = Literal["constant", "magnitude", "kaiming"]
 Precision = Literal["fp32", "bf16"]
 TRAIN_CHOICES = ("mask", "norm", "full", "head")
+
+
+@dataclass(frozen=True)
+class TrainMode:
+    """What `--train` says of a run.
+
+    Attributes:
+        has_mask: whether the result is a mask over a frozen network, which an adapter can carry.
+        moves: whether scores, or without a mask the weights themselves, are trained.
+        adapts_statistics: whether normalisation statistics adapt, whatever the recipe says.
+        what: becomes of the weights, in words.
+    """
+
+    has_mask: bool
+    moves: bool
+    adapts_statistics: bool
+    what: str
+
+
+TRAIN_MODES: dict[Train, TrainMode] = {
+    "mask": TrainMode(True, True, False, "under the mask"),
+    "norm": TrainMode(True, False, True, "left alone"),
+    "full": TrainMode(False, True, False, "trained themselves"),
+    "head": TrainMode(True, False, False, "left alone"),
+}
 LABEL_CHOICES = ("folders",)
 
 
@@ -43,9 +68,16 @@ class ViewPlan:
 
 @dataclass(frozen=True)
 class Recipe:
-    """The part of a plan that does not depend on the data."""
+    """The part of a plan that does not depend on the data.
 
-    objective: Literal["taught", "swapped", "supervised"]
+    Attributes:
+        objective: a row of `smn_cli.objectives.table.OBJECTIVES`.
+        epochs, num_prototypes, working_size: None to derive them from images and machine.
+        fits_classifier: whether a run with labels starts with a classifier of the base's features, not at random.
+        expert_lr_share: learning rate of a cascade's experts as a part of their dispatcher's.
+    """
+
+    objective: str
     views: ViewPlan
     score_init: ScoreInit
     include_depthwise: bool
@@ -69,6 +101,13 @@ class Recipe:
     temperature: float = 0.1
     epsilon: float = 0.05
     sinkhorn_iterations: int = 3
+    epochs: int | None = None
+    working_size: int | None = None
+    num_prototypes: int | None = None
+    queue_length: int = 0
+    prototype_freeze_steps: int = 0
+    fits_classifier: bool = True
+    expert_lr_share: float = 0.25  # an expert's bits are to differ in about one of a hundred (docs/log.md)
 
 
 RECIPES: dict[str, Recipe] = {
@@ -127,6 +166,12 @@ RECIPES: dict[str, Recipe] = {
         head_constant_decay=1e-6,
         lr_period="epoch",
         norm_stats="adapt",
+        epochs=150,
+        working_size=224,
+        num_prototypes=500,
+        queue_length=512,
+        prototype_freeze_steps=5005,
+        expert_lr_share=1.0,
     ),
 }
 
@@ -154,6 +199,8 @@ WITH_LABELS: dict[str, Recipe] = {
         lr_head=7e-4,
         head_constant_decay=1e-4,
         warmup_share=40 / 150,
+        prototype_freeze_steps=0,
+        fits_classifier=False,
     ),
 }
 """What the recipes of these names are with `--labels`."""

@@ -13,7 +13,8 @@ from smn_cli.config.options import AdaptOptions
 from smn_cli.data.images.validate import ImageSet
 from smn_cli.objectives.swapped import SwappedObjective
 from smn_cli.objectives.swav import ProjectionHead
-from smn_cli.training.session import Execution, Session
+from smn_cli.training.run_context import Execution, RunRequest
+from smn_cli.training.session import Session
 
 SMALL: dict[str, Any] = {
     "recipe": "paper",
@@ -42,15 +43,10 @@ class Workshop:
 
     def start(self, name: str, *, overwrite: bool = False, save_every_s: float = 60.0, **options: Any) -> Session:
         """A run of its own backbone; `options` change SMALL."""
-        return Session.start(
-            self.runs / name,
-            self.backbone(),
-            self.images,
-            AdaptOptions(**{**SMALL, **options}),
-            weights=str(self.weights),
-            overwrite=overwrite,
-            execution=Execution(save_every_s=save_every_s),
+        request = RunRequest(
+            self.runs / name, self.images, AdaptOptions(**{**SMALL, **options}), str(self.weights), overwrite
         )
+        return Session.start(request, self.backbone(), execution=Execution(save_every_s=save_every_s))
 
     def resume(self, name: str) -> Session:
         """The run of that name, continued."""

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 from smn_cli.config.options import AdaptOptions
 from smn_cli.config.plan import AdaptPlan
-from smn_cli.config.planning import MIN_HOLDOUT, make_plan
 from smn_cli.errors import DataError
+from smn_cli.objectives.table import objective_of
+from smn_cli.training.planning import MIN_HOLDOUT, make_plan
 
 _DERIVED = (
     "num_steps", "steps_per_epoch", "num_holdout", "eval_every", "head_steps", "num_prototypes", "queue_length",
@@ -38,15 +39,16 @@ def make_expert_plan(
             f"{num_images} images are too few for an expert: expected {min_images(dispatcher)}, a batch and those "
             "that judge; give fewer --experts or more images"
         )
-    is_swapped = dispatcher.objective == "swapped"
-    wished_prototypes = "num_prototypes" not in dispatcher.reasons
+    rules = objective_of(dispatcher).rules
+    # a head goes on with its prototypes; else those that were asked for stay
+    keeps_prototypes = rules.prototypes and (rules.has_head or "num_prototypes" not in dispatcher.reasons)
     options = AdaptOptions(
         recipe=dispatcher.recipe,
         steps=num_steps or dispatcher.num_steps,
         batch_size=dispatcher.batch_size,
         size=dispatcher.views.global_size,
-        prototypes=dispatcher.num_prototypes if is_swapped or wished_prototypes else None,
-        queue=dispatcher.queue_length if is_swapped else None,
+        prototypes=dispatcher.num_prototypes if keeps_prototypes else None,
+        queue=dispatcher.queue_length if rules.has_queue else None,
         keep=dispatcher.keep,
         seed=seed,
     )

@@ -7,8 +7,6 @@ from smn_cli.errors import UsageError
 from smn_cli.recipes import Keep
 
 _SEEDS = 1 << 32
-LR_SHARE = 0.25
-"""Of the dispatcher's score learning rate: an expert's bits are to differ in about one of a hundred (docs/log.md)."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +22,8 @@ class CascadeOptions:
         mode: "conditional" or "unconditional".
         seed: of clusters, experts and projection.
         keep: "best" (or the dispatcher's mask, if nothing beat it) or "last"; None for what the dispatcher's run did.
-        lr_scores: learning rate of the experts' scores; None for the dispatcher's with the paper's recipe, else for
-            `LR_SHARE` of it: the lower, the fewer bits differ.
+        lr_scores: learning rate of the experts' scores; None for the recipe's part of the dispatcher's
+            (`Recipe.expert_lr_share`): the lower, the fewer bits differ.
     """
 
     experts: int = 5

@@ -20,19 +20,21 @@ from smn_cli.cascade.cascade import Cascade, make_cascade
 from smn_cli.cascade.combining import KINDS, MODES, Combination, fit_combination, plain_combination
 from smn_cli.cascade.expert_plan import make_expert_plan, min_images
 from smn_cli.cascade.file import save_cascade
-from smn_cli.cascade.options import LR_SHARE, CascadeOptions
+from smn_cli.cascade.options import CascadeOptions
 from smn_cli.cascade.router import CLUSTERINGS, Router, fit_router
-from smn_cli.config.options import AdaptOptions
 from smn_cli.config.plan import AdaptPlan
 from smn_cli.data.images.validate import ImageSet
 from smn_cli.errors import CheckpointError, UsageError
 from smn_cli.features.cache import FeatureCache
 from smn_cli.features.embed import Embedding
+from smn_cli.objectives.table import objective_of
+from smn_cli.recipes import RECIPES
 from smn_cli.runs.run_config import check_run_base, plan_of, preprocessing_in, restore_threads, versions
 from smn_cli.runs.run_folder import CASCADE_FILE, CASCADE_SCHEMA, RunFolder, is_run
 from smn_cli.runs.run_result import read_learned
 from smn_cli.training.resolve_plan import place
-from smn_cli.training.session import Execution, Session
+from smn_cli.training.run_context import Execution, RunRequest
+from smn_cli.training.session import Session
 from smn_cli.training.start_state import StartState, read_start_state
 
 START_STATE_FILE, ROUTER_FILE, DISPATCHER_FILE = "beginning.safetensors", "router.safetensors", "dispatcher.safetensors"
@@ -89,7 +91,7 @@ class CascadeRun:
         plan = plan_of(config, folder)
         lr_scores = self.options.lr_scores
         if lr_scores is None:
-            lr_scores = plan.lr_scores * (1.0 if plan.recipe == "paper" else LR_SHARE)
+            lr_scores = plan.lr_scores * RECIPES[plan.recipe].expert_lr_share
         self.plan: AdaptPlan = replace(plan, keep=self.options.keep or plan.keep, lr_scores=lr_scores)
         self.images = folder.read_images()
         self.dispatcher = load_adapter(folder.path / DISPATCHER_FILE)
@@ -137,7 +139,7 @@ class CascadeRun:
         )
         config = run.read_config()
         plan = plan_of(config, run)
-        if plan.train != "mask" or plan.objective not in ("taught", "swapped"):
+        if plan.train != "mask" or objective_of(plan).needs_labels:
             raise UsageError(f"--run {run.path} did not learn a mask without labels: experts cannot go on from it")
         check_run_base(config, backbone)
         with CascadeFolder.create(folder_path, overwrite=overwrite) as made:
@@ -210,16 +212,9 @@ class CascadeRun:
             seed=self.options.seed,
             has_head=bool(start_state.head),
         )
-        return Session.start(
-            path,
-            self.backbone,
-            ImageSet(images),
-            AdaptOptions(),
-            weights=str(self.folder.read_config()["weights"]),
-            execution=self.execution,
-            plan=plan,
-            start_state=start_state,
-        )
+        weights = str(self.folder.read_config()["weights"])
+        request = RunRequest(path, ImageSet(images), weights=weights, plan=plan)
+        return Session.start(request, self.backbone, execution=self.execution, start=start_state)
 
     def records(self) -> list[ExpertRecord]:
         """What became of the experts, in order; one that was not trained is the dispatcher."""

@@ -18,7 +18,8 @@ from smn_cli.terminal.tables import report_judgement
 if TYPE_CHECKING:
     from smn_cli.console import Output
     from smn_cli.data.images.validate import ImageSet
-    from smn_cli.training.session import Execution, Session
+    from smn_cli.training.run_context import Execution
+    from smn_cli.training.session import Session
 
 
 @takes_options
@@ -47,7 +48,7 @@ def adapt(
     from smn_cli.distributed import device_of_process, team_of
     from smn_cli.runs.run_config import is_own_restart
     from smn_cli.terminal.options import resolve_device, resolve_workers
-    from smn_cli.training.session import Execution
+    from smn_cli.training.run_context import Execution
 
     if resume and (images or arch or overwrite or start or options != AdaptOptions()):
         raise UsageError("--resume goes on with the settings of the run: leave out IMAGES, --arch and other settings")
@@ -89,12 +90,15 @@ def _start(
     from smn_cli.data.images.find import find_images
     from smn_cli.data.labels.eval_split import load_labeled_split
     from smn_cli.data.labels.labeled_images import find_labeled_images
+    from smn_cli.objectives.table import check_options
     from smn_cli.runs.run_folder import RunFolder
     from smn_cli.terminal.settings import explain_plan
+    from smn_cli.training.image_split import check_for_run, num_wanted
+    from smn_cli.training.run_context import RunRequest
     from smn_cli.training.session import Session
-    from smn_cli.training.setup import check_for_run, num_wanted
-    from smn_cli.training.warm_start import read_start_masks, start_with
+    from smn_cli.training.warm_start import WarmStart, read_start_masks
 
+    check_options(options)
     team = execution.team
     if team.is_first:
         RunFolder.check_free(out, overwrite=overwrite)
@@ -111,18 +115,9 @@ def _start(
     output.talk(_what_was_found(checked, out))
     if labels is not None:
         output.talk(f"{len(labels.classes)} classes: {first_few(list(labels.classes))}")
-    session = Session.start(
-        out,
-        backbone,
-        checked,
-        options,
-        weights=str(weights or ""),
-        overwrite=overwrite,
-        execution=execution,
-        val=labeled,
-        labeled=labels,
-        begin=None if masks is None else partial(start_with, masks=masks),
-    )
+    request = RunRequest(out, checked, options, str(weights or ""), overwrite, labeled, labels)
+    start_at = None if masks is None else WarmStart(masks)
+    session = Session.start(request, backbone, execution=execution, start=start_at)
     trained = session.trainer.source.trained.values()
     explain_plan(
         output, session.plan, num_weights=sum(int(t.isfinite().sum()) for t in trained), num_tensors=len(trained)

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from smn_cli.cascade.cascade import Cascade
     from smn_cli.cascade.run import CascadeRun
     from smn_cli.console import Output
-    from smn_cli.training.session import Execution, Session
+    from smn_cli.training.run_context import Execution
+    from smn_cli.training.session import Session
 
 _DEFAULT = CascadeOptions()
 
@@ -89,7 +90,7 @@ def cascade(
     from smn_cli.console import Output
     from smn_cli.distributed import launched_size
     from smn_cli.terminal.options import resolve_device, resolve_workers
-    from smn_cli.training.session import Execution
+    from smn_cli.training.run_context import Execution
 
     if launched_size() > 1:
         raise UsageError("smn cascade works in one process: start it without torchrun")

@@ -95,18 +95,14 @@ def _adapt(output: "Output", images: Path, run: Path, weights: Path, steps: int,
     from smn_cli.config.options import AdaptOptions
     from smn_cli.data.images.find import find_images
     from smn_cli.data.images.validate import check_images
-    from smn_cli.training.session import Execution, Session
+    from smn_cli.training.run_context import Execution, RunRequest
+    from smn_cli.training.session import Session
 
     checked = check_images(find_images([images]), max_bad=0)
     started = time.monotonic()
-    session = Session.start(
-        run,
-        load_backbone(LITE0_ARCH, weights),
-        checked,
-        AdaptOptions(steps=steps, seed=seed),
-        weights=str(weights),
-        execution=Execution(on_teacher_embedding=output.counter("the frozen network looks at the images")),
-    )
+    request = RunRequest(run, checked, AdaptOptions(steps=steps, seed=seed), str(weights))
+    execution = Execution(on_teacher_embedding=output.counter("the frozen network looks at the images"))
+    session = Session.start(request, load_backbone(LITE0_ARCH, weights), execution=execution)
     with output.progress("adapting", steps) as tick:
         for report in session.steps():
             tick(report.step, f"loss {report.loss:.3f} (ln K {report.log_k:.3f}) density {report.density:.4f}")

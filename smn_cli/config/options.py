@@ -8,6 +8,7 @@ from smn_cli.recipes import (
     LABEL_CHOICES,
     RECIPES,
     TRAIN_CHOICES,
+    TRAIN_MODES,
     WITH_LABELS,
     Keep,
     MaskKind,
@@ -15,14 +16,8 @@ from smn_cli.recipes import (
     Precision,
     ScoreInit,
     Train,
-    recipe_of,
 )
 
-_WITHOUT_EFFECT: dict[str, tuple[str, ...]] = {
-    "taught": ("queue", "lr_head"),
-    "swapped": (),
-    "supervised": ("queue", "prototypes", "local_views"),
-}
 _MINIMUM = {"steps": 1, "epochs": 1, "size": 16, "teacher_size": 16, "prototypes": 2, "queue": 0}
 
 
@@ -78,13 +73,6 @@ class AdaptOptions:
             value = getattr(self, name)
             _require(value is None or 0 <= value < float("inf"), name.replace("_", "-"), value, "0 or more, finite")
         _check_labels(self)
-        objective = recipe_of(self.recipe, self.labels).objective
-        for name in _WITHOUT_EFFECT[objective]:
-            if getattr(self, name) is not None:
-                with_labels = " and --labels" if self.labels else ""
-                raise UsageError(f"--{name.replace('_', '-')} has no effect with --recipe {self.recipe}{with_labels}")
-        if objective == "taught" and self.train == "head":
-            raise UsageError(f"--train head: --recipe {self.recipe} has no head; add --recipe swav, paper or --labels")
         if self.steps is not None and self.epochs is not None:
             raise UsageError("--steps and --epochs both set the length of the run: give one of them")
         _check_mask(self)
@@ -97,7 +85,9 @@ def _check_mask(options: AdaptOptions) -> None:
     _require(options.score_init in (None, *starts), "score-init", options.score_init, f"one of {', '.join(starts)}")
     selection = parse_selection(options.mask_only)
     if options.train != "mask":
-        idle = {"density", "density_start", "score_init"} | ({"mask_only"} if options.train != "full" else set())
+        idle = {"density", "density_start", "score_init"} | (
+            set() if TRAIN_MODES[options.train].moves else {"mask_only"}
+        )
         given = sorted(name for name in idle if getattr(options, name)) + ["mask_kind"] * (options.mask_kind == "topk")
         if selection.draw is not None and not given:
             raise UsageError(f"--train full trains whole tensors: --mask-only {selection.draw} needs --train mask")

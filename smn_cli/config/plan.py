@@ -3,7 +3,7 @@
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any
 
-from smn_cli.recipes import Keep, MaskKind, NormStats, Precision, Train, ViewPlan
+from smn_cli.recipes import TRAIN_MODES, Keep, MaskKind, NormStats, Precision, Train, TrainMode, ViewPlan
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,11 @@ class AdaptPlan:
     density_start: float | None = None
     mask_only: tuple[str, ...] = ()
     reasons: dict[str, str] = field(default_factory=dict, compare=False)
+
+    @property
+    def mode(self) -> TrainMode:
+        """What is trained."""
+        return TRAIN_MODES[self.train]
 
     @property
     def max_images(self) -> int:

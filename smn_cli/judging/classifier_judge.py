@@ -18,13 +18,15 @@ from smn_cli.evaluation.classifier import (
 )
 from smn_cli.evaluation.features import Network, extract_features
 from smn_cli.evaluation.intervals import paired_difference
-from smn_cli.judging.judges import Judgement
+from smn_cli.judging.judges import Candidate, Judgement, UnlabeledJudge
 
 
 class ClassifierJudge:
     """Accuracy of network and classifier on labeled images that never train, against the base with its own classifier.
 
     Args:
+        health: measures what labels do not tell; its alarms do not count here: classes may well need fewer directions
+            than it asks for.
         images: to judge by.
         labels: (Q,) int64 of these; -1 is a class that no classifier knows.
         preprocessing: of the working size.
@@ -35,6 +37,7 @@ class ClassifierJudge:
 
     def __init__(
         self,
+        health: UnlabeledJudge,
         images: Sequence[Path],
         labels: Tensor,
         preprocessing: Preprocessing,
@@ -42,27 +45,23 @@ class ClassifierJudge:
         base_head: StoredHead,
         team: Team | None = None,
     ) -> None:
+        self._health = health
         self._team = team or Team()
         self._labels = labels
         self._images = CropCache(self._team.own(list(images)), preprocessing)
         self._rounded = partial(rounded, name=base_head.name, classes=base_head.classes)
         self._base = self._correct(base, base_head)
 
-    def judge(self, network: Network, classifier: LinearClassifier, *, beside: dict[str, float]) -> Judgement:
-        """Compare a network and its classifier, rounded as an adapter carries it, with the base and its own.
-
-        Without alarms: classes may well need fewer directions than the health panel of other runs asks for.
-
-        Args:
-            network: as it is now.
-            classifier: of its features.
-            beside: measures of the health panel, which are handed on.
+    def judge(self, candidate: Candidate) -> Judgement:
+        """Network and classifier, rounded as an adapter carries it, against the base and its own; see `Judge.judge`.
 
         Raises:
             TrainingError: the features or the classifier are no longer numbers.
         """
-        correct = self._correct(network, self._rounded(classifier))
-        measures = {**beside, "classifier.top1": _mean(correct), "base classifier.top1": _mean(self._base)}
+        assert candidate.classifier is not None
+        health = self._health.judge(candidate)
+        correct = self._correct(candidate.network, self._rounded(candidate.classifier))
+        measures = {**health.measures, "classifier.top1": _mean(correct), "base classifier.top1": _mean(self._base)}
         return Judgement(paired_difference(self._base.double(), correct.double()), True, measures)
 
     def _correct(self, network: Network, head: StoredHead) -> Tensor:

@@ -1,8 +1,11 @@
-"""Who judges a run while it lasts: held-out unlabeled images, or labeled ones if there are any."""
+"""Who judges a run while it lasts: held-out unlabeled images, or labeled ones if there are any.
+
+A judge is a class with a `judge` method; `smn_cli.training.setup.choose_judge` says which one a run has.
+"""
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -13,6 +16,7 @@ from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.data.views.crop_cache import CropCache
 from smn_cli.distributed import Team
 from smn_cli.errors import TrainingError
+from smn_cli.evaluation.classifier import LinearClassifier
 from smn_cli.evaluation.compare import LabeledFeatures, ScoringProtocol, score
 from smn_cli.evaluation.features import Network, extract_features
 from smn_cli.evaluation.health import (
@@ -58,8 +62,28 @@ class Judgement:
         }
 
 
+@dataclass(frozen=True)
+class Candidate:
+    """What is judged: the network as it is now and, in a run with labels, its classifier."""
+
+    network: Network
+    classifier: LinearClassifier | None = None
+
+
+class Judge(Protocol):
+    """Says how much better a network is than the one that a run started from."""
+
+    def judge(self, candidate: Candidate) -> Judgement:
+        """Compare; all processes of a team call this alike.
+
+        Raises:
+            TrainingError: the features are no longer numbers.
+        """
+        ...
+
+
 class UnlabeledJudge:
-    """The health panel: what the teacher thinks of the neighbours that a network finds for held-out images.
+    """The health of the features: what the teacher thinks of the neighbours that a network finds for held-out images.
 
     Args:
         held_out, bank: images; the bank may be training images.
@@ -91,12 +115,9 @@ class UnlabeledJudge:
         self._base_mean = functional.normalize(self.base_features[1], dim=1).mean(dim=0)
         self._base_likeness, self.base_health = self._measure(base, *self.base_features)
 
-    def judge(self, network: Network) -> Judgement:
-        """Compare a network with the base; nearer to the teacher counts only where its neighbours are better too.
-
-        Raises:
-            TrainingError: its features are no longer numbers.
-        """
+    def judge(self, candidate: Candidate) -> Judgement:
+        """Nearer to the teacher counts only where the neighbours are better too; see `Judge.judge`."""
+        network = candidate.network
         held_out, bank = self.embed(network)
         if not (torch.isfinite(held_out).all() and torch.isfinite(bank).all()):
             raise TrainingError("the features are no longer finite numbers: lower --lr-scores")
@@ -139,9 +160,10 @@ class UnlabeledJudge:
 
 
 class LabeledJudge:
-    """k-NN accuracy on labeled images, which neither training nor the queue ever sees.
+    """k-NN accuracy on labeled images, which neither training nor the queue ever sees; alarms are those of the health.
 
     Args:
+        health: measures what labels do not tell.
         split: bank and queries.
         preprocessing: of the working size.
         base: the frozen network.
@@ -149,19 +171,25 @@ class LabeledJudge:
     """
 
     def __init__(
-        self, split: LabeledSplit, preprocessing: Preprocessing, base: Network, team: Team | None = None
+        self,
+        health: UnlabeledJudge,
+        split: LabeledSplit,
+        preprocessing: Preprocessing,
+        base: Network,
+        team: Team | None = None,
     ) -> None:
+        self._health = health
         self._split = split
         self._team = team or Team()
         self._images = CropCache(self._team.own([*split.bank_paths, *split.query_paths]), preprocessing)
         self._base = self._correct(base)
 
-    def judge(self, network: Network) -> Judgement:
-        """Compare a network with the base; the mean over both k counts."""
-        correct = self._correct(network)
-        measures = {name: float(right.double().mean()) for name, right in correct.items()}
+    def judge(self, candidate: Candidate) -> Judgement:
+        """The mean over both k counts; see `Judge.judge`."""
+        health, correct = self._health.judge(candidate), self._correct(candidate.network)
+        measures = health.measures | {name: float(right.double().mean()) for name, right in correct.items()}
         measures |= {f"base {name}": float(right.double().mean()) for name, right in self._base.items()}
-        return Judgement(paired_difference(_mean(self._base), _mean(correct)), True, measures)
+        return Judgement(paired_difference(_mean(self._base), _mean(correct)), True, measures, health.alarms)
 
     def _correct(self, network: Network) -> dict[str, Tensor]:
         split = self._split

@@ -5,17 +5,28 @@ rate means the same for every network. Where recipes keep the best, it starts as
 regression on the base's features: a classifier of zeros would hand the scores no gradient, and a random one noise.
 """
 
-from typing import Any
+import math
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from smn_cli.config.plan import AdaptPlan
-from smn_cli.evaluation.classifier import LinearClassifier
+from smn_cli.evaluation.classifier import (
+    DECAYS,
+    MAX_IMAGES,
+    LinearClassifier,
+    best_classifier,
+    fit_classifier,
+    root_mean_square,
+)
+from smn_cli.objectives.base import Objective, ObjectiveInputs, PlanRules
+from smn_cli.recipes import recipe_of
 
 
-class SupervisedObjective:
+class SupervisedObjective(Objective):
     """Cross-entropy on the labels of a batch, with the classifier's own optimiser.
 
     Args:
@@ -26,13 +37,16 @@ class SupervisedObjective:
         device: of the backbone.
     """
 
+    needs_labels: ClassVar[bool] = True
+    rules: ClassVar[PlanRules] = PlanRules(idle_options=("queue", "prototypes", "local_views"), has_head=True)
+
     def __init__(
         self, labels: Tensor, start: LinearClassifier, *, scale: float, plan: AdaptPlan, device: torch.device
     ) -> None:
         self.plan = plan
         self.labels = labels.to(device)
         num_classes, num_features = start.weight.shape
-        self.starts_fitted = plan.recipe != "paper"  # the paper's is random, on the features as they are
+        self.starts_fitted = recipe_of(plan.recipe, "folders").fits_classifier
         self.scale = scale if self.starts_fitted else 1.0
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(plan.seed)
@@ -40,6 +54,58 @@ class SupervisedObjective:
         if self.starts_fitted:
             self.put(start)
         self.optimizer = _optimizer(plan, list(self.layer.parameters()))
+
+    @classmethod
+    def prepare(cls, inputs: ObjectiveInputs) -> dict[str, Tensor]:
+        """The base's own classifier, fitted to the training images as they are, and the one that training starts with.
+
+        The latter is of the strongest decay: one that has nothing left to learn would hand the scores no gradient. The
+        decay of the former is chosen on the held-out images, which the judge sees again, so that it is the base that a
+        choice favours; where training images judge, there are none to choose by.
+        """
+        assert inputs.labels is not None
+        assert inputs.held_out_labels is not None
+        assert inputs.base_features is not None
+        labels, num_classes = inputs.labels[:MAX_IMAGES], inputs.plan.num_classes
+        own, queries = inputs.base_features(MAX_IMAGES)
+        start = fit_classifier(own, labels, num_classes, decay=DECAYS[0])
+        if len(queries):
+            best = best_classifier(own, labels, queries, inputs.held_out_labels, num_classes)
+        else:
+            best = fit_classifier(own, labels, num_classes, decay=DECAYS[1])
+        scale = torch.tensor(root_mean_square(own), dtype=torch.float64)
+        tensors = {"weight": best.weight, "bias": best.bias, "start_weight": start.weight, "start_bias": start.bias}
+        return {**tensors, "scale": scale}
+
+    @classmethod
+    def build(cls, inputs: ObjectiveInputs, prepared: dict[str, Tensor]) -> "SupervisedObjective":
+        """With the classifier that training starts with."""
+        assert inputs.labels is not None
+        start = LinearClassifier(prepared["start_weight"], prepared["start_bias"])
+        return cls(inputs.labels, start, scale=float(prepared["scale"]), plan=inputs.plan, device=inputs.device)
+
+    @classmethod
+    def base_classifier(cls, prepared: dict[str, Tensor]) -> LinearClassifier:
+        """The base's own."""
+        return LinearClassifier(prepared["weight"], prepared["bias"])
+
+    def head_for(self, features: Callable[[int], Tensor]) -> dict[str, Tensor]:
+        """A classifier fitted to the features under the other start."""
+        if not self.starts_fitted:
+            return {}
+        fitted = fit_classifier(
+            features(MAX_IMAGES), self.labels.cpu()[:MAX_IMAGES], len(self.layer.bias), decay=DECAYS[0]
+        )
+        return {"weight": fitted.weight, "bias": fitted.bias}
+
+    def load_head(self, head: dict[str, Tensor]) -> None:
+        """Take over a classifier of features as they are."""
+        self.put(LinearClassifier(head["weight"], head["bias"]))
+
+    @property
+    def log_k(self) -> float:
+        """Of the classes."""
+        return math.log(len(self.layer.bias))
 
     @torch.no_grad()
     def put(self, classifier: LinearClassifier) -> None:
@@ -53,13 +119,7 @@ class SupervisedObjective:
             group["lr"] = lr
 
     def loss(self, step: int, positions: Tensor, features: list[Tensor]) -> Tensor:
-        """Mean cross-entropy over the views of a batch.
-
-        Args:
-            step: unused.
-            positions: (B,) each image's place in the run's list.
-            features: (B, F) per view.
-        """
+        """Mean cross-entropy over the views of a batch; see `Objective.loss`."""
         labels = self.labels[positions.to(self.labels.device)]
         return torch.stack(
             [functional.cross_entropy(self.layer(view.float() / self.scale), labels) for view in features]
@@ -89,6 +149,11 @@ class SupervisedObjective:
             "optimizer": self.optimizer.state_dict(),
             "classifier": {"weight": classifier.weight, "bias": classifier.bias},
         }
+
+    @classmethod
+    def classifier_in(cls, state: dict[str, Any]) -> LinearClassifier:
+        """As `state` has it for other commands."""
+        return LinearClassifier(state["classifier"]["weight"], state["classifier"]["bias"])
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Inverse of `state`.

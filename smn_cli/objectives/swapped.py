@@ -1,16 +1,22 @@
 """The paper's objective: every view predicts the codes of the others, through a head that is trained along."""
 
-from typing import Any
+import math
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from smn_cli.config.plan import AdaptPlan
 from smn_cli.distributed import Team
+from smn_cli.objectives.base import Objective, ObjectiveInputs, PlanRules
 from smn_cli.objectives.swav import ProjectionHead, Queue, codes_of_views, swapped_loss
 
 
-class SwappedObjective:
+def _num_prototypes(num_images: int) -> tuple[int, str]:
+    return min(max(num_images // 20, 10), 100), "one for 20 images, between 10 and 100: a batch has to fill them all"
+
+
+class SwappedObjective(Objective):
     """SwAV on the views of a batch (arXiv 2006.09882), with the head's own optimiser.
 
     Args:
@@ -19,6 +25,8 @@ class SwappedObjective:
         device: of the backbone.
         team: the processes that share a batch; codes are made over all of it.
     """
+
+    rules: ClassVar[PlanRules] = PlanRules(has_head=True, has_queue=True, prototypes=_num_prototypes)
 
     def __init__(self, num_features: int, plan: AdaptPlan, device: torch.device, team: Team | None = None) -> None:
         self.plan = plan
@@ -29,6 +37,16 @@ class SwappedObjective:
         self.queue = Queue(min(2, plan.views.num_global), plan.queue_length, plan.embedding_dim, device)
         self.optimizer = torch.optim.SGD(self.head.parameters(), lr=plan.lr_head, momentum=plan.head_momentum)
 
+    @classmethod
+    def build(cls, inputs: ObjectiveInputs, prepared: dict[str, Tensor]) -> "SwappedObjective":
+        """A head drawn by the plan's seed; nothing is prepared."""
+        return cls(inputs.num_features, inputs.plan, inputs.device, inputs.team)
+
+    @property
+    def log_k(self) -> float:
+        """Of the prototypes."""
+        return math.log(self.plan.num_prototypes)
+
     def before_step(self, lr: float) -> None:
         """Prototypes to unit length; the head's learning rate for this step."""
         self.head.normalize_prototypes()
@@ -36,13 +54,7 @@ class SwappedObjective:
             group["lr"] = lr
 
     def loss(self, step: int, positions: Tensor, features: list[Tensor]) -> Tensor:
-        """Loss of a batch.
-
-        Args:
-            step: counted from 0.
-            positions: unused; each image's place in the run's list.
-            features: (B, F) per view, global ones first.
-        """
+        """Swapped prediction; see `Objective.loss`."""
         plan = self.plan
         embeddings, logits = zip(*(self.head(view) for view in features), strict=True)
         num_code_views = self.queue.embeddings.shape[0]
@@ -90,3 +102,12 @@ class SwappedObjective:
         self.optimizer.load_state_dict(state["optimizer"])
         self.queue.embeddings.copy_(state["queue"])
         self.queue.num_filled = int(state["queue_filled"])
+
+    @classmethod
+    def head_in(cls, state: dict[str, Any]) -> dict[str, Tensor]:
+        """Projection and prototypes."""
+        return dict(state["head"])
+
+    def load_head(self, head: dict[str, Tensor]) -> None:
+        """Take over projection and prototypes."""
+        self.head.load_state_dict(head)

@@ -12,18 +12,26 @@ move cannot collapse. With unit-length, centred features z of the working view a
 No head stands between, so the backbone's own features have to move.
 """
 
+import math
+import time
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import ClassVar
 
 import torch
 from threadpoolctl import threadpool_limits
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
+from smn_cli.config.plan import AdaptPlan
+from smn_cli.objectives.base import Objective, ObjectiveInputs, PlanRules
 from smn_cli.objectives.swav import sinkhorn
 
 KMEANS_SAMPLE = 20_000
 """Images that prototypes are found on; more change them little and cost minutes."""
+NUM_CENTRING = 2000
+"""Images whose mean centres the masked network's features."""
+_KMEANS_SHARE = 10
+"""A tenth of images and of clusters tells what the whole k-means takes."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +97,12 @@ def spherical_kmeans(features: Tensor, num_clusters: int, *, seed: int) -> Tenso
     return functional.normalize(torch.from_numpy(centres).float(), dim=1)
 
 
-class TaughtObjective:
+def _num_prototypes(num_images: int) -> tuple[int, str]:
+    why = "one for 15 images, between 10 and 1,000: codes are made over all images at once"
+    return min(max(num_images // 15, 10), 1000, num_images), why
+
+
+class TaughtObjective(Objective):
     """Cross-entropy between the teacher's codes and the masked network's own nearness to the prototypes.
 
     Args:
@@ -97,6 +110,9 @@ class TaughtObjective:
         temperature, epsilon, iterations: of predictions and codes; see the module.
         device: of the backbone.
     """
+
+    needs_teacher: ClassVar[bool] = True
+    rules: ClassVar[PlanRules] = PlanRules(idle_options=("queue", "lr_head"), prototypes=_num_prototypes)
 
     def __init__(
         self, teacher: Teacher, *, temperature: float, epsilon: float, iterations: int, device: torch.device
@@ -107,8 +123,34 @@ class TaughtObjective:
         logits = teacher.features @ teacher.prototypes.T
         self.codes = sinkhorn(logits, epsilon=epsilon, iterations=iterations).half()
 
-    def before_step(self, lr: float) -> None:
-        """Nothing here is trained."""
+    @classmethod
+    def prepare(cls, inputs: ObjectiveInputs) -> dict[str, Tensor]:
+        """Prototypes, and the mean of the features that the run starts with."""
+        assert inputs.teacher_features is not None
+        assert inputs.features_at_start is not None
+        plan, working_features = inputs.plan, inputs.features_at_start(NUM_CENTRING)
+        teacher = make_teacher(
+            inputs.teacher_features, working_features, num_prototypes=plan.num_prototypes, seed=plan.seed
+        )
+        return teacher.tensors()
+
+    @classmethod
+    def build(cls, inputs: ObjectiveInputs, prepared: dict[str, Tensor]) -> "TaughtObjective":
+        """Centre the teacher's features and make the codes of all images."""
+        assert inputs.teacher_features is not None
+        plan = inputs.plan
+        return cls(
+            Teacher.of(inputs.teacher_features, prepared["prototypes"], prepared["working_mean"]),
+            temperature=plan.temperature,
+            epsilon=plan.epsilon,
+            iterations=plan.sinkhorn_iterations,
+            device=inputs.device,
+        )
+
+    @property
+    def log_k(self) -> float:
+        """Of the prototypes."""
+        return math.log(len(self.prototypes))
 
     def logits(self, features: Tensor) -> Tensor:
         """(B, F) features of the masked network to (B, K) cosines with the prototypes."""
@@ -116,13 +158,7 @@ class TaughtObjective:
         return functional.normalize(centred, dim=1) @ self.prototypes.T
 
     def loss(self, step: int, positions: Tensor, features: list[Tensor]) -> Tensor:
-        """Mean cross-entropy over the views of a batch.
-
-        Args:
-            step: unused.
-            positions: (B,) each image's place in the run's list.
-            features: (B, F) per view.
-        """
+        """Mean cross-entropy over the views of a batch; see `Objective.loss`."""
         codes = self.codes[positions].to(self.prototypes)
         per_view = [
             -(codes * functional.log_softmax(self.logits(view) / self.temperature, dim=1)).sum(dim=1).mean()
@@ -130,16 +166,18 @@ class TaughtObjective:
         ]
         return torch.stack(per_view).mean()
 
-    def parameters(self) -> list[nn.Parameter]:
-        """None: nothing here is trained."""
-        return []
+    @classmethod
+    def preparation_s(cls, plan: AdaptPlan, num_features: int, num_images: int) -> float:
+        """Of k-means, from a tenth of the images and of the clusters."""
+        num = max(2, min(num_images, KMEANS_SAMPLE) // _KMEANS_SHARE)
+        clusters = max(2, min(plan.num_prototypes // _KMEANS_SHARE, num))
+        features = torch.randn(num, num_features, generator=torch.Generator().manual_seed(0))
+        started = time.monotonic()
+        spherical_kmeans(features, clusters, seed=0)
+        scale = min(num_images, KMEANS_SAMPLE) / num * plan.num_prototypes / clusters
+        return (time.monotonic() - started) * scale
 
-    def after_backward(self, step: int) -> None:
-        """Nothing here is trained."""
-
-    def state(self) -> dict[str, Any]:
-        """Nothing to resume: the teacher is kept on its own."""
-        return {}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Nothing to resume."""
+    @classmethod
+    def bytes_an_image(cls, plan: AdaptPlan) -> int:
+        """Logits and codes while they are made, and codes."""
+        return 14 * plan.num_prototypes

@@ -29,8 +29,8 @@ def write_report(session: Session) -> Path:
     """
     learned = read_learned(session.folder)
     steps, evaluations = _read_metrics(session.folder.path)
-    base = session.panel.base_features
-    adapted = session.panel.embed(_kept_network(session, learned))  # each process of a team a share
+    base = session.health.base_features
+    adapted = session.health.embed(_kept_network(session, learned))  # each process of a team a share
     path = session.folder.path / "report.html"
     if not session.team.is_first:
         return path
@@ -38,6 +38,7 @@ def write_report(session: Session) -> Path:
     page = environment.get_template("report.html.j2").render(
         session=session,
         learned=learned,
+        is_judged_by_labels=session.judge is not session.health,
         is_identity=session.plan.keep == "best" and learned.step == 0,
         density=density(learned.masks),
         loss=Markup(_loss(steps)),
@@ -77,7 +78,7 @@ def _health(session: Session, evaluations: list[dict[str, Any]]) -> list[str]:
         return []
     taken = [record["step"] for record in evaluations]
     figures = []
-    for name, base in session.panel.base_health.to_json().items():
+    for name, base in session.health.base_health.to_json().items():
         values = [record["evaluation"][name] for record in evaluations]
         figures.append(health_figure(taken, values, base, name.replace("_", " ")))
     for name, base in evaluations[0]["evaluation"].items():

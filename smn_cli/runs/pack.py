@@ -28,8 +28,10 @@ def pack_run(folder: RunFolder, backbone: Backbone, *, codec: str = "auto") -> A
     plan = plan_of(config, folder)
     check_run_base(config, backbone)
     learned = read_learned(folder)
-    if plan.train == "full":
-        raise UsageError(f"{folder.path} trained the weights themselves (--train full): there is no mask to pack")
+    if not plan.mode.has_mask:
+        raise UsageError(
+            f"{folder.path} trained the weights themselves (--train {plan.train}): there is no mask to pack"
+        )
     empty = [name for name, mask in learned.masks.items() if not mask.any()]
     if empty:
         raise CheckpointError(f"{folder.path}: the mask of {empty[0]} is empty; lower --lr-scores and train again")
@@ -69,7 +71,7 @@ def change_of_run(folder: RunFolder, backbone: Backbone) -> Change:
         CheckpointError, MismatchError: the run is damaged, or the base another one.
     """
     config = folder.read_config()
-    if plan_of(config, folder).train != "full":
+    if plan_of(config, folder).mode.has_mask:
         return pack_run(folder, backbone, codec="bits")
     check_run_base(config, backbone)
     learned = read_learned(folder)

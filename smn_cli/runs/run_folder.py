@@ -20,6 +20,9 @@ from smn_cli.errors import CheckpointError, UsageError
 SCHEMA = "smn.run/1"
 CONFIG, IMAGES, BAD_IMAGES, METRICS = "config.json", "images.txt", "bad_images.txt", "metrics.jsonl"
 STATE = Path("checkpoint") / "state.pt"
+# beside the state, as tensors
+TEACHER_FILE, OBJECTIVE_FILE = "teacher.safetensors", "objective.safetensors"
+LABELS_FILE, ORIGIN_FILE = "labels.safetensors", "origin.safetensors"
 CASCADE_SCHEMA, CASCADE_FILE = "smn.cascade-run/1", "cascade.safetensors"
 _DIGEST_BYTES = 32
 _REQUIRED = frozenset(

@@ -12,9 +12,9 @@ from smn_cli.errors import CheckpointError
 from smn_cli.evaluation.classifier import LinearClassifier
 from smn_cli.judging.best_state import BestState
 from smn_cli.masking.topk import mask_of
+from smn_cli.objectives.table import objective_of
 from smn_cli.runs.run_config import plan_of
-from smn_cli.runs.run_folder import RunFolder
-from smn_cli.runs.run_labels import read_base_head
+from smn_cli.runs.run_folder import OBJECTIVE_FILE, ORIGIN_FILE, RunFolder
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,6 @@ class Origin:
         return cls(masks, norm_stats)
 
 
-ORIGIN_FILE = "origin.safetensors"
-
-
 def read_learned(folder: RunFolder) -> Learned:
     """What a run's last checkpoint holds: its best state if it keeps the best, else its last.
 
@@ -101,30 +98,37 @@ def read_learned(folder: RunFolder) -> Learned:
         raise CheckpointError(f"{folder.path / 'checkpoint'} is incomplete: {error}") from None
     is_finished = has_finished(plan, step, best_state)
     gain = (best_state.best_gain or None) if plan.keep == "best" else best_state.last_gain
-    classifier = None
-    if plan.num_classes:
-        classifier = _kept_classifier(folder, plan, trainer["objective"], best_state)
+    classifier = _kept_classifier(folder, plan, trainer["objective"], best_state)
+    tensors: dict[str, Tensor] | None = None
     if plan.keep == "best" and (plan.train != "head" or plan.num_classes):
-        step, norm_stats, trained_or_masks = best_state.best_step, best_state.norm_stats, best_state.tensors
-    else:
-        trained_or_masks = trained if plan.train == "full" else _binarized(trained, plan, step)
-    masks, weights = (trained_or_masks, {}) if plan.train != "full" else ({}, trained_or_masks)
-    if plan.train != "full" and not masks and (origin := Origin.read(folder)) is not None:
-        masks, norm_stats = origin.masks, origin.norm_stats
-    if plan.train != "full" and not masks:
-        masks = {name: torch.ones_like(tensor, dtype=torch.bool) for name, tensor in trained.items()}
+        step, norm_stats, tensors = best_state.best_step, best_state.norm_stats, best_state.tensors
+    masks: dict[str, Tensor] = {}
+    if plan.mode.has_mask:
+        masks = _binarized(trained, plan, step) if tensors is None else tensors
+        if not masks:  # nothing beat the start
+            origin = Origin.read(folder) or Origin(_all_ones(trained), norm_stats)
+            masks, norm_stats = origin.masks, origin.norm_stats
+    weights = {} if plan.mode.has_mask else trained if tensors is None else tensors
     return Learned(
         masks, weights, norm_stats, step, plan.num_steps, is_finished, gain, tuple(best_state.alarms), classifier
     )
 
 
+def _all_ones(scores: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: torch.ones_like(tensor, dtype=torch.bool) for name, tensor in scores.items()}
+
+
 def _kept_classifier(
-    folder: RunFolder, plan: AdaptPlan, objective: dict[str, Any], best_state: BestState
-) -> LinearClassifier:
-    if plan.keep == "best" and not best_state.head:
-        return read_base_head(folder)
-    tensors = best_state.head if plan.keep == "best" else objective["classifier"]
-    return LinearClassifier(tensors["weight"], tensors["bias"])
+    folder: RunFolder, plan: AdaptPlan, state: dict[str, Any], best_state: BestState
+) -> LinearClassifier | None:
+    objective = objective_of(plan)
+    if not objective.needs_labels:
+        return None
+    if plan.keep == "last":
+        return objective.classifier_in(state)
+    if best_state.head:
+        return LinearClassifier(best_state.head["weight"], best_state.head["bias"])
+    return objective.base_classifier(folder.load_tensors(OBJECTIVE_FILE))
 
 
 def has_finished(plan: AdaptPlan, step: int, best_state: BestState) -> bool:

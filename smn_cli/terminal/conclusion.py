@@ -27,7 +27,7 @@ def conclude_run(output: "Output", session: "Session", seconds: float) -> dict[s
         output.result(f"{run}: nothing beat the base, so the base itself is kept ({kept})")
     else:
         judged = f", {learned.judge_gain:+.4f} against the base to its judge" if learned.judge_gain is not None else ""
-        way = "smn eval DATA --run" if plan.train == "full" else "smn pack"
+        way = "smn pack" if plan.mode.has_mask else "smn eval DATA --run"
         output.result(f"{run}: kept step {learned.step} of {session.trainer.step}{judged}; next: {way} {run}")
     return {
         "schema": "smn.adapt/1",

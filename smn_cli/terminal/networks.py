@@ -62,7 +62,7 @@ def open_networks(
     """
     from smn_cli.backbones.loading import load_backbone
     from smn_cli.cascade.file import is_cascade
-    from smn_cli.training.resolve_plan import preprocessing_of
+    from smn_cli.training.run_context import preprocessing_of
 
     if any(map(is_cascade, adapters)):
         networks = _with_cascade(adapters, weights)

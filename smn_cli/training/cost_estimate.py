@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from smn_cli.config.plan import AdaptPlan
 from smn_cli.judging.judges import NUM_BANK
+from smn_cli.objectives.table import objective_of
 from smn_cli.training.profiling import Profile, num_judge_views
 
 MASK_BITS = (0.24, 0.34)
@@ -55,7 +56,7 @@ def estimate_run(profile: Profile, *, num_usable: int, num_sample: int, check_s:
     num_training = num_used - plan.num_holdout
     num_bank = min(NUM_BANK, num_training)
     num_held_out = plan.num_holdout or min(500, num_training // 5 or 1)
-    num_embedded = plan.num_holdout + (num_training if plan.objective == "taught" else num_bank)
+    num_embedded = plan.num_holdout + (num_training if objective_of(plan).needs_teacher else num_bank)
     num_evaluations = -(-plan.num_steps // plan.eval_every)
     # once more for the base, and with the teacher its features at the working size
     views = num_judge_views(num_held_out, num_bank) * (num_evaluations + 1) + num_bank + _NUM_ALARM_VIEWS
@@ -66,7 +67,7 @@ def estimate_run(profile: Profile, *, num_usable: int, num_sample: int, check_s:
         seconds={
             "checking": check_s,
             "looking": profile.teacher_embedding_s * num_embedded,
-            "prototypes": profile.prototypes_s,
+            "prototypes": profile.preparation_s,
             "steps": profile.median_step_s * plan.num_steps,
             "evaluations": profile.judge_s * views,
         },
@@ -78,14 +79,13 @@ def estimate_run(profile: Profile, *, num_usable: int, num_sample: int, check_s:
 
 def _bytes_of_an_image(profile: Profile) -> int:
     """What a run keeps of every image at its peak: teacher features as read, unit-length and centred; logits, codes."""
-    kept = 10 * profile.num_features
-    return kept + 14 * profile.plan.num_prototypes if profile.plan.objective == "taught" else kept
+    return 10 * profile.num_features + objective_of(profile.plan).bytes_an_image(profile.plan)
 
 
 def _adapter_bytes(plan: AdaptPlan, profile: Profile) -> tuple[int, int] | None:
-    if plan.train == "full":
+    if not plan.mode.has_mask:
         return None
-    num_masked = profile.num_weights if plan.train == "mask" else 0
+    num_masked = profile.num_weights if plan.mode.moves else 0
     fixed = HEADER_BYTES + 2 * profile.num_statistics
     fixed += plan.num_classes * (profile.num_features + 8)
     low, high = (round(num_masked * bits / 8) + fixed for bits in _mask_bits(plan))

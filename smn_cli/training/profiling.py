@@ -17,9 +17,11 @@ from smn_cli.config.plan import AdaptPlan
 from smn_cli.data.images.validate import ImageSet
 from smn_cli.data.labels.labeled_images import LabeledImages
 from smn_cli.errors import DataError
-from smn_cli.objectives.teacher import KMEANS_SAMPLE, spherical_kmeans
+from smn_cli.judging.judges import Candidate
+from smn_cli.objectives.table import objective_of
 from smn_cli.training.resolve_plan import resolve_plan
-from smn_cli.training.session import Execution, Session
+from smn_cli.training.run_context import Execution, RunRequest
+from smn_cli.training.session import Session
 
 SAMPLE_IMAGES = 200
 SAMPLE_BATCHES = 5
@@ -41,7 +43,7 @@ class Profile:
         step_s: of the steps that count, those after the first ones, which wait for loaders and caches.
         teacher_embedding_s: an image.
         judge_s: an image, for an evaluation; `num_judge_views` of them make one evaluation of the profile.
-        prototypes_s: estimate for the whole run's k-means, from a tenth of the images and of the clusters.
+        preparation_s: estimate for what the objective computes once, such as k-means.
         state_bytes: a checkpoint.
         device_bytes: peak memory of the accelerator, None on a CPU.
         alarms: what speaks against the sample, as it would stop a run before its first step.
@@ -55,7 +57,7 @@ class Profile:
     step_s: list[float]
     teacher_embedding_s: float
     judge_s: float
-    prototypes_s: float
+    preparation_s: float
     state_bytes: int
     device_bytes: int | None
     alarms: list[str]
@@ -107,15 +109,8 @@ def profile_run(
         torch.cuda.reset_peak_memory_stats(execution.device)
     with TemporaryDirectory(prefix="smn-plan-") as folder:
         ticks.append((0, time.monotonic()))
-        session = Session.start(
-            Path(folder, "run"),
-            backbone,
-            images,
-            options,
-            execution=watched,
-            plan=_short(plan, len(images.good)),
-            labeled=labeled,
-        )
+        request = RunRequest(Path(folder, "run"), images, options, labeled=labeled, plan=_short(plan, len(images.good)))
+        session = Session.start(request, backbone, execution=watched)
         try:
             alarms = session.first_alarms() if plan.keep == "best" else []
             step_s = _take_steps(session)
@@ -129,7 +124,7 @@ def profile_run(
                 step_s=step_s,
                 teacher_embedding_s=_an_image(ticks),
                 judge_s=_time_judge(session),
-                prototypes_s=_time_kmeans(plan, backbone.num_features, images.num_usable),
+                preparation_s=objective_of(plan).preparation_s(plan, backbone.num_features, images.num_usable),
                 state_bytes=_bytes_in(session.trainer.state()) + sum(tensor.numel() for tensor in trained),
                 device_bytes=torch.cuda.max_memory_allocated(execution.device) if is_cuda else None,
                 alarms=alarms,
@@ -181,25 +176,13 @@ def _time_judge(session: Session) -> float:
     num_views = num_judge_views(len(session.split.held_out), len(session.split.bank))
     network = session.network()
     started = time.monotonic()
-    session.panel.judge(network)
+    session.health.judge(Candidate(network))
     return (time.monotonic() - started) / num_views
 
 
 def num_judge_views(num_held_out: int, num_bank: int) -> int:
     """Images that an evaluation embeds: held-out ones twice, as they are and mirrored."""
     return 2 * num_held_out + num_bank
-
-
-def _time_kmeans(plan: AdaptPlan, num_features: int, num_images: int) -> float:
-    if plan.objective != "taught":
-        return 0.0
-    num = max(2, min(num_images, KMEANS_SAMPLE) // _KMEANS_SHARE)
-    clusters = max(2, min(plan.num_prototypes // _KMEANS_SHARE, num))
-    features = torch.randn(num, num_features, generator=torch.Generator().manual_seed(0))
-    started = time.monotonic()
-    spherical_kmeans(features, clusters, seed=0)
-    scale = min(num_images, KMEANS_SAMPLE) / num * plan.num_prototypes / clusters
-    return (time.monotonic() - started) * scale
 
 
 def _bytes_in(value: Any) -> int:

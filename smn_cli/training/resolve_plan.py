@@ -7,11 +7,10 @@ import torch
 from smn_cli.backbones.loading import Backbone, check_sizes
 from smn_cli.config.options import AdaptOptions
 from smn_cli.config.plan import AdaptPlan
-from smn_cli.config.planning import make_plan
 from smn_cli.data.labels.labeled_images import LabeledImages
-from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.errors import BackboneError
 from smn_cli.evaluation.precision import fast_precision
+from smn_cli.training.planning import make_plan
 
 
 def resolve_plan(
@@ -39,11 +38,6 @@ def resolve_plan(
 def place(backbone: Backbone, device: str) -> None:
     """Put a backbone on a device, channels last."""
     backbone.model.to(torch.device(device)).to(memory_format=torch.channels_last)
-
-
-def preprocessing_of(backbone: Backbone, size: int) -> Preprocessing:
-    """How images reach this backbone at a given size."""
-    return Preprocessing(size, backbone.mean, backbone.std, backbone.interpolation)
 
 
 def check_classes(backbone: Backbone, labeled: LabeledImages | None) -> int:

@@ -1,98 +1,139 @@
-"""Before the first step: which images train, what the frozen network says of them, who judges the run."""
+"""Before the first step: what the teacher says of the images, what the objective makes of that, who judges the run."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
 from smn_cli.backbones.loading import Backbone
-from smn_cli.config.options import AdaptOptions
-from smn_cli.config.plan import AdaptPlan
-from smn_cli.config.planning import make_plan
-from smn_cli.data.images.validate import ImageSet, check_images, check_some_images
-from smn_cli.data.labels.eval_split import LabeledSplit
-from smn_cli.data.labels.labeled_images import LabeledImages, spread_over_classes
 from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.data.views.loader import image_batches
-from smn_cli.distributed import Team
-from smn_cli.evaluation.features import Network, extract_features, on_device
+from smn_cli.evaluation.features import extract_features, on_device
 from smn_cli.judging.classifier_judge import ClassifierJudge, labels_in_order, rounded
-from smn_cli.judging.judges import NUM_BANK, UnlabeledJudge
-from smn_cli.objectives.supervised import SupervisedObjective
-from smn_cli.objectives.swapped import SwappedObjective
-from smn_cli.objectives.teacher import TaughtObjective, Teacher, make_teacher
-from smn_cli.runs.run_folder import RunFolder
-from smn_cli.runs.run_labels import read_base_head, read_start, save_base_head, save_labels
-from smn_cli.training.start_state import network_at_start
-from smn_cli.training.trainer import Objective
-
-TEACHER_FILE = "teacher.safetensors"
-Progress = Callable[[int, int], None]
+from smn_cli.judging.judges import Judge, LabeledJudge, UnlabeledJudge
+from smn_cli.objectives.base import Objective, ObjectiveInputs
+from smn_cli.objectives.table import objective_of
+from smn_cli.runs.run_config import describe_run
+from smn_cli.runs.run_folder import OBJECTIVE_FILE, TEACHER_FILE
+from smn_cli.runs.run_labels import save_labels
+from smn_cli.training.run_context import RunContext, RunRequest
+from smn_cli.training.start_state import StartingPoint
 
 
 @dataclass(frozen=True)
-class ImageSplit:
-    """The images of a run: those that train, in the order that positions refer to, and those held out.
+class Preparation:
+    """What is found once, before the first step of a run.
 
-    `labeled` knows the classes of all of them, in a run with labels.
+    Attributes:
+        teacher_held_out: (H, F) float16 features of the teacher for the held-out images.
+        teacher_training: (N, F) the same for the training images, or (M, F) for those alone that judge.
+        objective: what the objective keeps, see `Objective.prepare`.
     """
 
-    training: list[Path]
-    held_out: list[Path]
-    labeled: LabeledImages | None = None
+    teacher_held_out: Tensor
+    teacher_training: Tensor
+    objective: dict[str, Tensor]
 
-    @property
-    def bank(self) -> list[Path]:
-        """The training images that held-out ones look for neighbours among."""
-        return self.training[:NUM_BANK]
+    @classmethod
+    def read(cls, context: RunContext) -> "Preparation":
+        """Of a run that was started before, or by another process.
 
-
-WORTH_DRAWING = 1.1
-"""Images found for each that a run can use, from which on only a draw of them is looked at."""
-
-
-def num_wanted(num_found: int, options: AdaptOptions) -> int:
-    """How many of the images found are to be looked at: all, or what the run can use where that is clearly less."""
-    if num_found < options.batch_size:
-        return num_found
-    most = make_plan(options, num_found).max_images
-    return most if num_found > WORTH_DRAWING * most else num_found
+        Raises:
+            CheckpointError: it is missing or damaged.
+        """
+        teacher = context.folder.load_tensors(TEACHER_FILE)
+        return cls(teacher["held_out"], teacher["training"], context.folder.load_tensors(OBJECTIVE_FILE))
 
 
-def check_for_run(paths: list[Path], options: AdaptOptions, *, progress: Progress | None = None) -> ImageSet:
-    """Look at the images that a run over `paths` can use: all of them, or a seeded draw.
+def prepare_run(context: RunContext, request: RunRequest, start: StartingPoint | None) -> Preparation:
+    """Describe a new run in its folder, and find what is found once; the first process of a team writes.
+
+    Args:
+        context: of the run, whose folder is in the making.
+        request: what it was asked for.
+        start: where it starts, if that is not the recipe's own scores.
+    """
+    team, folder = context.execution.team, context.folder
+    if team.is_first:
+        folder.write_images(request.images.good, request.images.bad_lines())
+        config = describe_run(
+            context.backbone,
+            context.plan,
+            request.images,
+            context.preprocessing,
+            weights=request.weights,
+            device=context.execution.device,
+            val=request.val,
+            labeled=request.labeled,
+        )
+        folder.write_config(config)
+        origin = start.origin(context.plan) if start is not None else None
+        if origin is not None:
+            origin.save(folder)
+    embedded = _embed_for_teacher(context)
+    num_held_out = len(context.split.held_out)
+    held_out, training = embedded[:num_held_out].contiguous(), embedded[num_held_out:].contiguous()
+    preparation = None
+    if team.is_first:
+        objective = objective_of(context.plan).prepare(_objective_inputs(context, training))
+        preparation = Preparation(held_out, training, objective)
+        folder.save_tensors(TEACHER_FILE, {"held_out": held_out, "training": training})
+        folder.save_tensors(OBJECTIVE_FILE, objective)
+        if context.split.labeled is not None:
+            save_labels(folder, context.split.labeled)
+    folder.path = team.from_first(lambda: folder.path)  # where it is in the making
+    return preparation or Preparation.read(context)
+
+
+def make_objective(context: RunContext, preparation: Preparation) -> Objective:
+    """The plan's objective."""
+    inputs = _objective_inputs(context, preparation.teacher_training)
+    return objective_of(context.plan).build(inputs, preparation.objective)
+
+
+def make_health_judge(context: RunContext, preparation: Preparation) -> UnlabeledJudge:
+    """Who needs no labels."""
+    bank = context.split.bank
+    return UnlabeledJudge(
+        context.split.held_out,
+        bank,
+        context.preprocessing,
+        preparation.teacher_held_out.float(),
+        preparation.teacher_training[: len(bank)].float(),
+        context.network_at_start(),
+        context.execution.team,
+    )
+
+
+def choose_judge(context: RunContext, preparation: Preparation, health: UnlabeledJudge) -> Judge:
+    """Who decides what a run keeps: right answers of a classifier, or of nearest neighbours, or else the health.
 
     Raises:
-        DataError: too many of the images looked at are bad.
+        DataError: the labeled images have a class that the training images do not have.
     """
-    num = num_wanted(len(paths), options)
-    if num == len(paths):
-        return check_images(paths, max_bad=options.max_bad, progress=progress)
-    return check_some_images(paths, num, seed=options.seed, max_bad=options.max_bad, progress=progress)
-
-
-def split_images(paths: list[Path], plan: AdaptPlan, labeled: LabeledImages | None = None) -> ImageSplit:
-    """Hold out the plan's number of images, by its seed; with none held out, some training images judge.
-
-    A run that is shorter than one pass only keeps the images it will see. With labels, those held out and those kept
-    are of all classes.
-    """
-    generator = torch.Generator().manual_seed(plan.seed)
-    if labeled is None:
-        order = torch.randperm(len(paths), generator=generator).tolist()
-    else:
-        order = spread_over_classes(labeled.labels(paths), generator)
-    shuffled = [paths[position] for position in order]
-    held_out, training = shuffled[: plan.num_holdout], shuffled[plan.num_holdout :]
-    training = training[: max(plan.num_steps, 1) * plan.batch_size]
-    return ImageSplit(training, held_out or training[-min(500, len(training) // 5 or 1) :], labeled)
+    split, val, team, working = context.split, context.val, context.execution.team, context.preprocessing
+    base_classifier = objective_of(context.plan).base_classifier(preparation.objective)
+    if split.labeled is not None and base_classifier is not None:
+        classes = split.labeled.classes
+        images, labels = split.held_out, split.labeled.labels(split.held_out)
+        if val is not None:
+            images, labels = val.query_paths, labels_in_order(val, classes)
+        base_head = rounded(base_classifier, name=context.backbone.classifier_name, classes=classes)
+        return ClassifierJudge(health, images, labels, working, context.base(), base_head, team)
+    if val is not None:
+        return LabeledJudge(health, val, working, context.network_at_start(), team)
+    return health
 
 
 def teacher_features(
-    backbone: Backbone, images: list[Path], preprocessing: Preprocessing, *, num_workers: int, progress: Progress | None
+    backbone: Backbone,
+    images: list[Path],
+    preprocessing: Preprocessing,
+    *,
+    num_workers: int,
+    progress: Callable[[int, int], None] | None,
 ) -> Tensor:
     """(N, F) mean of the unit-length features of each image and its mirror image, in half precision."""
     device = next(backbone.model.parameters()).device
@@ -107,112 +148,39 @@ def teacher_features(
     return extract_features(both, batches, progress=tick).half()
 
 
-def embed_for_teacher(
-    backbone: Backbone,
-    plan: AdaptPlan,
-    split: ImageSplit,
-    working: Preprocessing,
-    *,
-    num_workers: int,
-    team: Team,
-    progress: Progress | None = None,
-) -> Tensor:
-    """(N, F) features of the images that a run judges by and, if taught, trains on; each process does a share."""
-    larger = Preprocessing(plan.teacher_size, working.mean, working.std, working.interpolation)
-    training = split.training if plan.objective == "taught" else split.bank
-    paths = [*split.held_out, *training]
-    own = teacher_features(backbone, team.own(paths), larger, num_workers=num_workers, progress=progress)
+def _embed_for_teacher(context: RunContext) -> Tensor:
+    """(H + N, F) of the images that a run judges by and those its teacher is for; each process does a share."""
+    working, split, execution = context.preprocessing, context.split, context.execution
+    larger = Preprocessing(context.plan.teacher_size, working.mean, working.std, working.interpolation)
+    training = split.training if objective_of(context.plan).needs_teacher else split.bank
+    paths, team = [*split.held_out, *training], execution.team
+    own = teacher_features(
+        context.backbone,
+        team.own(paths),
+        larger,
+        num_workers=execution.num_workers,
+        progress=execution.on_teacher_embedding if team.is_first else None,
+    )
     return team.joined(own, len(paths))
 
 
-def save_teacher_embedding(
-    folder: RunFolder,
-    backbone: Backbone,
-    plan: AdaptPlan,
-    split: ImageSplit,
-    working: Preprocessing,
-    embedded: Tensor,
-    *,
-    num_workers: int,
-) -> None:
-    """Keep in the run folder what the frozen network made of the images, see `embed_for_teacher`, and what follows.
+def _objective_inputs(context: RunContext, teacher_training: Tensor) -> ObjectiveInputs:
+    split, plan = context.split, context.plan
+    held_out = split.held_out if plan.num_holdout else []  # else they are among those that train
 
-    The mean that centres the masked network's features is that of the network that the run starts from.
-    """
-    tensors = {
-        "held_out": embedded[: len(split.held_out)].contiguous(),
-        "training": embedded[len(split.held_out) :].contiguous(),
-    }
-    if plan.objective == "taught":
-        network = network_at_start(folder, backbone)
-        working_features = extract_features(network, image_batches(split.bank, working, num_workers=num_workers))
-        tensors |= make_teacher(
-            tensors["training"], working_features, num_prototypes=plan.num_prototypes, seed=plan.seed
-        ).tensors()
-    folder.save_tensors(TEACHER_FILE, tensors)
-    if split.labeled is not None:
-        save_labels(folder, split.labeled)
-        held_out = split.held_out if plan.num_holdout else []
-        save_base_head(folder, backbone, split.labeled, split.training, held_out, working, num_workers=num_workers)
+    def base_features(num_images: int) -> tuple[Tensor, Tensor]:
+        own = split.training[:num_images]
+        features = context.features(context.base(), [*own, *held_out])
+        return features[: len(own)], features[len(own) :]
 
-
-def make_objective(
-    folder: RunFolder, backbone: Backbone, plan: AdaptPlan, split: ImageSplit, team: Team | None = None
-) -> Objective:
-    """The plan's objective; call `save_teacher_embedding` first."""
-    device = next(backbone.model.parameters()).device
-    if split.labeled is not None:
-        start, scale = read_start(folder)
-        labels = split.labeled.labels(split.training)
-        return SupervisedObjective(labels, start, scale=scale, plan=plan, device=device)
-    if plan.objective == "swapped":
-        return SwappedObjective(backbone.num_features, plan, device, team)
-    known = folder.load_tensors(TEACHER_FILE)
-    return TaughtObjective(
-        Teacher.of(known["training"], known["prototypes"], known["working_mean"]),
-        temperature=plan.temperature,
-        epsilon=plan.epsilon,
-        iterations=plan.sinkhorn_iterations,
-        device=device,
+    return ObjectiveInputs(
+        plan=plan,
+        num_features=context.backbone.num_features,
+        device=context.device,
+        team=context.execution.team,
+        labels=None if split.labeled is None else split.labeled.labels(split.training),
+        held_out_labels=None if split.labeled is None else split.labeled.labels(held_out),
+        teacher_features=teacher_training,
+        features_at_start=lambda num: context.features(context.network_at_start(), split.training[:num]),
+        base_features=base_features,
     )
-
-
-def make_unlabeled_judge(
-    folder: RunFolder, network: Network, split: ImageSplit, working: Preprocessing, team: Team | None = None
-) -> UnlabeledJudge:
-    """The health panel of a run that starts with a network; call `save_teacher_embedding` first."""
-    known = folder.load_tensors(TEACHER_FILE)
-    bank = split.bank
-    return UnlabeledJudge(
-        split.held_out,
-        bank,
-        working,
-        known["held_out"].float(),
-        known["training"][: len(bank)].float(),
-        network,
-        team,
-    )
-
-
-def make_classifier_judge(
-    folder: RunFolder,
-    backbone: Backbone,
-    split: ImageSplit,
-    working: Preprocessing,
-    val: LabeledSplit | None,
-    team: Team | None = None,
-) -> ClassifierJudge | None:
-    """Who counts right answers on the held-out images or, if given, on those of `val`; None in a run without labels.
-
-    Raises:
-        DataError: `val` has a class that the training images do not have.
-    """
-    if split.labeled is None:
-        return None
-    classes = split.labeled.classes
-    images, labels = split.held_out, split.labeled.labels(split.held_out)
-    if val is not None:
-        images, labels = val.query_paths, labels_in_order(val, classes)
-    base_head = rounded(read_base_head(folder), name=backbone.classifier_name, classes=classes)
-    network = on_device(backbone.model, next(backbone.model.parameters()).device)
-    return ClassifierJudge(images, labels, working, network, base_head, team)

@@ -8,6 +8,7 @@ the recipe starts with.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -15,17 +16,32 @@ from torch import Tensor
 from smn_cli.backbones.loading import Backbone
 from smn_cli.config.plan import AdaptPlan
 from smn_cli.errors import CheckpointError
-from smn_cli.evaluation.features import on_device
-from smn_cli.masking.backbone import run_backbone
-from smn_cli.masking.binarize import binarize, effective_weight
+from smn_cli.masking.binarize import binarize
 from smn_cli.masking.scores import nearest_scores
-from smn_cli.objectives.swapped import SwappedObjective
+from smn_cli.objectives.table import objective_of
 from smn_cli.runs.run_config import plan_of
 from smn_cli.runs.run_folder import RunFolder
 from smn_cli.runs.run_result import Learned, Origin, read_learned
 from smn_cli.training.trainer import Trainer, make_source
 
 _PARTS = ("scores", "norm_stats", "head")
+
+
+class StartingPoint(Protocol):
+    """Where a run starts, if not at its recipe's own scores over the base."""
+
+    def origin(self, plan: AdaptPlan) -> Origin | None:
+        """What the run is judged against and falls back to; None for the base."""
+        ...
+
+    def put_on(self, trainer: Trainer, features: Callable[[int], Tensor]) -> None:
+        """Bring a trainer that has not taken a step to this start; all processes of a team call this alike.
+
+        Args:
+            trainer: of the run.
+            features: for a number n, (n, F) of the first n training images under the trainer's network of that moment.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -35,16 +51,16 @@ class StartState:
     Attributes:
         scores: float32 by parameter name.
         norm_stats: running statistics as an adapter carries them; empty if they are frozen.
-        head: projection and prototypes of the swapped objective, by state dict name; empty if there are none to go on
-            with.
+        head: of the objective, see `Objective.head_in`; empty if there is none to go on with.
     """
 
     scores: dict[str, Tensor]
     norm_stats: dict[str, Tensor]
     head: dict[str, Tensor]
 
-    def origin(self, threshold: float) -> Origin:
-        """The network of this state, as a run falls back to it."""
+    def origin(self, plan: AdaptPlan) -> Origin:
+        """The network of this state."""
+        threshold = plan.threshold
         return Origin({name: binarize(scores, threshold) for name, scores in self.scores.items()}, self.norm_stats)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -61,8 +77,8 @@ class StartState:
             parts[part][name] = tensor
         return cls(**parts)
 
-    def put_on(self, trainer: Trainer) -> None:
-        """Bring a trainer that has not taken a step to this state.
+    def put_on(self, trainer: Trainer, features: Callable[[int], Tensor] | None = None) -> None:
+        """See `StartingPoint.put_on`.
 
         Raises:
             CheckpointError: it trains other tensors, or has another head.
@@ -75,9 +91,9 @@ class StartState:
                 scores.copy_(self.scores[name])
         trainer.set_statistics(self.norm_stats)
         trainer.source.refresh()
-        if self.head and isinstance(trainer.objective, SwappedObjective):
+        if self.head:
             try:
-                trainer.objective.head.load_state_dict(self.head)
+                trainer.objective.load_head(self.head)
             except RuntimeError as error:
                 raise CheckpointError(f"the head of the run to start from does not fit: {error}") from None
 
@@ -99,20 +115,8 @@ def read_start_state(folder: RunFolder, backbone: Backbone) -> StartState:
     trained = (
         {name: scores.detach().cpu() for name, scores in source.trained.items()} if is_base else trainer["trained"]
     )
-    head = {} if is_base else trainer["objective"].get("head", {})
-    return StartState(_scores(trained, learned, plan), learned.norm_stats, dict(head))
-
-
-def network_at_start(folder: RunFolder, backbone: Backbone) -> Callable[[Tensor], Tensor]:
-    """The network that a run started from, for images from anywhere: its base, if its folder does not say otherwise."""
-    model, device = backbone.model, next(backbone.model.parameters()).device
-    origin = Origin.read(folder)
-    if origin is None:
-        return on_device(model, device)
-    own = model.state_dict()
-    weights = {name: effective_weight(own[name], mask.to(device)) for name, mask in origin.masks.items()}
-    weights |= {name: tensor.to(device) for name, tensor in origin.norm_stats.items()}
-    return on_device(lambda images: run_backbone(model, images, weights), device)
+    head = {} if is_base else objective_of(plan).head_in(trainer["objective"])
+    return StartState(_scores(trained, learned, plan), learned.norm_stats, head)
 
 
 def _scores(trained: dict[str, Tensor], learned: Learned, plan: AdaptPlan) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,6 @@ from smn_cli.data.views.augmentation import augment
 from smn_cli.data.views.loader import ViewBatch
 from smn_cli.distributed import Team
 from smn_cli.errors import DataError, TrainingError
-from smn_cli.evaluation.classifier import LinearClassifier
 from smn_cli.evaluation.precision import autocasting
 from smn_cli.masking.backbone import (
     MaskedBackbone,
@@ -29,7 +28,7 @@ from smn_cli.masking.backbone import (
     running_statistics,
 )
 from smn_cli.masking.frozen_norm import cheap_frozen_norm
-from smn_cli.objectives.supervised import SupervisedObjective
+from smn_cli.objectives.base import Objective
 from smn_cli.training.lr_schedule import lr_factor
 from smn_cli.training.mask_setup import first_scores, names_to_train
 
@@ -50,22 +49,6 @@ class StepReport:
     def to_json(self) -> dict[str, Any]:
         """One line of metrics.jsonl."""
         return asdict(self)
-
-
-class Objective(Protocol):
-    """What a step minimises; see `SwappedObjective`, `TaughtObjective` and `SupervisedObjective`."""
-
-    def before_step(self, lr: float) -> None: ...
-
-    def loss(self, step: int, positions: Tensor, features: list[Tensor]) -> Tensor: ...
-
-    def parameters(self) -> list[nn.Parameter]: ...
-
-    def after_backward(self, step: int) -> None: ...
-
-    def state(self) -> dict[str, Any]: ...
-
-    def load_state(self, state: dict[str, Any]) -> None: ...
 
 
 class Trainer:
@@ -111,7 +94,7 @@ class Trainer:
     def take_step(self, batch: ViewBatch) -> StepReport:
         """One step on the views of a batch, or of this process's share of it."""
         plan = self.plan
-        trains = plan.train in ("mask", "full") and self.step >= plan.head_steps
+        trains = plan.mode.moves and self.step >= plan.head_steps
         lr_head = plan.lr_head * self._lr_factor(0)
         self.optimizer.param_groups[0]["lr"] = lr = plan.lr_scores * self._lr_factor(plan.head_steps)
         self.objective.before_step(lr_head)
@@ -158,10 +141,6 @@ class Trainer:
         if self.plan.norm_stats != "adapt":
             return {}
         return {name: round_statistics(tensor) for name, tensor in running_statistics(self.source.backbone).items()}
-
-    def classifier(self) -> LinearClassifier | None:
-        """That of a supervised objective, as it is now; None for any other."""
-        return self.objective.classifier() if isinstance(self.objective, SupervisedObjective) else None
 
     @torch.no_grad()
     def set_statistics(self, statistics: dict[str, Tensor]) -> None:
@@ -237,7 +216,7 @@ class Trainer:
             step=self.step,
             num_steps=self.plan.num_steps,
             loss=loss,
-            log_k=math.log(self.plan.num_classes or self.plan.num_prototypes),
+            log_k=self.objective.log_k,
             density=self.source.density(),
             num_flips=num_flips,
             lr_scores=lr_scores,
@@ -255,7 +234,7 @@ def make_source(backbone: nn.Module, plan: AdaptPlan) -> WeightSource:
     names = names_to_train(backbone, plan)
     if not names:
         raise DataError("the backbone has no convolution or linear weights to mask")
-    if plan.train == "full":
+    if not plan.mode.has_mask:
         return TunedBackbone(backbone, names)
     return MaskedBackbone(backbone, first_scores(backbone, names, plan), plan.threshold, plan.density_at(0))
 

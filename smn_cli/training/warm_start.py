@@ -4,7 +4,8 @@ It is judged against the base like any run. A cascade's expert starts at more th
 see `start_state`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,16 +13,13 @@ from torch import Tensor
 
 from smn_cli.adapters.adapter import load_adapter
 from smn_cli.backbones.loading import Backbone
-from smn_cli.data.views.loader import image_batches
+from smn_cli.config.plan import AdaptPlan
 from smn_cli.errors import UsageError
-from smn_cli.evaluation.classifier import DECAYS, MAX_IMAGES, LinearClassifier, fit_classifier
-from smn_cli.evaluation.features import extract_features
 from smn_cli.masking.scores import nearest_scores
-from smn_cli.objectives.supervised import SupervisedObjective
 from smn_cli.runs.run_config import check_run_base, plan_of
 from smn_cli.runs.run_folder import RunFolder
 from smn_cli.runs.run_result import read_learned
-from smn_cli.training.session import Session
+from smn_cli.training.trainer import Trainer
 
 
 def read_start_masks(path: Path, backbone: Backbone) -> dict[str, Tensor]:
@@ -40,9 +38,10 @@ def read_start_masks(path: Path, backbone: Backbone) -> dict[str, Tensor]:
         config = folder.read_config()
         check_run_base(config, backbone)
         learned = read_learned(folder)
-        if plan_of(config, folder).train == "full":
+        plan = plan_of(config, folder)
+        if not plan.mode.has_mask:
             raise UsageError(
-                f"--start {path} trained the weights themselves (--train full): it has no mask to start from"
+                f"--start {path} trained the weights themselves (--train {plan.train}): it has no mask to start from"
             )
         masks, has_statistics = learned.masks, bool(learned.norm_stats)
     else:
@@ -64,38 +63,42 @@ def mirrored_scores(scores: Tensor, mask: Tensor, threshold: float) -> Tensor:
     return torch.where(scores.isinf(), scores, nearest_scores(turned, mask, threshold))
 
 
-@torch.no_grad()
-def start_with(session: Session, masks: Mapping[str, Tensor]) -> None:
-    """Bring a run that has not taken a step to given masks; a classifier starts anew, on the features under them.
+@dataclass(frozen=True)
+class WarmStart:
+    """Given masks under a run; its judge compares with the base all the same.
 
-    Raises:
-        UsageError: the run has no scores, or a mask is over a tensor that has none.
+    Attributes:
+        masks: bool by parameter name, see `read_start_masks`.
     """
-    trainer = session.trainer
-    if session.plan.train == "full":
-        raise UsageError("--start with --train full: it trains no mask")
-    strangers = sorted(masks.keys() - trainer.source.trained.keys())
-    if any(not bool(masks[name].all()) for name in strangers):
-        raise UsageError(f"--start cuts weights of {strangers[0]}, which --recipe {session.plan.recipe} leaves alone")
-    for name, scores in trainer.source.trained.items():
-        if name in masks:
-            scores.copy_(mirrored_scores(scores, masks[name].to(scores.device), session.plan.threshold))
-    trainer.source.refresh()
-    formed = trainer.source.masks()
-    others = [name for name in formed if name in masks and not torch.equal(formed[name].cpu(), masks[name].cpu())]
-    if others:
-        raise UsageError(
-            f"--start cuts weights of {others[0]} that the run's --mask-kind or --mask-only keeps, or the other way "
-            "round: give it the settings of the start"
-        )
-    if isinstance(trainer.objective, SupervisedObjective) and trainer.objective.starts_fitted:
-        labels = trainer.objective.labels.cpu()
-        trainer.objective.put(session.team.from_first(lambda: _fitted(session, labels)))
 
+    masks: Mapping[str, Tensor]
 
-def _fitted(session: Session, labels: Tensor) -> LinearClassifier:
-    """A classifier of the training images as the network sees them now."""
-    training = session.split.training[:MAX_IMAGES]
-    batches = image_batches(training, session.preprocessing, num_workers=session.execution.num_workers)
-    features = extract_features(session.network(), batches)
-    return fit_classifier(features, labels[: len(training)], session.plan.num_classes, decay=DECAYS[0])
+    def origin(self, plan: AdaptPlan) -> None:
+        """The base."""
+
+    @torch.no_grad()
+    def put_on(self, trainer: Trainer, features: Callable[[int], Tensor]) -> None:
+        """See `StartingPoint.put_on`; a classifier starts anew, on the features under the masks.
+
+        Raises:
+            UsageError: the run has no scores, or a mask is over a tensor that has none.
+        """
+        plan, trained, masks = trainer.plan, trainer.source.trained, self.masks
+        if not plan.mode.has_mask:
+            raise UsageError(f"--start with --train {plan.train}: it trains no mask")
+        strangers = sorted(masks.keys() - trained.keys())
+        if any(not bool(masks[name].all()) for name in strangers):
+            raise UsageError(f"--start cuts weights of {strangers[0]}, which --recipe {plan.recipe} leaves alone")
+        for name, scores in trained.items():
+            if name in masks:
+                scores.copy_(mirrored_scores(scores, masks[name].to(scores.device), plan.threshold))
+        trainer.source.refresh()
+        formed = trainer.source.masks()
+        others = [name for name in formed if name in masks and not torch.equal(formed[name].cpu(), masks[name].cpu())]
+        if others:
+            raise UsageError(
+                f"--start cuts weights of {others[0]} that the run's --mask-kind or --mask-only keeps, or the other "
+                "way round: give it the settings of the start"
+            )
+        if head := trainer.team.from_first(lambda: trainer.objective.head_for(features)):
+            trainer.objective.load_head(head)

@@ -8,8 +8,8 @@ import pytest
 from smn_cli.cascade.expert_plan import make_expert_plan, min_images
 from smn_cli.cascade.options import CascadeOptions
 from smn_cli.config.options import AdaptOptions
-from smn_cli.config.planning import make_plan
 from smn_cli.errors import DataError, UsageError
+from smn_cli.training.planning import make_plan
 
 
 @pytest.mark.parametrize("recipe", ["default", "swav", "paper"])

@@ -7,8 +7,8 @@ import pytest
 from smn_cli.config.mask_selection import Selection, parse_selection
 from smn_cli.config.options import AdaptOptions
 from smn_cli.config.plan import AdaptPlan
-from smn_cli.config.planning import make_plan
 from smn_cli.errors import UsageError
+from smn_cli.training.planning import make_plan
 
 
 def test_names_add_up_and_all_else_narrows() -> None:

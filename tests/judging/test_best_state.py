@@ -18,9 +18,10 @@ from smn_cli.evaluation.features import on_device
 from smn_cli.evaluation.intervals import Gain
 from smn_cli.judging.best_state import BestState
 from smn_cli.judging.image_alarms import learnability_alarms, own_standing
-from smn_cli.judging.judges import Judgement
+from smn_cli.judging.judges import Candidate, Judgement
 from smn_cli.runs.pack import pack_run
 from smn_cli.runs.run_result import read_learned
+from smn_cli.training.run_context import RunRequest
 from smn_cli.training.session import Session, StopSignal
 from tests.small_runs import Workshop
 
@@ -128,7 +129,8 @@ def test_own_standing_counts_the_halves_that_are_less_alike_than_the_own_one() -
 
 def start(workshop: Workshop, colours: ImageSet, name: str, **given: object) -> Session:
     options = AdaptOptions(**{**TINY, **given})  # type: ignore[arg-type]
-    return Session.start(workshop.runs / name, workshop.backbone(), colours, options, weights=str(workshop.weights))
+    request = RunRequest(workshop.runs / name, colours, options, str(workshop.weights))
+    return Session.start(request, workshop.backbone())
 
 
 def test_a_run_that_beats_nothing_packs_to_the_identity(workshop: Callable[..., Workshop], colours: ImageSet) -> None:
@@ -183,7 +185,7 @@ def test_a_resumed_run_keeps_what_the_uninterrupted_one_keeps(
 def test_the_judge_reads_its_images_once(workshop: Callable[..., Workshop]) -> None:
     place = workshop()
     session = place.start("run", steps=3)
-    first = session.panel.judge(session.network())
+    first = session.health.judge(Candidate(session.network()))
     for path in place.images.good:
         path.unlink()
-    assert session.panel.judge(session.network()) == first
+    assert session.health.judge(Candidate(session.network())) == first

@@ -11,16 +11,19 @@ from torch.nn import functional
 
 from smn_cli.backbones.loading import Backbone, load_backbone
 from smn_cli.config.options import AdaptOptions
-from smn_cli.config.planning import make_plan
 from smn_cli.data.images.validate import ImageSet
 from smn_cli.data.labels.eval_split import load_labeled_split
 from smn_cli.data.labels.labeled_images import find_labeled_images
 from smn_cli.errors import BackboneError, CheckpointError, DataError, Interrupted, UsageError
 from smn_cli.evaluation.classifier import LinearClassifier
+from smn_cli.judging.classifier_judge import ClassifierJudge
 from smn_cli.objectives.supervised import SupervisedObjective
-from smn_cli.runs.run_labels import BASE_HEAD_FILE, LABELS_FILE, read_base_head
+from smn_cli.objectives.table import check_options
+from smn_cli.runs.run_folder import LABELS_FILE, OBJECTIVE_FILE
 from smn_cli.runs.run_result import read_learned
-from smn_cli.training.session import Execution, Session, StopSignal
+from smn_cli.training.planning import make_plan
+from smn_cli.training.run_context import Execution, RunRequest
+from smn_cli.training.session import Session, StopSignal
 from tests.conftest import CONVNET, VIT, write_images
 from tests.small_runs import digests, equal, log_of, scores_of
 
@@ -42,16 +45,10 @@ class LabeledRuns:
         asked = AdaptOptions(**{**SMALL, **options})
         labeled = find_labeled_images([self.data], asked)
         assert labeled is not None
-        return Session.start(
-            self.runs / name,
-            self.backbone(),
-            ImageSet(labeled.paths),
-            asked,
-            weights=str(self.weights),
-            execution=execution,
-            val=val,
-            labeled=labeled,
+        request = RunRequest(
+            self.runs / name, ImageSet(labeled.paths), asked, str(self.weights), val=val, labeled=labeled
         )
+        return Session.start(request, self.backbone(), execution=execution)
 
     def finish(self, name: str, **options: Any) -> Session:
         session = self.start(name, **options)
@@ -75,9 +72,13 @@ def runs(weights_file: Callable[[str], Path], labeled_folder: Path, tmp_path: Pa
 
 
 def head_of(session: Session) -> dict[str, torch.Tensor]:
-    classifier = session.trainer.classifier()
+    classifier = session.trainer.objective.classifier()
     assert classifier is not None
     return {"weight": classifier.weight, "bias": classifier.bias}
+
+
+def base_classifier(session: Session) -> LinearClassifier:
+    return SupervisedObjective.base_classifier(session.folder.load_tensors(OBJECTIVE_FILE))
 
 
 def objective(**options: Any) -> SupervisedObjective:
@@ -192,7 +193,7 @@ def test_held_out_images_are_of_every_class_and_what_nothing_beat_stays_the_base
     learned = read_learned(session.folder)
     assert (learned.step, learned.alarms) == (0, ())
     assert all(bool(mask.all()) for mask in learned.masks.values())
-    base = read_base_head(session.folder)
+    base = base_classifier(session)
     assert learned.classifier is not None
     assert torch.equal(learned.classifier.weight, base.weight)
 
@@ -201,15 +202,15 @@ def test_a_state_above_the_base_is_kept_with_its_own_classifier(runs: Make, tmp_
     place = runs()
     place.data = _many(tmp_path / "many")
     session = place.start("run")
-    assert session.classified is not None
+    assert isinstance(session.judge, ClassifierJudge)
     # a judge whose base is always wrong
-    session.classified._base = torch.zeros_like(session.classified._base)
+    session.judge._base = torch.zeros_like(session.judge._base)
     for _ in session.steps():
         pass
     learned = read_learned(session.folder)
     assert learned.step > 0
     assert learned.classifier is not None
-    assert not torch.equal(learned.classifier.weight, read_base_head(session.folder).weight)
+    assert not torch.equal(learned.classifier.weight, base_classifier(session).weight)
     if learned.step == session.trainer.step:
         assert torch.equal(learned.classifier.weight, head_of(session)["weight"])
         assert equal(learned.masks, session.trainer.source.masks())
@@ -238,7 +239,7 @@ def test_labels_given_with_val_judge_the_classifier(runs: Make, labeled_folder: 
 def test_a_damaged_file_of_the_run_is_told(runs: Make) -> None:
     place = runs()
     session = place.start("run", keep="last")
-    for name in (LABELS_FILE, BASE_HEAD_FILE):
+    for name in (LABELS_FILE, OBJECTIVE_FILE):
         path = session.folder.path / "checkpoint" / name
         whole = path.read_bytes()
         path.write_bytes(whole[:-1] + b"x")
@@ -254,7 +255,7 @@ def test_a_network_whose_classifier_is_no_linear_layer_is_refused(runs: Make) ->
     assert labeled is not None
     backbone = replace(place.backbone(), classifier_name="")
     with pytest.raises(BackboneError, match="is not one linear layer over the features: --labels cannot replace it"):
-        Session.start(place.runs / "run", backbone, ImageSet(labeled.paths), asked, labeled=labeled)
+        Session.start(RunRequest(place.runs / "run", ImageSet(labeled.paths), asked, labeled=labeled), backbone)
     assert not (place.runs / "run").exists()
 
 
@@ -272,4 +273,4 @@ def test_a_network_whose_classifier_is_no_linear_layer_is_refused(runs: Make) ->
 )
 def test_settings_that_make_no_sense_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        AdaptOptions(**options)
+        check_options(AdaptOptions(**options))

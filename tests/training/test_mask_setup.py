@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from smn_cli.backbones.structure import block_names, idle_biases
 from smn_cli.config.options import AdaptOptions
 from smn_cli.config.plan import AdaptPlan
-from smn_cli.config.planning import make_plan
 from smn_cli.errors import UsageError
 from smn_cli.masking.topk import count_of
 from smn_cli.runs.run_result import read_learned
 from smn_cli.training.mask_setup import first_scores, names_to_train
+from smn_cli.training.planning import make_plan
 from smn_cli.training.session import Session
 from tests.conftest import CONVNET, RESNET, VIT
 from tests.masking.test_backbone import build

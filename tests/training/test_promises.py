@@ -11,9 +11,9 @@ import torch
 import smn_cli
 from smn_cli.adapters.fingerprint import fingerprint
 from smn_cli.config.options import AdaptOptions
-from smn_cli.config.planning import make_plan
 from smn_cli.errors import CheckpointError, DataError, TrainingError, UsageError
 from smn_cli.runs.run_folder import RunFolder
+from smn_cli.training.planning import make_plan
 from tests.conftest import RESNET, Outcome
 from tests.small_runs import Workshop
 

@@ -11,7 +11,8 @@ import torch
 from smn_cli.backbones.loading import load_backbone
 from smn_cli.config.options import AdaptOptions
 from smn_cli.errors import CheckpointError, DataError, Interrupted, MismatchError, UsageError
-from smn_cli.training.session import Execution, Session, StopSignal
+from smn_cli.training.run_context import Execution
+from smn_cli.training.session import Session, StopSignal
 from tests.conftest import CONVNET, VIT, random_weights
 from tests.small_runs import Workshop, digests, equal, log_of, metrics, scores_of
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from smn_cli.config.options import AdaptOptions
-from smn_cli.config.planning import make_plan
 from smn_cli.data.images.validate import check_images
+from smn_cli.training.image_split import check_for_run, num_wanted, split_images
+from smn_cli.training.planning import make_plan
 from smn_cli.training.session import Session
-from smn_cli.training.setup import check_for_run, num_wanted, split_images
 from tests.conftest import write_images
 from tests.small_runs import SMALL, Workshop, equal, scores_of
 

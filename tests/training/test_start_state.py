@@ -8,20 +8,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from smn_cli.config.options import AdaptOptions
 from smn_cli.errors import CheckpointError
 from smn_cli.evaluation.intervals import Gain
-from smn_cli.judging.judges import Judgement
+from smn_cli.judging.judges import Candidate, Judgement
 from smn_cli.masking.binarize import binarize
 from smn_cli.runs.pack import pack_run
 from smn_cli.runs.run_folder import RunFolder
 from smn_cli.runs.run_result import Origin, read_learned
 from smn_cli.training.resolve_plan import place as put
+from smn_cli.training.run_context import RunRequest
 from smn_cli.training.session import Session
-from smn_cli.training.start_state import StartState, network_at_start, read_start_state
+from smn_cli.training.start_state import StartState, read_start_state
 from smn_cli.training.trainer import make_source
 from tests.conftest import CONVNET
-from tests.small_runs import SMALL, Workshop, equal, head_of, masks_of, scores_of
+from tests.small_runs import Workshop, equal, head_of, masks_of, scores_of
 
 Make = Callable[..., Workshop]
 FAST: dict[str, Any] = {"lr_scores": 500.0, "steps": 4}
@@ -33,15 +33,10 @@ def go_on(place: Workshop, name: str, first: Session, **changes: Any) -> Session
     first.close()
     backbone = place.backbone()
     start_state = read_start_state(first.folder, backbone)
-    return Session.start(
-        place.runs / name,
-        backbone,
-        place.images,
-        AdaptOptions(**SMALL),
-        weights=str(place.weights),
-        plan=replace(first.plan, **changes),
-        start_state=start_state,
+    request = RunRequest(
+        place.runs / name, place.images, weights=str(place.weights), plan=replace(first.plan, **changes)
     )
+    return Session.start(request, backbone, start=start_state)
 
 
 def keep_what_is(session: Session, step: int) -> None:
@@ -123,12 +118,12 @@ def test_its_judge_compares_with_where_it_started(workshop: Make) -> None:
     place = workshop(CONVNET)
     first = place.finish("first", **FAST, norm_stats="adapt")
     second = go_on(place, "second", first)
-    itself = second.panel.judge(second.network())
+    itself = second.health.judge(Candidate(second.network()))
     assert itself.difference.value == 0
     assert itself.measures["drift"] == pytest.approx(0, abs=1e-6)
     images, backbone = torch.rand(2, 3, 32, 32), place.backbone()
     put(backbone, "cpu")
-    started, base = (network_at_start(run.folder, backbone) for run in (second, first))
+    started, base = (replace(run.context, backbone=backbone).network_at_start() for run in (second, first))
     with torch.no_grad():
         found, of_base = started(images), base(images)
         pack_run(first.folder, backbone).apply(backbone.model)
@@ -151,7 +146,7 @@ def test_stopped_and_resumed_it_equals_the_uninterrupted_one(workshop: Make) -> 
         pass
     assert equal(scores_of(resumed), scores_of(whole))
     assert equal(resumed.trainer.norm_stats(), whole.trainer.norm_stats())
-    assert resumed.panel.judge(resumed.network()) == whole.panel.judge(whole.network())
+    assert resumed.health.judge(Candidate(resumed.network())) == whole.health.judge(Candidate(whole.network()))
     whole.close()
     assert equal(dict(whole.backbone.model.state_dict()), dict(place.backbone().model.state_dict()))
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from smn_cli.config.options import AdaptOptions
-from smn_cli.config.planning import make_plan
 from smn_cli.errors import TrainingError, UsageError
+from smn_cli.training.planning import make_plan
 from tests.conftest import CONVNET, RESNET, VIT
 from tests.small_runs import Workshop, equal, masks_of, metrics, scores_of
 

@@ -1,7 +1,6 @@
 """A run that starts from another one's mask has exactly that mask before its first step."""
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,9 @@ from smn_cli.data.labels.labeled_images import find_labeled_images
 from smn_cli.errors import MismatchError, UsageError
 from smn_cli.masking.binarize import binarize
 from smn_cli.runs.pack import pack_run
+from smn_cli.training.run_context import RunRequest
 from smn_cli.training.session import Session
-from smn_cli.training.warm_start import mirrored_scores, read_start_masks, start_with
+from smn_cli.training.warm_start import WarmStart, mirrored_scores, read_start_masks
 from tests.conftest import CONVNET, RESNET
 from tests.small_runs import Workshop, digests, equal, masks_of, metrics, scores_of
 
@@ -54,13 +54,12 @@ def test_labels_after_no_labels(workshop: Make, labeled_folder: Path, tmp_path: 
     assert labeled is not None
 
     def start(name: str, **more: Any) -> Session:
-        return Session.start(
-            tmp_path / name, place.backbone(), ImageSet(labeled.paths), asked, labeled=labeled, **more
-        )  # fmt: skip
+        request = RunRequest(tmp_path / name, ImageSet(labeled.paths), asked, labeled=labeled)
+        return Session.start(request, place.backbone(), **more)
 
-    plain, second = start("plain"), start("second", begin=partial(start_with, masks=masks))
+    plain, second = start("plain"), start("second", start=WarmStart(masks))
     assert equal({k: m.byte() for k, m in masks_of(second).items()}, {k: m.byte() for k, m in kept.items()})
-    own, other = plain.trainer.classifier(), second.trainer.classifier()
+    own, other = plain.trainer.objective.classifier(), second.trainer.objective.classifier()
     assert own is not None
     assert other is not None
     assert not torch.equal(own.weight, other.weight)  # fitted to the features under the mask
@@ -73,6 +72,10 @@ def test_labels_after_no_labels(workshop: Make, labeled_folder: Path, tmp_path: 
     assert digests(second.backbone.model) == digests(place.backbone().model)
 
 
+def put_on(session: Session, masks: dict[str, torch.Tensor]) -> None:
+    WarmStart(masks).put_on(session.trainer, session.features)
+
+
 def test_what_cannot_be_a_start_is_refused(
     workshop: Make, weights_file: Callable[[str], Path], labeled_folder: Path
 ) -> None:
@@ -81,7 +84,7 @@ def test_what_cannot_be_a_start_is_refused(
     with pytest.raises(UsageError, match="has no mask to start from"):
         read_start_masks(full.folder.path, place.backbone())
     with pytest.raises(UsageError, match="it trains no mask"):
-        start_with(full, {})
+        put_on(full, {})
     adapted = place.finish("adapted", norm_stats="adapt", steps=1)
     with pytest.raises(UsageError, match="carries normalisation statistics"):
         read_start_masks(adapted.folder.path, place.backbone())
@@ -91,10 +94,10 @@ def test_what_cannot_be_a_start_is_refused(
     stem = torch.ones(3, dtype=torch.bool)
     stem[0] = False
     with pytest.raises(UsageError, match="--start cuts weights of stem, which --recipe default leaves alone"):
-        start_with(session, {"stem": stem})
+        put_on(session, {"stem": stem})
     kept_for_ever = place.start("part", recipe="default", queue=None, prototypes=None, mask_only=("smallest:0.5",))
     name, scores = next(iter(kept_for_ever.trainer.source.trained.items()))
     with pytest.raises(UsageError, match=f"--start cuts weights of {name} that the run's --mask-kind or --mask-only"):
-        start_with(kept_for_ever, {name: ~scores.isinf()})
-    start_with(kept_for_ever, {name: scores.isinf()})
+        put_on(kept_for_ever, {name: ~scores.isinf()})
+    put_on(kept_for_ever, {name: scores.isinf()})
     assert torch.equal(kept_for_ever.trainer.source.masks()[name], scores.isinf())

@@ -6,9 +6,24 @@ from typing import Any, TypeVar
 from smn_cli.config.options import AdaptOptions
 from smn_cli.config.plan import AdaptPlan
 from smn_cli.errors import DataError, UsageError
-from smn_cli.recipes import NormStats, Precision, Recipe, ScoreInit, ViewPlan, recipe_of
+from smn_cli.objectives.base import PlanRules
+from smn_cli.objectives.table import OBJECTIVES, check_options
+from smn_cli.recipes import TRAIN_MODES, NormStats, Precision, Recipe, ScoreInit, ViewPlan, recipe_of
 
 Value = TypeVar("Value")
+
+
+NUM_EVALUATIONS = 5
+"""Looks at the held-out images in a run; each costs about as much as three training steps a thousand images."""
+
+_COPIED = (
+    "objective", "embedding_dim", "temperature", "epsilon", "sinkhorn_iterations", "score_momentum",
+    "head_momentum", "head_constant_decay", "lr_period", "mask_also", "prototype_freeze_steps",
+)  # fmt: skip
+MIN_HOLDOUT = 30
+"""Held-out images below which no interval says anything."""
+CPU_SIZE = 64
+"""Working size on a CPU, in pixels: a twelfth of the work of 224 px."""
 
 
 def make_plan(
@@ -31,9 +46,12 @@ def make_plan(
         num_classes: of the labels; 0 without any.
 
     Raises:
+        UsageError: an option has no effect on the recipe's objective.
         DataError: fewer images than one batch.
     """
+    check_options(options)
     recipe = recipe_of(options.recipe, options.labels)
+    rules = OBJECTIVES[recipe.objective].rules
     if num_images < options.batch_size:
         raise DataError(
             f"{num_images} usable images are fewer than one batch of {options.batch_size}: "
@@ -43,10 +61,10 @@ def make_plan(
     num_holdout = _num_holdout(options, recipe, num_images, reasons)
     num_training = num_images - num_holdout
     steps_per_epoch = num_training // options.batch_size
-    num_steps = _num_steps(options, steps_per_epoch, reasons)
+    num_steps = _num_steps(options, recipe, steps_per_epoch, reasons)
     num_seen = min(num_training, num_steps * options.batch_size)
-    views = _views(options, recipe, _working_size(options, native_size, on_cpu, reasons))
-    default_lr = recipe.lr_tuned if options.train == "full" else recipe.lr_scores
+    views = _views(options, recipe, _working_size(options, recipe, native_size, on_cpu, reasons))
+    has_mask = TRAIN_MODES[options.train].has_mask
     return AdaptPlan(
         recipe=options.recipe,
         train=options.train,
@@ -59,14 +77,13 @@ def make_plan(
         num_holdout=num_holdout,
         eval_every=max(1, -(-num_steps // NUM_EVALUATIONS)),
         head_steps=_head_steps(recipe, num_steps, steps_per_epoch, reasons),
-        num_prototypes=_num_prototypes(options, recipe, num_seen, reasons),
-        prototype_freeze_steps=5005 if options.recipe == "paper" and not options.labels else 0,
-        queue_length=_queue(options, recipe, num_training, reasons),
+        num_prototypes=_num_prototypes(options, recipe, rules, num_seen, reasons),
+        queue_length=_queue(options, recipe, rules, num_training, reasons),
         queue_start_step=num_steps // 5 // steps_per_epoch * steps_per_epoch,
         score_start=_first(options.score_start, recipe.score_start),
         threshold=options.threshold,
-        score_optimizer="adam" if options.train == "full" else recipe.score_optimizer,
-        lr_scores=_first(options.lr_scores, default_lr),
+        score_optimizer=recipe.score_optimizer if has_mask else "adam",
+        lr_scores=_first(options.lr_scores, recipe.lr_scores if has_mask else recipe.lr_tuned),
         lr_head=_first(options.lr_head, recipe.lr_head),
         norm_stats=_norm_stats(options, recipe),
         seed=options.seed,
@@ -78,15 +95,6 @@ def make_plan(
         **_mask(options, recipe, reasons),
         **{name: getattr(recipe, name) for name in _COPIED},
     )
-
-
-NUM_EVALUATIONS = 5
-"""Looks at the held-out images in a run; each costs about as much as three training steps a thousand images."""
-
-_COPIED = (
-    "objective", "embedding_dim", "temperature", "epsilon", "sinkhorn_iterations", "score_momentum",
-    "head_momentum", "head_constant_decay", "lr_period", "mask_also",
-)  # fmt: skip
 
 
 def _num_holdout(options: AdaptOptions, recipe: Recipe, num_images: int, reasons: dict[str, str]) -> int:
@@ -104,18 +112,14 @@ def _num_holdout(options: AdaptOptions, recipe: Recipe, num_images: int, reasons
     return num_holdout
 
 
-MIN_HOLDOUT = 30
-"""Held-out images below which no interval says anything."""
-
-
-def _num_steps(options: AdaptOptions, steps_per_epoch: int, reasons: dict[str, str]) -> int:
+def _num_steps(options: AdaptOptions, recipe: Recipe, steps_per_epoch: int, reasons: dict[str, str]) -> int:
     if options.steps is not None:
         return options.steps
     if options.epochs is not None:
         return options.epochs * steps_per_epoch
-    if options.recipe == "paper":
-        reasons["num_steps"] = "150 epochs, as in the paper"
-        return 150 * steps_per_epoch
+    if recipe.epochs is not None:
+        reasons["num_steps"] = f"{recipe.epochs} epochs, as in the paper"
+        return recipe.epochs * steps_per_epoch
     reasons["num_steps"] = "five epochs, at least 200 and at most 1,500 steps"
     return min(max(5 * steps_per_epoch, 200), 1500)
 
@@ -135,33 +139,34 @@ def _warmup_steps(recipe: Recipe, num_steps: int, steps_per_epoch: int, reasons:
 
 
 def _norm_stats(options: AdaptOptions, recipe: Recipe) -> NormStats:
-    norm_stats: NormStats = "adapt" if options.train == "norm" else options.norm_stats or recipe.norm_stats
+    norm_stats: NormStats = options.norm_stats or recipe.norm_stats
+    if TRAIN_MODES[options.train].adapts_statistics:
+        norm_stats = "adapt"
     if options.grad_checkpoint and norm_stats == "adapt":
         raise UsageError("--grad-checkpoint computes features twice, so statistics would adapt twice: leave it out")
     return norm_stats
 
 
-def _num_prototypes(options: AdaptOptions, recipe: Recipe, num_images: int, reasons: dict[str, str]) -> int:
-    if recipe.objective == "supervised":
+def _num_prototypes(
+    options: AdaptOptions, recipe: Recipe, rules: PlanRules, num_images: int, reasons: dict[str, str]
+) -> int:
+    if rules.prototypes is None:
         return 0
     if options.prototypes is not None:
         return min(options.prototypes, num_images)
-    if options.recipe == "paper":
+    if recipe.num_prototypes is not None:
         reasons["num_prototypes"] = "as in the paper"
-        return 500
-    if recipe.objective == "taught":
-        reasons["num_prototypes"] = "one for 15 images, between 10 and 1,000: codes are made over all images at once"
-        return min(max(num_images // 15, 10), 1000, num_images)
-    reasons["num_prototypes"] = "one for 20 images, between 10 and 100: a batch has to fill them all"
-    return min(max(num_images // 20, 10), 100)
+        return recipe.num_prototypes
+    number, reasons["num_prototypes"] = rules.prototypes(num_images)
+    return number
 
 
-def _queue(options: AdaptOptions, recipe: Recipe, num_images: int, reasons: dict[str, str]) -> int:
-    if recipe.objective != "swapped":
+def _queue(options: AdaptOptions, recipe: Recipe, rules: PlanRules, num_images: int, reasons: dict[str, str]) -> int:
+    if not rules.has_queue:
         return 0
     wanted = options.queue
     if wanted is None:
-        wanted = 512 if options.recipe == "paper" else 0
+        wanted = recipe.queue_length
         reasons["queue_length"] = "as in the paper" if wanted else "a batch is enough for this many prototypes"
     return min(wanted, num_images) // options.batch_size * options.batch_size
 
@@ -173,11 +178,11 @@ def _teacher_size(options: AdaptOptions, size: int, native_size: int, reasons: d
     return max(size, min(2 * size, native_size))
 
 
-def _working_size(options: AdaptOptions, native_size: int, on_cpu: bool, reasons: dict[str, str]) -> int:
-    if options.size is not None:
-        return options.size
-    if options.recipe == "paper":
-        return 224
+def _working_size(
+    options: AdaptOptions, recipe: Recipe, native_size: int, on_cpu: bool, reasons: dict[str, str]
+) -> int:
+    if (size := options.size or recipe.working_size) is not None:
+        return size
     if on_cpu and native_size > CPU_SIZE:
         reasons["views.global_size"] = (
             f"what a CPU trains at in minutes; use the adapted network at this size too, or give --size {native_size}"
@@ -185,10 +190,6 @@ def _working_size(options: AdaptOptions, native_size: int, on_cpu: bool, reasons
         return CPU_SIZE
     reasons["views.global_size"] = "the size that the backbone was trained at"
     return native_size
-
-
-CPU_SIZE = 64
-"""Working size on a CPU, in pixels: a twelfth of the work of 224 px."""
 
 
 def _views(options: AdaptOptions, recipe: Recipe, size: int) -> ViewPlan:

@@ -1,0 +1,40 @@
+"""All objectives by name, as recipes name them, and the options that each leaves without effect."""
+
+from smn_cli.config.options import AdaptOptions
+from smn_cli.config.plan import AdaptPlan
+from smn_cli.errors import UsageError
+from smn_cli.objectives.base import Objective
+from smn_cli.objectives.supervised import SupervisedObjective
+from smn_cli.objectives.swapped import SwappedObjective
+from smn_cli.objectives.teacher import TaughtObjective
+from smn_cli.recipes import recipe_of
+
+OBJECTIVES: dict[str, type[Objective]] = {
+    "taught": TaughtObjective,
+    "swapped": SwappedObjective,
+    "supervised": SupervisedObjective,
+}
+
+
+def objective_of(plan: AdaptPlan) -> type[Objective]:
+    """The objective that a plan names.
+
+    Raises:
+        KeyError: there is none of that name.
+    """
+    return OBJECTIVES[plan.objective]
+
+
+def check_options(options: AdaptOptions) -> None:
+    """Refuse options that have no effect on the objective of their recipe; to be asked before any work is done.
+
+    Raises:
+        UsageError: the first of them.
+    """
+    rules = OBJECTIVES[recipe_of(options.recipe, options.labels).objective].rules
+    with_labels = " and --labels" if options.labels else ""
+    for name in rules.idle_options:
+        if getattr(options, name) is not None:
+            raise UsageError(f"--{name.replace('_', '-')} has no effect with --recipe {options.recipe}{with_labels}")
+    if options.train == "head" and not rules.has_head:
+        raise UsageError(f"--train head: --recipe {options.recipe} has no head; add --recipe swav, paper or --labels")

@@ -1,0 +1,73 @@
+"""Which images a run looks at, which of them train, which are held out."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from smn_cli.config.options import AdaptOptions
+from smn_cli.config.plan import AdaptPlan
+from smn_cli.data.images.validate import ImageSet, check_images, check_some_images
+from smn_cli.data.labels.labeled_images import LabeledImages, spread_over_classes
+from smn_cli.judging.judges import NUM_BANK
+from smn_cli.training.planning import make_plan
+
+WORTH_DRAWING = 1.1
+"""Images found for each that a run can use, from which on only a draw of them is looked at."""
+
+
+@dataclass(frozen=True)
+class ImageSplit:
+    """The images of a run: those that train, in the order that positions refer to, and those held out.
+
+    `labeled` knows the classes of all of them, in a run with labels.
+    """
+
+    training: list[Path]
+    held_out: list[Path]
+    labeled: LabeledImages | None = None
+
+    @property
+    def bank(self) -> list[Path]:
+        """The training images that held-out ones look for neighbours among."""
+        return self.training[:NUM_BANK]
+
+
+def num_wanted(num_found: int, options: AdaptOptions) -> int:
+    """How many of the images found are to be looked at: all, or what the run can use where that is clearly less."""
+    if num_found < options.batch_size:
+        return num_found
+    most = make_plan(options, num_found).max_images
+    return most if num_found > WORTH_DRAWING * most else num_found
+
+
+def check_for_run(
+    paths: list[Path], options: AdaptOptions, *, progress: Callable[[int, int], None] | None = None
+) -> ImageSet:
+    """Look at the images that a run over `paths` can use: all of them, or a seeded draw.
+
+    Raises:
+        DataError: too many of the images looked at are bad.
+    """
+    num = num_wanted(len(paths), options)
+    if num == len(paths):
+        return check_images(paths, max_bad=options.max_bad, progress=progress)
+    return check_some_images(paths, num, seed=options.seed, max_bad=options.max_bad, progress=progress)
+
+
+def split_images(paths: list[Path], plan: AdaptPlan, labeled: LabeledImages | None = None) -> ImageSplit:
+    """Hold out the plan's number of images, by its seed; with none held out, some training images judge.
+
+    A run that is shorter than one pass only keeps the images it will see. With labels, those held out and those kept
+    are of all classes.
+    """
+    generator = torch.Generator().manual_seed(plan.seed)
+    if labeled is None:
+        order = torch.randperm(len(paths), generator=generator).tolist()
+    else:
+        order = spread_over_classes(labeled.labels(paths), generator)
+    shuffled = [paths[position] for position in order]
+    held_out, training = shuffled[: plan.num_holdout], shuffled[plan.num_holdout :]
+    training = training[: max(plan.num_steps, 1) * plan.batch_size]
+    return ImageSplit(training, held_out or training[-min(500, len(training) // 5 or 1) :], labeled)

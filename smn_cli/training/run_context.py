@@ -1,0 +1,131 @@
+"""What travels together through a run: what it was asked for, how it goes about its work, what it works on."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from smn_cli.backbones.loading import Backbone
+from smn_cli.config.options import AdaptOptions
+from smn_cli.config.plan import AdaptPlan
+from smn_cli.data.images.validate import ImageSet
+from smn_cli.data.labels.eval_split import LabeledSplit
+from smn_cli.data.labels.labeled_images import LabeledImages
+from smn_cli.data.preprocessing import Preprocessing
+from smn_cli.data.views.loader import image_batches
+from smn_cli.distributed import Team
+from smn_cli.evaluation.features import Network, extract_features, on_device
+from smn_cli.judging.judges import Judgement
+from smn_cli.masking.backbone import run_backbone
+from smn_cli.masking.binarize import effective_weight
+from smn_cli.runs.run_folder import RunFolder
+from smn_cli.runs.run_result import Origin
+from smn_cli.training.image_split import ImageSplit
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What a new run is asked for.
+
+    Attributes:
+        out: becomes the run folder.
+        images: checked images; settings follow from all that may be usable, also of those not looked at.
+        options: settings asked for.
+        weights: the weights file, remembered for later commands; empty for hub weights.
+        overwrite: whether an existing run there may be replaced.
+        val: labeled images that judge instead of the held-out ones.
+        labeled: classes of the images, for a run with labels.
+        plan: instead of the one that follows from options and images.
+    """
+
+    out: Path
+    images: ImageSet
+    options: AdaptOptions = field(default_factory=AdaptOptions)
+    weights: str = ""
+    overwrite: bool = False
+    val: LabeledSplit | None = None
+    labeled: LabeledImages | None = None
+    plan: AdaptPlan | None = None
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a run goes about its work; but for the device and rounding between processes, none of it changes the result.
+
+    Attributes:
+        device, num_workers: where to train, and how many processes load images.
+        save_every_s: seconds between checkpoints.
+        on_teacher_embedding: called with (images embedded, images in all) before the first step.
+        on_judgement: called with (step, judgement) after every evaluation.
+        team: the processes that share the run.
+    """
+
+    device: str = "cpu"
+    num_workers: int = 0
+    save_every_s: float = 60.0
+    on_teacher_embedding: Callable[[int, int], None] | None = None
+    on_judgement: Callable[[int, Judgement], None] | None = None
+    team: Team = field(default_factory=Team)
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What a run works on, from its start to its end.
+
+    Attributes:
+        folder: on disk.
+        backbone: the base, on its device.
+        plan: all settings.
+        split: the images.
+        execution: device, workers, team.
+        val: labeled images that judge, if any were given.
+    """
+
+    folder: RunFolder
+    backbone: Backbone
+    plan: AdaptPlan
+    split: ImageSplit
+    execution: Execution
+    val: LabeledSplit | None = None
+
+    @cached_property
+    def preprocessing(self) -> Preprocessing:
+        """Of the working size."""
+        return preprocessing_of(self.backbone, self.plan.views.global_size)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the backbone is."""
+        return next(self.backbone.model.parameters()).device
+
+    def base(self) -> Network:
+        """The frozen network, for images that lie anywhere."""
+        return on_device(self.backbone.model, self.device)
+
+    def network_at_start(self) -> Network:
+        """The network that the run started from: its base, if its folder does not say otherwise."""
+        origin = self._origin
+        if origin is None:
+            return self.base()
+        model, device = self.backbone.model, self.device
+        own = model.state_dict()
+        weights = {name: effective_weight(own[name], mask.to(device)) for name, mask in origin.masks.items()}
+        weights |= {name: tensor.to(device) for name, tensor in origin.norm_stats.items()}
+        return on_device(lambda images: run_backbone(model, images, weights), device)
+
+    def features(self, network: Network, images: list[Path]) -> Tensor:
+        """(N, F) float32 on the CPU, of images at the working size."""
+        batches = image_batches(images, self.preprocessing, num_workers=self.execution.num_workers)
+        return extract_features(network, batches)
+
+    @cached_property
+    def _origin(self) -> Origin | None:
+        return Origin.read(self.folder)
+
+
+def preprocessing_of(backbone: Backbone, size: int) -> Preprocessing:
+    """How images reach this backbone at a given size."""
+    return Preprocessing(size, backbone.mean, backbone.std, backbone.interpolation)
