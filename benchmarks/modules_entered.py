@@ -21,7 +21,7 @@ import smn_cli
 from smn_cli.backbones.loading import wrap_backbone
 from smn_cli.config.options import AdaptOptions
 from smn_cli.data.images.validate import ImageSet
-from smn_cli.training.run_context import Execution
+from smn_cli.training.run_context import RunRequest
 from smn_cli.training.session import Session
 
 ROOT = Path(smn_cli.__file__).parent
@@ -33,9 +33,7 @@ def main() -> None:
         backbone = wrap_backbone(timm.create_model("test_resnet"))
         images = ImageSet(make_images(Path(folder, "images")))
         settings = AdaptOptions(batch_size=8, steps=1, size=32)
-        started, session = entered(
-            lambda: Session.start(Path(folder, "run"), backbone, images, settings, execution=Execution())
-        )
+        started, session = entered(lambda: Session.start(RunRequest(Path(folder, "run"), images, settings), backbone))
         stepped, _ = entered(lambda: next(session.steps()))
     for what, modules in (("start", started), ("one step", stepped), ("both", started | stepped)):
         packages = {name.split("/")[0] for name in modules if "/" in name}
