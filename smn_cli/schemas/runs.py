@@ -18,10 +18,11 @@ class AdaptJson(TypedDict):
     trained: Annotated[bool, "whether any step was taken; false if an alarm stopped the run before the first"]
     identity: Annotated[bool, "whether nothing beat the base, so that the base itself is kept"]
     judge_gain: Annotated[
-        float | None, "what the judge put the kept state above the base, in its own measure; null if it was not judged"
+        float | None,
+        "what the judge put the kept state above the base, in its own measure; null if it did not, or did not judge it",
     ]
     alarms: Annotated[list[str], "what went wrong, in words; empty if all is well"]
-    density: Annotated[float, "fraction of the masked weights that is kept, 0 to 1"]
+    density: Annotated[float, "fraction of the masked weights that is kept, 0 to 1; 1 with `--train full`"]
     images: Annotated[int, "training images, without those held out"]
     classes: Annotated[list[str], "of the labels, in the order of the classifier's logits; empty without labels"]
     seconds: Annotated[float, "spent on the steps of this call, to a tenth"]
@@ -85,7 +86,7 @@ class ExpertJson(TypedDict):
     num_images: Annotated[int, "in its cluster"]
     num_steps: Annotated[int, "steps it took; 0 if the cluster was too small or an alarm stopped it"]
     kept_step: Annotated[int, "step that its mask is of"]
-    judge_gain: Annotated[float | None, "what its judge put it above the dispatcher; null if it was not judged"]
+    judge_gain: Annotated[float | None, "what its judge put it above the dispatcher; null if it did not"]
 
 
 class CascadeSizesJson(TypedDict):

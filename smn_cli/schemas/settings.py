@@ -50,7 +50,7 @@ class SettingsJson(TypedDict):
     epsilon: Annotated[float, "of the codes: the smaller, the sharper"]
     sinkhorn_iterations: Annotated[int, "that make the codes"]
     score_init: Annotated[str, "`constant`, `magnitude` or `kaiming`"]
-    score_start: Annotated[float, "factor on the scores at the start"]
+    score_start: Annotated[float, "factor on the scores at the start; with `constant`, their value"]
     threshold: Annotated[float, "a weight is kept while its score is above it"]
     score_optimizer: Annotated[str, "`sgd` or `adam`"]
     score_momentum: Annotated[float, "of that optimizer, 0 to 1"]
