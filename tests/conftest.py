@@ -14,6 +14,9 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from smn_cli.errors import GateError
+from tests.declared_json import check_written_json
+
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["SMN_CACHE_HOME"] = os.devnull  # what no test's own folder replaces keeps nothing
 
@@ -119,7 +122,7 @@ class Outcome:
 
 @pytest.fixture
 def run_cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
-    """Run `smn` with the given words in this process."""
+    """Run `smn` with the given words in this process; the JSON that it writes has to be as declared."""
     from smn_cli.cli import main
 
     def run(*words: object) -> Outcome:
@@ -127,6 +130,9 @@ def run_cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
         with pytest.raises(SystemExit) as exit_info:
             main([str(word) for word in words])
         captured = capsys.readouterr()
-        return Outcome(int(exit_info.value.code or 0), captured.out, captured.err)
+        outcome = Outcome(int(exit_info.value.code or 0), captured.out, captured.err)
+        if outcome.code in (0, GateError.exit_code):
+            check_written_json(words, outcome.out)
+        return outcome
 
     return run

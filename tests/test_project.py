@@ -6,6 +6,7 @@ import subprocess
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -55,13 +56,24 @@ def test_nothing_is_left_to_do_in_the_sources() -> None:
     assert [str(path) for path in _sources() if words.search(path.read_text())] == []
 
 
-def test_the_commands_page_is_what_the_commands_say() -> None:
-    spec = spec_from_file_location("make_cli", ROOT / "docs" / "make_cli.py")
+def _generator(name: str) -> ModuleType:
+    spec = spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert (ROOT / "docs" / "cli.md").read_text() == module.render()
+    return module
+
+
+def test_the_commands_page_is_what_the_commands_say() -> None:
+    assert (ROOT / "docs" / "cli.md").read_text() == _generator("make_cli").render()
+
+
+def test_the_json_page_and_its_schemas_are_what_is_declared() -> None:
+    make_json = _generator("make_json")
+    assert (ROOT / "docs" / "json.md").read_text() == make_json.page()
+    written = {path.name: path.read_text() for path in (ROOT / "docs" / "schemas").iterdir()}
+    assert written == make_json.schema_files()
 
 
 def test_the_readme_tree_names_what_there_is() -> None:

@@ -7,7 +7,6 @@ that the linear probe's fixed penalty means the same for all.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +18,7 @@ from smn_cli.cascade.combining import MODES, Combination, fit_combination, white
 from smn_cli.data.labels.eval_split import LabeledSplit
 from smn_cli.evaluation.compare import Comparison, LabeledFeatures, Scores, ScoringProtocol, compare, score
 from smn_cli.features.embed import Embedding
+from smn_cli.schemas.scores import CascadeComparisonJson, WayJson, WayNoteJson
 
 STORED, FITTED, NOTHING = "the cascade's training images", "the bank of this evaluation, without labels", "nothing"
 
@@ -41,11 +41,11 @@ class CascadeComparison(Comparison):
     """
 
     rows: dict[str, Scores] = field(default_factory=dict)
-    notes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    notes: dict[str, WayNoteJson] = field(default_factory=dict)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> CascadeComparisonJson:
         """As of any comparison, and a block "cascade"."""
-        rows = {name: {**self.notes[name], **scores.groups} for name, scores in self.rows.items()}
+        rows: dict[str, WayJson] = {name: {**self.notes[name], **scores.groups} for name, scores in self.rows.items()}
         return {**super().to_json(), "cascade": rows}
 
 
@@ -89,7 +89,9 @@ def compare_cascade(
     )
     ways = ways_of(cascade, blocks, num_bank)
     rows = {name: scores(way.features) for name, way in ways.items()}
-    notes = {name: {"dim": way.features.shape[1], "fitted_on": way.fitted_on} for name, way in ways.items()}
+    notes: dict[str, WayNoteJson] = {
+        name: {"dim": way.features.shape[1], "fitted_on": way.fitted_on} for name, way in ways.items()
+    }
     judged = compare(scores(base), rows[cascade.mode])
     return CascadeComparison(judged.base, judged.adapted, judged.gains, rows, notes)
 

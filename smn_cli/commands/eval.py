@@ -1,7 +1,7 @@
 """smn eval: base and adapted features on labeled folders, with gates for CI."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from smn_cli.evaluation.gates import Gate, GateResult
     from smn_cli.evaluation.low_shot import LabelSubsets, LowShotRow
     from smn_cli.features.embed import Embedding
+    from smn_cli.schemas.scores import EvalDataJson, EvalJson, EvalScoresJson
     from smn_cli.terminal.networks import Networks
 
 
@@ -105,18 +106,17 @@ def evaluate(
     _report(output, comparisons, rows, results)
     draws = f"{repeats}, seed {seed}, classes {'as chance has them' if unbalanced else 'even'}"
     _draw(rows, plot, report, networks, {**_facts(data, split), "draws": draws})
-    output.json(
-        {
-            "schema": "smn.eval/1",
-            "data": _describe(data, split),
-            "arch": networks.backbone.arch,
-            "preprocessing": networks.preprocessing.to_json(),
-            "precision": precision,
-            **_to_json(comparisons, rows),
-            "gates": [result.to_json() for result in results],
-            "passed": all(result.passed for result in results),
-        }
-    )
+    content: EvalJson = {
+        "schema": "smn.eval/1",
+        "data": _describe(data, split),
+        "arch": networks.backbone.arch,
+        "preprocessing": networks.preprocessing.to_json(),
+        "precision": precision,
+        **_to_json(comparisons, rows),
+        "gates": [result.to_json() for result in results],
+        "passed": all(result.passed for result in results),
+    }
+    output.json(content)
     _raise_if_failed(results)
 
 
@@ -230,15 +230,17 @@ def _draw(
         write_low_shot_page(rows, report, arch=networks.backbone.arch, facts=facts)
 
 
-def _to_json(comparisons: "dict[str, Comparison]", rows: "list[LowShotRow]") -> dict[str, Any]:
-    content = next(iter(comparisons.values())).to_json()
+def _to_json(comparisons: "dict[str, Comparison]", rows: "list[LowShotRow]") -> "EvalScoresJson":
+    content = cast("EvalScoresJson", next(iter(comparisons.values())).to_json())
     if len(comparisons) > 1:
         content["adapters"] = [
             {"name": name, **comparison.adapted.groups, "gain": told["gain"], "verdict": told["verdict"]}
             for name, comparison in comparisons.items()
             if comparison.adapted is not None and (told := comparison.to_json())
         ]
-    return {**content, "low_shot": [row.to_json() for row in rows]} if rows else content
+    if rows:
+        content["low_shot"] = [row.to_json() for row in rows]
+    return content
 
 
 def _raise_if_failed(results: "list[GateResult]") -> None:
@@ -248,7 +250,7 @@ def _raise_if_failed(results: "list[GateResult]") -> None:
         raise GateError(f"{len(failed)} of {len(results)} gates failed, first {failed[0].gate}: it {found}")
 
 
-def _describe(data: Path, split: "LabeledSplit") -> dict[str, Any]:
+def _describe(data: Path, split: "LabeledSplit") -> "EvalDataJson":
     return {
         "path": str(data),
         "train": len(split.bank_paths),

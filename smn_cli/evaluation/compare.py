@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from smn_cli.evaluation.classifier import LinearClassifier
 from smn_cli.evaluation.intervals import Gain, Verdict, overall_verdict, paired_gain
 from smn_cli.evaluation.knn import PAPER_K, PAPER_TEMPERATURE, knn_predict
 from smn_cli.evaluation.linear_probe import PAPER_C, linear_probe_predict
+from smn_cli.schemas.scores import ClassifierJson, ComparisonJson, KnnJson, ScoresJson
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Scores:
         correct: per metric ("knn.top1") which queries were right, (Q,) bool.
     """
 
-    groups: dict[str, dict[str, float]]
+    groups: ScoresJson
     correct: dict[str, Tensor] = field(repr=False)
 
     @property
@@ -72,13 +73,13 @@ class Comparison:
         """better, same or worse; None without an adapter."""
         return overall_verdict(self.gains) if self.adapted is not None else None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> ComparisonJson:
         """The parts of the contract's JSON that are known here."""
-        content: dict[str, Any] = {"base": self.base.groups}
+        content: ComparisonJson = {"base": self.base.groups}
         if self.adapted is not None:
             content["adapted"] = self.adapted.groups
             content["gain"] = {name: gain.to_json() for name, gain in self.gains.items()}
-            content["verdict"] = self.verdict
+            content["verdict"] = overall_verdict(self.gains)
         return content
 
 
@@ -90,10 +91,10 @@ def score(features: LabeledFeatures, protocol: ScoringProtocol, *, device: torch
         protocol: which scores.
         device: where neighbours are looked for; by default where the features are.
     """
-    groups: dict[str, dict[str, float]] = {}
+    groups: ScoresJson = {}
     correct: dict[str, Tensor] = {}
     if protocol.knn:
-        _score_knn(features, protocol, device, groups, correct)
+        groups["knn"] = _score_knn(features, protocol, device, correct)
     if protocol.linear:
         predicted = linear_probe_predict(features.bank, features.bank_labels, features.queries, c=protocol.c)
         correct["linear.top1"] = predicted == features.query_labels
@@ -120,7 +121,7 @@ def with_classifier(
     number = {name: label for label, name in enumerate(classes)}
     label_of = torch.tensor([number.get(name, -1) for name in names])
     right = label_of[classifier.logits(features.queries.float()).argmax(dim=1)] == features.query_labels
-    group = {"top1": _mean(right), "classes": len(names)}
+    group: ClassifierJson = {"top1": _mean(right), "classes": len(names)}
     return Scores({**scores.groups, "classifier": group}, {**scores.correct, "classifier.top1": right})
 
 
@@ -136,9 +137,8 @@ def _score_knn(
     features: LabeledFeatures,
     protocol: ScoringProtocol,
     device: torch.device | None,
-    groups: dict[str, dict[str, float]],
     correct: dict[str, Tensor],
-) -> None:
+) -> KnnJson:
     ks = _usable(protocol.ks, len(features.bank))
     num_classes = int(torch.cat([features.bank_labels, features.query_labels]).max()) + 1
     predictions = knn_predict(
@@ -150,11 +150,12 @@ def _score_knn(
         temperature=protocol.temperature,
         device=device,
     )
-    groups["knn"] = {"k": ks[0], "temperature": protocol.temperature}
+    accuracies: dict[str, float] = {}
     for position, k in enumerate(ks):
         name = "top1" if position == 0 else f"top1@{k}"
         correct[f"knn.{name}"] = predictions[k] == features.query_labels
-        groups["knn"][name] = _mean(correct[f"knn.{name}"])
+        accuracies[name] = _mean(correct[f"knn.{name}"])
+    return cast(KnnJson, {"k": ks[0], "temperature": protocol.temperature, **accuracies})
 
 
 def _usable(ks: Sequence[int], num_bank: int) -> list[int]:

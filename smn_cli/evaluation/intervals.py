@@ -6,6 +6,8 @@ from typing import Literal
 import numpy as np
 from torch import Tensor
 
+from smn_cli.schemas.scores import GainJson
+
 Verdict = Literal["better", "same", "worse"]
 
 
@@ -24,7 +26,7 @@ class Gain:
             return "better"
         return "worse" if self.high < 0 else "same"
 
-    def to_json(self) -> dict[str, float]:
+    def to_json(self) -> GainJson:
         """As in the contract's JSON."""
         return {"value": self.value, "low": self.low, "high": self.high}
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from smn_cli.evaluation.compare import LabeledFeatures, ScoringProtocol
 from smn_cli.evaluation.intervals import Gain, crossed_gain
 from smn_cli.evaluation.knn import knn_predict
 from smn_cli.evaluation.linear_probe import linear_probe_predict
+from smn_cli.schemas.scores import FewScoresJson, LowShotJson
 
 
 @dataclass(frozen=True)
@@ -61,13 +62,13 @@ class LowShotScores:
             for name, right in self.correct.items()
         }
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> FewScoresJson:
         """Groups as in `Scores`, with means over the repeats, and the spreads."""
         content: dict[str, Any] = {kind: dict(settings) for kind, settings in self.groups.items()}
         for name, value in self.metrics.items():
             kind, _, metric = name.partition(".")
             content[kind][metric] = value
-        return {**content, "spread": self.spreads}
+        return cast(FewScoresJson, {**content, "spread": self.spreads})
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class LowShotRow:
     adapted: dict[str, LowShotScores]
     gains: dict[str, dict[str, Gain]]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> LowShotJson:
         """As in the contract's JSON."""
         return {
             "fraction": self.fraction,
