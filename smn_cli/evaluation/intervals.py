@@ -6,6 +6,8 @@ from typing import Literal
 import numpy as np
 from torch import Tensor
 
+from smn_cli.seeding import resampling_generator
+
 Verdict = Literal["better", "same", "worse"]
 
 
@@ -46,7 +48,7 @@ def paired_gain(
     difference = adapted_correct.long() - base_correct.long()
     counts = np.array([int((difference == sign).sum()) for sign in (-1, 0, 1)])
     total = int(counts.sum())
-    draws = np.random.default_rng(seed).multinomial(total, counts / total, size=num_resamples)
+    draws = resampling_generator(seed).multinomial(total, counts / total, size=num_resamples)
     means = (draws[:, 2] - draws[:, 0]) / total
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return Gain((int(counts[2]) - int(counts[0])) / total, float(low), float(high))
@@ -68,7 +70,7 @@ def crossed_gain(
     difference = (adapted_correct.long() - base_correct.long()).numpy()
     patterns, counts = np.unique(difference, axis=1, return_counts=True)
     num_repeats, num_images = difference.shape
-    generator = np.random.default_rng(seed)
+    generator = resampling_generator(seed)
     repeats = generator.multinomial(num_repeats, [1 / num_repeats] * num_repeats, size=num_resamples)
     means = np.empty(num_resamples)
     for start in range(0, num_resamples, _DRAWS_AT_A_TIME):
@@ -92,7 +94,7 @@ def paired_difference(base: Tensor, adapted: Tensor, *, num_resamples: int = 200
         seed: of the draws.
     """
     difference = (adapted - base).double().numpy()
-    generator = np.random.default_rng(seed)
+    generator = resampling_generator(seed)
     means = np.empty(num_resamples)
     for start in range(0, num_resamples, _DRAWS_AT_A_TIME):
         stop = min(start + _DRAWS_AT_A_TIME, num_resamples)

@@ -17,6 +17,7 @@ from smn_cli.masking.backbone import density, run_backbone
 from smn_cli.masking.binarize import effective_weight
 from smn_cli.reports.figures import density_figure, health_figure, loss_figure, map_figure, thumbnail
 from smn_cli.runs.run_result import Learned, read_learned
+from smn_cli.seeding import FIXED_SEED
 from smn_cli.training.session import Session
 
 NUM_ROWS, NUM_NEIGHBOURS, NUM_COLOURS = 6, 5, 8
@@ -99,8 +100,8 @@ def _map(base: Tensor, adapted: Tensor) -> str:
     from sklearn.decomposition import PCA
 
     unit = [functional.normalize(features.double(), dim=1).numpy() for features in (base, adapted)]
-    colours = KMeans(NUM_COLOURS, n_init=1, random_state=0).fit_predict(unit[0])
-    maps = [PCA(2, random_state=0).fit_transform(features) for features in unit]
+    colours = KMeans(NUM_COLOURS, n_init=1, random_state=FIXED_SEED).fit_predict(unit[0])
+    maps = [PCA(2, random_state=FIXED_SEED).fit_transform(features) for features in unit]
     # the sign of a component is arbitrary: turn the second map the way of the first
     for component in range(2):
         if np.dot(maps[0][:, component], maps[1][:, component]) < 0:

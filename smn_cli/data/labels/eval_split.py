@@ -1,11 +1,11 @@
 """Labeled folders for evaluation: `train/` and `test/` with one folder a class, or class folders alone."""
 
-import random
 from dataclasses import dataclass
 from pathlib import Path
 
 from smn_cli.data.images.find import find_class_folders
 from smn_cli.errors import DataError, UsageError, first_few
+from smn_cli.seeding import named_draw
 
 _TEST_NAMES = ("test", "val", "valid", "validation")
 
@@ -98,7 +98,7 @@ def _stratified(
     for name, paths in classes.items():
         if len(paths) < 2:
             raise DataError(f"class {name} has a single image ({paths[0]}): a split needs two or more of each class")
-        shuffled = random.Random(f"{seed} {name}").sample(paths, len(paths))
+        shuffled = named_draw(seed, name).sample(paths, len(paths))
         num_test = min(max(1, round(test_fraction * len(paths))), len(paths) - 1)
         query[name], bank[name] = sorted(shuffled[:num_test]), sorted(shuffled[num_test:])
     return bank, query
@@ -112,7 +112,7 @@ def _limit(classes: dict[str, list[Path]], most: int | None, seed: int) -> dict[
     left = most
     for position, name in enumerate(sorted(classes, key=lambda name: (len(classes[name]), name))):
         share = left // (len(classes) - position)
-        shuffled = random.Random(f"{seed} {name}").sample(classes[name], len(classes[name]))
+        shuffled = named_draw(seed, name).sample(classes[name], len(classes[name]))
         kept[name] = sorted(shuffled[:share])
         left -= len(kept[name])
     return {name: paths for name, paths in kept.items() if paths}
