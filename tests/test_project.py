@@ -50,6 +50,26 @@ def test_functions_stay_under_45_lines_without_signature_and_docstring() -> None
     assert long == []
 
 
+def _late_constants(source: str) -> list[str]:
+    """Constants of a module that a function or class before them uses."""
+    body = ast.parse(source).body
+    used: set[str] = set()
+    late = []
+    for node in body:
+        if isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names = {inner.id for target in targets for inner in ast.walk(target) if isinstance(inner, ast.Name)}
+            late += sorted(names & used)
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            used |= {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)}
+    return late
+
+
+def test_constants_stand_above_their_use() -> None:
+    late = {str(path): found for path in _sources() if (found := _late_constants(path.read_text()))}
+    assert late == {}
+
+
 def test_nothing_is_left_to_do_in_the_sources() -> None:
     words = re.compile(r"\b(TODO|FIXME|XXX|breakpoint\()")
     assert [str(path) for path in _sources() if words.search(path.read_text())] == []

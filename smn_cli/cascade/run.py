@@ -39,6 +39,7 @@ START_STATE_FILE, ROUTER_FILE, DISPATCHER_FILE = "beginning.safetensors", "route
 CHOICES = {"cluster": CLUSTERINGS, "combine": KINDS, "mode": MODES}
 Pack = Callable[[RunFolder, Backbone], Adapter]
 Progress = Callable[[int], None]
+_ROUTES = "routes"
 
 
 class CascadeFolder(RunFolder):
@@ -285,6 +286,3 @@ class CascadeRun:
             progress=progress,
         )
         return fit_combination(blocks, routes, kind=options.combine, dim=options.dim, seed=options.seed)
-
-
-_ROUTES = "routes"

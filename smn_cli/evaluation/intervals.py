@@ -9,6 +9,8 @@ from torch import Tensor
 from smn_cli.seeding import resampling_generator
 
 Verdict = Literal["better", "same", "worse"]
+_DRAWS_AT_A_TIME = 500
+"""Bounds the memory where no two images are alike."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ def paired_gain(
     so no image needs to be touched again.
 
     Args:
-        base_correct, adapted_correct: (Q,) bool, the same images in the same order; at least one.
+        base_correct, adapted_correct: (T,) bool, the same images in the same order; at least one.
         num_resamples: bootstrap draws.
         level: coverage of the interval.
         seed: of the draws.
@@ -64,7 +66,7 @@ def crossed_gain(
     `paired_gain`.
 
     Args:
-        base_correct, adapted_correct: (R, Q) bool, the same repeats and images; at least one of each.
+        base_correct, adapted_correct: (R, T) bool, the same repeats and images; at least one of each.
         num_resamples, level, seed: as in `paired_gain`.
     """
     difference = (adapted_correct.long() - base_correct.long()).numpy()
@@ -81,15 +83,11 @@ def crossed_gain(
     return Gain(int(difference.sum()) / difference.size, float(low), float(high))
 
 
-_DRAWS_AT_A_TIME = 500
-"""Bounds the memory where no two images are alike."""
-
-
 def paired_difference(base: Tensor, adapted: Tensor, *, num_resamples: int = 2000, seed: int = 0) -> Gain:
     """The same for a measure that is no mere right or wrong.
 
     Args:
-        base, adapted: (Q,) a number for each image, the same images in the same order; at least one.
+        base, adapted: (T,) a number for each image, the same images in the same order; at least one.
         num_resamples: bootstrap draws.
         seed: of the draws.
     """

@@ -9,6 +9,8 @@ from smn_cli.data.images.decode import BadImageError, read_image
 from smn_cli.errors import DataError, first_few
 from smn_cli.seeding import named_draw
 
+_PORTION = 10_000
+
 
 @dataclass
 class ImageSet:
@@ -117,9 +119,6 @@ def _reasons(paths: list[Path], num_threads: int) -> Iterator[tuple[Path, str | 
         for first in range(0, len(paths), _PORTION):
             portion = paths[first : first + _PORTION]
             yield from zip(portion, pool.map(_reason, portion), strict=True)
-
-
-_PORTION = 10_000
 
 
 def _reason(path: Path) -> str | None:

@@ -39,12 +39,12 @@ def draw_fraction(labels: Sequence[int], fraction: float, seed: int, balanced: b
 def draw_subsets(
     labels: Sequence[int], fractions: Sequence[float], *, num_repeats: int, seed: int, balanced: bool = True
 ) -> list[LabelSubsets]:
-    """Parts of a bank at every fraction, as often as asked; in a repeat the parts are nested.
+    """Parts of the training images at every fraction, as often as asked; in a repeat the parts are nested.
 
     All of the labels is one part, however often it is drawn.
 
     Args:
-        labels: of the bank.
+        labels: of the training images.
         fractions: above 0 and at most 1.
         num_repeats: draws, 1 or more.
         seed: of all draws.
