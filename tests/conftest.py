@@ -6,13 +6,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+
+if TYPE_CHECKING:
+    from tests.small_runs import Workshop
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["SMN_CACHE_HOME"] = os.devnull  # what no test's own folder replaces keeps nothing
@@ -106,6 +109,15 @@ def labeled_folder(tmp_path: Path) -> Path:
         write_images(folder / "train" / name, 12, seed=label, colour=label)
         write_images(folder / "test" / name, 6, seed=10 + label, colour=label)
     return folder
+
+
+@pytest.fixture
+def workshop(weights_file: Callable[[str], Path], image_folder: Path, tmp_path: Path) -> Callable[..., "Workshop"]:
+    """A function from a timm name to a workshop; one thread, since networks this small lose time with more."""
+    from tests.small_runs import Workshop
+
+    torch.set_num_threads(1)
+    return lambda arch=CONVNET: Workshop(weights_file(arch), arch, image_folder, tmp_path)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
     [
         ["ruff", "check", "."],
         ["ruff", "format", "--check", "."],
-        ["mypy"],
+        pytest.param(["mypy"], marks=pytest.mark.slow),
         ["importlinter.cli"],
     ],
     ids=["ruff check", "ruff format", "mypy", "import-linter"],
@@ -82,6 +82,31 @@ def test_the_commands_page_is_what_the_commands_say() -> None:
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     assert (ROOT / "docs" / "cli.md").read_text() == module.render()
+
+
+NO_MODULES = {"test_project", "test_examples", "adapters/test_format_page", "adapters/test_numpy_reader"}
+"""Tests of pages, examples and the project itself."""
+ATTACKS = ("damage", "hostile", "golden")
+
+
+def _is_named_after_a_module(test: Path) -> bool:
+    """Whether a path below tests/ is test_MODULE.py or test_MODULE_ASPECT.py beside where MODULE.py lies."""
+    words = test.stem.removeprefix("test_").split("_")
+    names = ["_".join(words[:num]) for num in range(len(words), 0, -1)]
+    return any((ROOT / "smn_cli" / test.parent / f"{name}.py").is_file() for name in names)
+
+
+def test_tests_are_named_after_their_modules() -> None:
+    """But for those of whole commands, of whole runs, and attacks on files."""
+    strangers = []
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        test = path.relative_to(ROOT / "tests")
+        is_attack = test.stem.removeprefix("test_").startswith(ATTACKS)
+        if test.parts[0] in ("commands", "end_to_end") or is_attack or str(test.with_suffix("")) in NO_MODULES:
+            continue
+        if not _is_named_after_a_module(test):
+            strangers.append(str(test))
+    assert strangers == []
 
 
 def test_the_readme_tree_names_what_there_is() -> None:

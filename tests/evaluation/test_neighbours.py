@@ -74,6 +74,7 @@ def test_tiles_of_any_size_find_the_same_neighbours_in_the_same_order(
     assert torch.equal(cosines, expected_cosines)
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(chunk_bytes=st.integers(1, 200_000), k=st.integers(1, 60), seed=st.integers(0, 2**32))
 def test_tiles_of_any_size_predict_the_same(chunk_bytes: int, k: int, seed: int) -> None:
@@ -105,6 +106,7 @@ class LargestResult(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return results
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_no_result_on_the_way_is_larger_than_its_share_of_the_memory(dtype: torch.dtype) -> None:
     train, test = torch.ones(4_000, 32, dtype=dtype), torch.ones(150, 32, dtype=dtype)
