@@ -81,6 +81,25 @@ def weights_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pa
     return make
 
 
+def meta_model(arch: str) -> torch.nn.Module:
+    """A network without memory: names and shapes only."""
+    import timm
+
+    with torch.device("meta"):
+        model: torch.nn.Module = timm.create_model(arch, num_classes=0)
+    return model
+
+
+class Trap:
+    """Unpickling it would make a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
+        return Path.touch, (self.path,)
+
+
 def write_images(folder: Path, num_images: int, *, size: int = 40, seed: int = 0, colour: int | None = None) -> None:
     """Noise with a coloured square, as PNG; `colour` (0, 1, 2) makes the square red, green or blue."""
     folder.mkdir(parents=True, exist_ok=True)

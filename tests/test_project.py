@@ -2,6 +2,7 @@
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
@@ -82,6 +83,20 @@ def test_the_commands_page_is_what_the_commands_say() -> None:
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     assert (ROOT / "docs" / "cli.md").read_text() == module.render()
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists() or not shutil.which("git"), reason="no checkout: an archive itself")
+def test_the_source_archive_holds_all_that_is_tracked() -> None:
+    """So that its own tests pass in it; the build adds the two that are not named."""
+    done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    told = re.search(r"\[tool\.hatch\.build\.targets\.sdist\]\n.*?include = \[(.*?)\]", _pyproject(), re.DOTALL)
+    assert told is not None
+    packed = {*re.findall(r'"/([^"]+)"', told[1]), "pyproject.toml", ".gitignore"}
+    assert packed == {line.partition("/")[0] for line in done.stdout.splitlines()}
+
+
+def _pyproject() -> str:
+    return (ROOT / "pyproject.toml").read_text()
 
 
 NO_MODULES = {"test_project", "test_examples", "adapters/test_format_page", "adapters/test_numpy_reader"}

@@ -56,7 +56,7 @@ class Scores:
     @property
     def metrics(self) -> dict[str, float]:
         """Accuracy per metric name."""
-        return {name: float(right.double().mean()) for name, right in self.correct.items()}
+        return {name: accuracy(right) for name, right in self.correct.items()}
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def score(features: LabeledFeatures, protocol: ScoringProtocol, *, device: torch
     if protocol.linear:
         predicted = linear_probe_predict(features.train, features.train_labels, features.test, c=protocol.c)
         correct["linear.top1"] = predicted == features.test_labels
-        groups["linear"] = {"top1": _mean(correct["linear.top1"]), "C": protocol.c}
+        groups["linear"] = {"top1": accuracy(correct["linear.top1"]), "C": protocol.c}
     return Scores(groups, correct)
 
 
@@ -120,7 +120,7 @@ def with_classifier(
     number = {name: label for label, name in enumerate(classes)}
     label_of = torch.tensor([number.get(name, -1) for name in names])
     right = label_of[classifier.logits(features.test.float()).argmax(dim=1)] == features.test_labels
-    group = {"top1": _mean(right), "classes": len(names)}
+    group = {"top1": accuracy(right), "classes": len(names)}
     return Scores({**scores.groups, "classifier": group}, {**scores.correct, "classifier.top1": right})
 
 
@@ -154,7 +154,7 @@ def _score_knn(
     for position, k in enumerate(ks):
         name = "top1" if position == 0 else f"top1@{k}"
         correct[f"knn.{name}"] = predictions[k] == features.test_labels
-        groups["knn"][name] = _mean(correct[f"knn.{name}"])
+        groups["knn"][name] = accuracy(correct[f"knn.{name}"])
 
 
 def _usable(ks: Sequence[int], num_train: int) -> list[int]:
@@ -162,5 +162,6 @@ def _usable(ks: Sequence[int], num_train: int) -> list[int]:
     return list(dict.fromkeys(min(k, num_train) for k in ks))
 
 
-def _mean(right: Tensor) -> float:
+def accuracy(right: Tensor) -> float:
+    """Share of a bool tensor that is true, 0 to 1."""
     return float(right.double().mean())

@@ -1,4 +1,9 @@
-"""A linear classifier on frozen features: multinomial logistic regression (arXiv 2409.07577, section 4)."""
+"""A linear classifier on frozen features: multinomial logistic regression (arXiv 2409.07577, section 4).
+
+Not `fit_classifier`, which minimises the same sum: at the paper's weak penalty a fit stops long before the minimum, so
+that the solver is part of the score, and here it is scikit-learn's in float32. A classifier that travels in an adapter
+has a stronger penalty, and is taken to its minimum in float64.
+"""
 
 import warnings
 from typing import TYPE_CHECKING

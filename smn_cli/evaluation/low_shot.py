@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from smn_cli.evaluation.compare import LabeledFeatures, ScoringProtocol
+from smn_cli.evaluation.compare import LabeledFeatures, ScoringProtocol, accuracy
 from smn_cli.evaluation.intervals import Gain, crossed_gain
 from smn_cli.evaluation.knn import knn_predict
 from smn_cli.evaluation.linear_probe import linear_probe_predict
@@ -51,7 +51,7 @@ class LowShotScores:
     @property
     def metrics(self) -> dict[str, float]:
         """Mean accuracy per metric name."""
-        return {name: float(right.double().mean()) for name, right in self.correct.items()}
+        return {name: accuracy(right) for name, right in self.correct.items()}
 
     @property
     def spreads(self) -> dict[str, float | None]:

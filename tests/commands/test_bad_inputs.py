@@ -9,17 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from tests.commands.conftest import SHORT, Road
-from tests.conftest import RESNET, VIT, Outcome, random_weights, write_images
-
-
-class Trap:
-    """Unpickling it would make a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
-        return Path.touch, (self.path,)
+from tests.conftest import RESNET, VIT, Outcome, Trap, random_weights, write_images
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,8 @@ from smn_cli.runs.run_result import read_learned
 from tests.commands.conftest import Road, quietly
 from tests.conftest import CONVNET, RESNET, VIT, Outcome, write_images
 
+pytestmark = pytest.mark.slow
+
 Cli = Callable[..., Outcome]
 WORDS = "--labels folders --size 32 --teacher-size 32 --batch-size 8 --steps 4 --lr-scores 0.2 --keep last"
 SHORT = WORDS.split()
@@ -136,7 +138,6 @@ def test_eval_scores_the_classifier_and_gates_hold_it(
     assert run_cli(*words, "--min-gain", "classifier.top1=0").code == 3  # the base has none to gain upon
 
 
-@pytest.mark.slow
 def test_of_several_adapters_each_is_scored_by_the_classifier_that_it_carries(
     run_cli: Cli, learned: dict[str, Learned], road: Road
 ) -> None:
@@ -154,7 +155,6 @@ def test_of_several_adapters_each_is_scored_by_the_classifier_that_it_carries(
     assert f"{first['classifier']['top1']:.4f}" in swapped.out
 
 
-@pytest.mark.slow
 def test_the_full_baseline_has_a_classifier_too(
     run_cli: Cli, weights_file: Callable[[str], Path], labeled_folder: Path, tmp_path: Path
 ) -> None:

@@ -145,7 +145,20 @@ def by_walk(root: Path) -> list[str]:
     return found
 
 
-FILES = ["a.png", "b.PNG", "a.txt", ".c.png", "x/a.png", "x/y/b.jpg", "x/y/.z/c.jpg", ".e/a.png", "x.png/d.png"]
+FILES = [
+    "a.png",
+    "b.PNG",
+    "a.txt",
+    ".c.png",
+    "x/a.png",
+    "x/y/b.jpg",
+    "x/y/.z/c.jpg",
+    ".e/a.png",
+    "x.png/d.png",
+    "v/a.png",
+    "z/a.png",
+    "w/a.png",
+]
 LINKS = ["k.png", "x/l.png"]
 
 
