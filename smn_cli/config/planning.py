@@ -9,6 +9,16 @@ from smn_cli.errors import DataError, UsageError
 from smn_cli.recipes import NormStats, Precision, Recipe, ScoreInit, ViewPlan, recipe_of
 
 Value = TypeVar("Value")
+NUM_EVALUATIONS = 5
+"""Looks at the held-out images in a run; each costs about as much as three training steps a thousand images."""
+_COPIED = (
+    "objective", "embedding_dim", "temperature", "epsilon", "sinkhorn_iterations", "score_momentum",
+    "head_momentum", "head_constant_decay", "lr_period", "mask_also",
+)  # fmt: skip
+MIN_HOLDOUT = 30
+"""Held-out images below which no interval says anything."""
+CPU_SIZE = 64
+"""Working size on a CPU, in pixels: a twelfth of the work of 224 px."""
 
 
 def make_plan(
@@ -80,15 +90,6 @@ def make_plan(
     )
 
 
-NUM_EVALUATIONS = 5
-"""Looks at the held-out images in a run; each costs about as much as three training steps a thousand images."""
-
-_COPIED = (
-    "objective", "embedding_dim", "temperature", "epsilon", "sinkhorn_iterations", "score_momentum",
-    "head_momentum", "head_constant_decay", "lr_period", "mask_also",
-)  # fmt: skip
-
-
 def _num_holdout(options: AdaptOptions, recipe: Recipe, num_images: int, reasons: dict[str, str]) -> int:
     if (options.keep or recipe.keep) == "last":
         return 0
@@ -102,10 +103,6 @@ def _num_holdout(options: AdaptOptions, recipe: Recipe, num_images: int, reasons
     part = "a fifth of the images, of every class," if options.labels else "a tenth of the images,"
     reasons["num_holdout"] = f"{part} between 30 and 500: never trained on, they decide what is kept"
     return num_holdout
-
-
-MIN_HOLDOUT = 30
-"""Held-out images below which no interval says anything."""
 
 
 def _num_steps(options: AdaptOptions, steps_per_epoch: int, reasons: dict[str, str]) -> int:
@@ -185,10 +182,6 @@ def _working_size(options: AdaptOptions, native_size: int, on_cpu: bool, reasons
         return CPU_SIZE
     reasons["views.global_size"] = "the size that the backbone was trained at"
     return native_size
-
-
-CPU_SIZE = 64
-"""Working size on a CPU, in pixels: a twelfth of the work of 224 px."""
 
 
 def _views(options: AdaptOptions, recipe: Recipe, size: int) -> ViewPlan:

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from smn_cli.config.plan import AdaptPlan
 from smn_cli.evaluation.classifier import LinearClassifier
+from smn_cli.seeding import initial_weights
 
 
 class SupervisedObjective:
@@ -34,8 +35,7 @@ class SupervisedObjective:
         num_classes, num_features = start.weight.shape
         self.starts_fitted = plan.recipe != "paper"  # the paper's is random, on the features as they are
         self.scale = scale if self.starts_fitted else 1.0
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(plan.seed)
+        with initial_weights(plan.seed):
             self.layer = nn.Linear(num_features, num_classes).to(device)
         if self.starts_fitted:
             self.put(start)

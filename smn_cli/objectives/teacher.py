@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from smn_cli.objectives.swav import sinkhorn
+from smn_cli.seeding import sample_generator, sklearn_seed
 
 KMEANS_SAMPLE = 20_000
 """Images that prototypes are found on; more change them little and cost minutes."""
@@ -65,7 +66,7 @@ def make_teacher(teacher_features: Tensor, working_features: Tensor, *, num_prot
     raw = Teacher.of(teacher_features, torch.empty(0), working_mean)
     sample = raw.features
     if len(sample) > KMEANS_SAMPLE:
-        chosen = torch.randperm(len(sample), generator=torch.Generator().manual_seed(seed))[:KMEANS_SAMPLE]
+        chosen = torch.randperm(len(sample), generator=sample_generator(seed))[:KMEANS_SAMPLE]
         sample = sample[chosen]
     return replace(raw, prototypes=spherical_kmeans(sample, num_prototypes, seed=seed))
 
@@ -83,7 +84,7 @@ def spherical_kmeans(features: Tensor, num_clusters: int, *, seed: int) -> Tenso
     """
     from sklearn.cluster import KMeans  # a second to load, which most commands do without
 
-    kmeans = KMeans(num_clusters, n_init=1, max_iter=25, random_state=seed % 2**32)
+    kmeans = KMeans(num_clusters, n_init=1, max_iter=25, random_state=sklearn_seed(seed))
     with threadpool_limits(1):  # several threads add partial sums in any order
         centres = kmeans.fit(features.double().numpy()).cluster_centers_
     return functional.normalize(torch.from_numpy(centres).float(), dim=1)

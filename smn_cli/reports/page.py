@@ -116,17 +116,17 @@ def _neighbour_rows(
     before, after = _nearest(*base), _nearest(*adapted)
     num_new = [len(set(new) - set(old)) for old, new in zip(before.tolist(), after.tolist(), strict=True)]
     chosen = sorted(range(len(num_new)), key=lambda position: -num_new[position])[:NUM_ROWS]
-    held_out, bank, prepare = session.split.held_out, session.split.bank, session.preprocessing
+    held_out, searched, prepare = session.split.held_out, session.split.searched, session.preprocessing
     return [
         {
             "image": thumbnail(held_out[position], prepare),
-            "before": [thumbnail(bank[index], prepare) for index in before[position].tolist()],
-            "after": [thumbnail(bank[index], prepare) for index in after[position].tolist()],
+            "before": [thumbnail(searched[index], prepare) for index in before[position].tolist()],
+            "after": [thumbnail(searched[index], prepare) for index in after[position].tolist()],
         }
         for position in chosen
     ]
 
 
-def _nearest(queries: Tensor, bank: Tensor) -> Tensor:
-    similarities = functional.normalize(queries.float(), dim=1) @ functional.normalize(bank.float(), dim=1).T
-    return torch.topk(similarities, min(NUM_NEIGHBOURS, len(bank)), dim=1).indices
+def _nearest(held_out: Tensor, searched: Tensor) -> Tensor:
+    similarities = functional.normalize(held_out.float(), dim=1) @ functional.normalize(searched.float(), dim=1).T
+    return torch.topk(similarities, min(NUM_NEIGHBOURS, len(searched)), dim=1).indices

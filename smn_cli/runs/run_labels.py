@@ -71,11 +71,11 @@ def save_base_head(
     chosen = training[:MAX_IMAGES]
     paths = [*chosen, *held_out]
     features = extract_features(network, image_batches(paths, preprocessing, num_workers=num_workers))
-    own, queries = features[: len(chosen)], features[len(chosen) :]
+    own, test = features[: len(chosen)], features[len(chosen) :]
     labels, num_classes = labeled.labels(chosen), len(labeled.classes)
     start = fit_classifier(own, labels, num_classes, decay=DECAYS[0])
     if held_out:
-        best = best_classifier(own, labels, queries, labeled.labels(held_out), num_classes)
+        best = best_classifier(own, labels, test, labeled.labels(held_out), num_classes)
     else:
         best = fit_classifier(own, labels, num_classes, decay=DECAYS[1])
     scale = torch.tensor(root_mean_square(own), dtype=torch.float64)

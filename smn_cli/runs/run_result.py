@@ -16,6 +16,8 @@ from smn_cli.runs.run_config import plan_of
 from smn_cli.runs.run_folder import RunFolder
 from smn_cli.runs.run_labels import read_base_head
 
+ORIGIN_FILE = "origin.safetensors"
+
 
 @dataclass(frozen=True)
 class Learned:
@@ -78,9 +80,6 @@ class Origin:
             part, _, name = key.partition("/")
             (masks if part == "mask" else norm_stats)[name] = tensor
         return cls(masks, norm_stats)
-
-
-ORIGIN_FILE = "origin.safetensors"
 
 
 def read_learned(folder: RunFolder) -> Learned:

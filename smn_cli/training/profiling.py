@@ -1,6 +1,5 @@
 """A few real steps of a run, in a temporary folder that vanishes, to measure what the whole run would take."""
 
-import random
 import statistics
 import time
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from smn_cli.data.images.validate import ImageSet
 from smn_cli.data.labels.labeled_images import LabeledImages
 from smn_cli.errors import DataError
 from smn_cli.objectives.teacher import KMEANS_SAMPLE, spherical_kmeans
+from smn_cli.seeding import FIXED_SEED, fixed_generator, named_draw
 from smn_cli.training.resolve_plan import resolve_plan
 from smn_cli.training.session import Execution, Session
 
@@ -69,7 +69,7 @@ class Profile:
 def draw_sample(paths: list[Path], options: AdaptOptions) -> list[Path]:
     """A seeded draw that is large enough for a profile, in the order of `paths`."""
     num = min(len(paths), max(SAMPLE_IMAGES, SAMPLE_BATCHES * options.batch_size))
-    positions = random.Random(f"{options.seed} rehearsal").sample(range(len(paths)), num)
+    positions = named_draw(options.seed, "rehearsal").sample(range(len(paths)), num)
     return [paths[position] for position in sorted(positions)]
 
 
@@ -178,16 +178,16 @@ def _an_image(ticks: list[tuple[int, float]]) -> float:
 
 
 def _time_judge(session: Session) -> float:
-    num_views = num_judge_views(len(session.split.held_out), len(session.split.bank))
+    num_views = num_judge_views(len(session.split.held_out), len(session.split.searched))
     network = session.network()
     started = time.monotonic()
     session.panel.judge(network)
     return (time.monotonic() - started) / num_views
 
 
-def num_judge_views(num_held_out: int, num_bank: int) -> int:
+def num_judge_views(num_held_out: int, num_searched: int) -> int:
     """Images that an evaluation embeds: held-out ones twice, as they are and mirrored."""
-    return 2 * num_held_out + num_bank
+    return 2 * num_held_out + num_searched
 
 
 def _time_kmeans(plan: AdaptPlan, num_features: int, num_images: int) -> float:
@@ -195,9 +195,9 @@ def _time_kmeans(plan: AdaptPlan, num_features: int, num_images: int) -> float:
         return 0.0
     num = max(2, min(num_images, KMEANS_SAMPLE) // _KMEANS_SHARE)
     clusters = max(2, min(plan.num_prototypes // _KMEANS_SHARE, num))
-    features = torch.randn(num, num_features, generator=torch.Generator().manual_seed(0))
+    features = torch.randn(num, num_features, generator=fixed_generator())
     started = time.monotonic()
-    spherical_kmeans(features, clusters, seed=0)
+    spherical_kmeans(features, clusters, seed=FIXED_SEED)
     scale = min(num_images, KMEANS_SAMPLE) / num * plan.num_prototypes / clusters
     return (time.monotonic() - started) * scale
 

@@ -20,12 +20,13 @@ from smn_cli.data.views.loader import image_batches
 from smn_cli.distributed import Team
 from smn_cli.evaluation.features import Network, extract_features, on_device
 from smn_cli.judging.classifier_judge import ClassifierJudge, labels_in_order, rounded
-from smn_cli.judging.judges import NUM_BANK, UnlabeledJudge
+from smn_cli.judging.judges import NUM_SEARCHED, UnlabeledJudge
 from smn_cli.objectives.supervised import SupervisedObjective
 from smn_cli.objectives.swapped import SwappedObjective
 from smn_cli.objectives.teacher import TaughtObjective, Teacher, make_teacher
 from smn_cli.runs.run_folder import RunFolder
 from smn_cli.runs.run_labels import read_base_head, read_start, save_base_head, save_labels
+from smn_cli.seeding import split_generator
 from smn_cli.training.start_state import network_at_start
 from smn_cli.training.trainer import Objective
 
@@ -45,9 +46,9 @@ class ImageSplit:
     labeled: LabeledImages | None = None
 
     @property
-    def bank(self) -> list[Path]:
+    def searched(self) -> list[Path]:
         """The training images that held-out ones look for neighbours among."""
-        return self.training[:NUM_BANK]
+        return self.training[:NUM_SEARCHED]
 
 
 WORTH_DRAWING = 1.1
@@ -80,7 +81,7 @@ def split_images(paths: list[Path], plan: AdaptPlan, labeled: LabeledImages | No
     A run that is shorter than one pass only keeps the images it will see. With labels, those held out and those kept
     are of all classes.
     """
-    generator = torch.Generator().manual_seed(plan.seed)
+    generator = split_generator(plan.seed)
     if labeled is None:
         order = torch.randperm(len(paths), generator=generator).tolist()
     else:
@@ -119,7 +120,7 @@ def embed_for_teacher(
 ) -> Tensor:
     """(N, F) features of the images that a run judges by and, if taught, trains on; each process does a share."""
     larger = Preprocessing(plan.teacher_size, working.mean, working.std, working.interpolation)
-    training = split.training if plan.objective == "taught" else split.bank
+    training = split.training if plan.objective == "taught" else split.searched
     paths = [*split.held_out, *training]
     own = teacher_features(backbone, team.own(paths), larger, num_workers=num_workers, progress=progress)
     return team.joined(own, len(paths))
@@ -145,7 +146,7 @@ def save_teacher_embedding(
     }
     if plan.objective == "taught":
         network = network_at_start(folder, backbone)
-        working_features = extract_features(network, image_batches(split.bank, working, num_workers=num_workers))
+        working_features = extract_features(network, image_batches(split.searched, working, num_workers=num_workers))
         tensors |= make_teacher(
             tensors["training"], working_features, num_prototypes=plan.num_prototypes, seed=plan.seed
         ).tensors()
@@ -182,13 +183,13 @@ def make_unlabeled_judge(
 ) -> UnlabeledJudge:
     """The health panel of a run that starts with a network; call `save_teacher_embedding` first."""
     known = folder.load_tensors(TEACHER_FILE)
-    bank = split.bank
+    searched = split.searched
     return UnlabeledJudge(
         split.held_out,
-        bank,
+        searched,
         working,
         known["held_out"].float(),
-        known["training"][: len(bank)].float(),
+        known["training"][: len(searched)].float(),
         network,
         team,
     )
@@ -212,7 +213,7 @@ def make_classifier_judge(
     classes = split.labeled.classes
     images, labels = split.held_out, split.labeled.labels(split.held_out)
     if val is not None:
-        images, labels = val.query_paths, labels_in_order(val, classes)
+        images, labels = val.test_paths, labels_in_order(val, classes)
     base_head = rounded(read_base_head(folder), name=backbone.classifier_name, classes=classes)
     network = on_device(backbone.model, next(backbone.model.parameters()).device)
     return ClassifierJudge(images, labels, working, network, base_head, team)
