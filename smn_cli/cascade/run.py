@@ -42,6 +42,7 @@ START_STATE_FILE, ROUTER_FILE, DISPATCHER_FILE = "beginning.safetensors", "route
 CHOICES = {"cluster": CLUSTERINGS, "combine": KINDS, "mode": MODES}
 Pack = Callable[[RunFolder, Backbone], Adapter]
 Progress = Callable[[int], None]
+_ROUTES = "routes"
 
 
 class CascadeFolder(RunFolder):
@@ -286,6 +287,3 @@ class CascadeRun:
             progress=progress,
         )
         return fit_combination(blocks, routes, kind=options.combine, dim=options.dim, seed=options.seed)
-
-
-_ROUTES = "routes"

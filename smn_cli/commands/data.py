@@ -9,6 +9,7 @@ from smn_cli.datasets.known_sets import KNOWN_SETS
 from smn_cli.terminal.options import JsonOption
 
 if TYPE_CHECKING:
+    from smn_cli.cache_folder import cache_folder
     from smn_cli.console import Output
     from smn_cli.schemas.images import DataJson, DataNoteJson, SplitNoteJson
 
@@ -30,7 +31,6 @@ def data(
     from functools import partial
 
     from smn_cli.console import Output
-    from smn_cli.data.images.tar_index import cache_folder
     from smn_cli.datasets.class_folders import read_note, write_class_folders
     from smn_cli.datasets.fetch import fetch
     from smn_cli.datasets.known_sets import find_known_set

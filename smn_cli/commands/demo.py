@@ -153,7 +153,7 @@ def _score(output: "Output", backbone: "Backbone", adapter: "Adapter", images: P
     from smn_cli.scoring import evaluate_networks
 
     split = load_labeled_split(images)
-    num_images = 2 * (len(split.bank_paths) + len(split.query_paths))
+    num_images = 2 * (len(split.train_paths) + len(split.test_paths))
     with output.progress("embedding", num_images) as tick:
         comparison = evaluate_networks(
             backbone, adapter, split, Embedding(preprocessing_for(adapter)), ScoringProtocol(linear=True), progress=tick

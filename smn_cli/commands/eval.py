@@ -92,7 +92,7 @@ def evaluate(
     output = Output(json)
     device = resolve_device(device)
     precision = resolve_precision(precision, device)
-    split = load_labeled_split(data, seed=seed, max_bank=max_train, max_query=max_test)
+    split = load_labeled_split(data, seed=seed, max_train=max_train, max_test=max_test)
     networks = open_networks(adapter or [], run, arch, weights, size)
     output.talk(f"{_in_words(split)}, {networks.preprocessing.size} px")
     if networks.cascade is not None and fractions:
@@ -100,7 +100,7 @@ def evaluate(
     cache = None if no_cache else FeatureCache()
     embedding = Embedding(networks.preprocessing, precision, resolve_workers(workers), cache)
     protocol = ScoringProtocol(knn=knn or not linear, linear=linear, ks=tuple(k or ScoringProtocol.ks))
-    subsets = draw_subsets(split.bank_labels, fractions, num_repeats=repeats, seed=seed, balanced=not unbalanced)
+    subsets = draw_subsets(split.train_labels, fractions, num_repeats=repeats, seed=seed, balanced=not unbalanced)
     comparisons, rows = _score(output, networks, split, embedding, protocol, subsets, device)
     results = _check(gates, next(iter(comparisons.values())), rows)
     _report(output, comparisons, rows, results)
@@ -142,7 +142,7 @@ def _score(
     scores: dict[str, Scores] = {}
     few: dict[str, list[LowShotScores]] = {}
     where = search_device(device)
-    num_images = (len(split.bank_paths) + len(split.query_paths)) * len(names)
+    num_images = (len(split.train_paths) + len(split.test_paths)) * len(names)
     with output.progress("embedding", num_images) as tick:
         changes = list(networks.changes.values())
         embedded = embed_split(networks.backbone, changes, split, embedding, device=device, progress=tick)
@@ -152,7 +152,7 @@ def _score(
     _tell_of_cache(output, embedding)
     base, base_few = scores.pop(""), few.pop("")
     comparisons = {name: compare(base, adapted) for name, adapted in scores.items()} or {"": compare(base, None)}
-    return comparisons, tabulate(subsets, split.bank_labels, base_few, few)
+    return comparisons, tabulate(subsets, split.train_labels, base_few, few)
 
 
 def _score_cascade(
@@ -166,7 +166,7 @@ def _score_cascade(
 ) -> "Comparison":
     from smn_cli.scoring import evaluate_cascade
 
-    num_images = len(split.bank_paths) + len(split.query_paths)
+    num_images = len(split.train_paths) + len(split.test_paths)
     with output.progress("embedding", num_images * (2 + len(cascade.experts))) as tick:
         comparison = evaluate_cascade(backbone, cascade, split, embedding, protocol, device=device, progress=tick)
     _tell_of_cache(output, embedding)
@@ -206,15 +206,15 @@ def _report(
 
 def _in_words(split: "LabeledSplit") -> str:
     return (
-        f"{len(split.bank_paths)} training and {len(split.query_paths)} test images, {len(split.classes)} classes "
+        f"{len(split.train_paths)} training and {len(split.test_paths)} test images, {len(split.classes)} classes "
         f"({split.origin})"
     )
 
 
 def _facts(data: Path, split: "LabeledSplit") -> dict[str, Any]:
     return {
-        "labels": f"{data}, {split.origin}: {len(split.bank_paths)} images of {len(split.classes)} classes",
-        "test images": len(split.query_paths),
+        "labels": f"{data}, {split.origin}: {len(split.train_paths)} images of {len(split.classes)} classes",
+        "test images": len(split.test_paths),
     }
 
 
@@ -253,8 +253,8 @@ def _raise_if_failed(results: "list[GateResult]") -> None:
 def _describe(data: Path, split: "LabeledSplit") -> "EvalDataJson":
     return {
         "path": str(data),
-        "train": len(split.bank_paths),
-        "test": len(split.query_paths),
+        "train": len(split.train_paths),
+        "test": len(split.test_paths),
         "classes": split.classes,
         "split": split.origin,
     }
