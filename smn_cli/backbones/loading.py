@@ -192,6 +192,11 @@ def _create(arch: str, *, pretrained: bool) -> nn.Module:
             ) from None
 
 
+def to_device(backbone: Backbone, device: str) -> None:
+    """Put a backbone on a device, channels last, which convolutions like best."""
+    backbone.model.to(torch.device(device)).to(memory_format=torch.channels_last)
+
+
 def check_sizes(backbone: Backbone, sizes: list[int]) -> None:
     """Refuse view or image sizes that the network cannot take, before hours are spent.
 

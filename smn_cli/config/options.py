@@ -84,7 +84,8 @@ def _check_mask(options: AdaptOptions) -> None:
     starts = ("constant", "magnitude", "kaiming")
     _require(options.score_init in (None, *starts), "score-init", options.score_init, f"one of {', '.join(starts)}")
     selection = parse_selection(options.mask_only)
-    if options.train != "mask":
+    mode = TRAIN_MODES[options.train]
+    if not (mode.has_mask and mode.moves):
         idle = {"density", "density_start", "score_init"} | (
             set() if TRAIN_MODES[options.train].moves else {"mask_only"}
         )

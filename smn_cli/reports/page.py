@@ -39,7 +39,7 @@ def write_report(session: Session) -> Path:
     page = environment.get_template("report.html.j2").render(
         session=session,
         learned=learned,
-        is_judged_by_labels=session.judge is not session.health,
+        is_judged_by_labels=session.judge.uses_labels,
         is_identity=session.plan.keep == "best" and learned.step == 0,
         density=density(learned.masks),
         loss=Markup(_loss(steps)),

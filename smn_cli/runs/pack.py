@@ -3,11 +3,10 @@
 from typing import Any
 
 from smn_cli.adapters.adapter import Adapter, make_adapter
-from smn_cli.adapters.head import StoredHead
+from smn_cli.adapters.head import StoredHead, rounded_head
 from smn_cli.adapters.swap import Change, TunedWeights
 from smn_cli.backbones.loading import Backbone
 from smn_cli.errors import CheckpointError, UsageError
-from smn_cli.judging.classifier_judge import rounded
 from smn_cli.runs.run_config import check_run_base, plan_of
 from smn_cli.runs.run_folder import RunFolder
 from smn_cli.runs.run_result import Learned, read_learned
@@ -61,7 +60,7 @@ def pack_run(folder: RunFolder, backbone: Backbone, *, codec: str = "auto") -> A
 def _head_of(learned: Learned, config: dict[str, Any], backbone: Backbone) -> StoredHead | None:
     if learned.classifier is None:
         return None
-    return rounded(learned.classifier, name=backbone.classifier_name, classes=tuple(config["classes"]))
+    return rounded_head(learned.classifier, name=backbone.classifier_name, classes=tuple(config["classes"]))
 
 
 def change_of_run(folder: RunFolder, backbone: Backbone) -> Change:

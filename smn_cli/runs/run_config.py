@@ -20,6 +20,7 @@ from smn_cli.data.labels.labeled_images import LabeledImages
 from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.distributed import launch_name, launched_size, was_restarted
 from smn_cli.errors import CheckpointError, MismatchError
+from smn_cli.objectives.table import OBJECTIVES
 from smn_cli.runs.run_folder import RunFolder, is_run
 
 
@@ -60,9 +61,14 @@ def plan_of(config: dict[str, Any], folder: RunFolder) -> AdaptPlan:
         CheckpointError: it is incomplete.
     """
     try:
-        return AdaptPlan.from_json(config["plan"])
+        plan = AdaptPlan.from_json(config["plan"])
     except (KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"the plan in {folder.path} is incomplete or of another version: {error}") from None
+    if plan.objective not in OBJECTIVES:
+        raise CheckpointError(
+            f"the objective {plan.objective!r} of {folder.path} is not known: it is of another version"
+        )
+    return plan
 
 
 def check_run_base(config: dict[str, Any], backbone: Backbone) -> None:

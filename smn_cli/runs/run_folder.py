@@ -23,6 +23,8 @@ STATE = Path("checkpoint") / "state.pt"
 # beside the state, as tensors
 TEACHER_FILE, OBJECTIVE_FILE = "teacher.safetensors", "objective.safetensors"
 LABELS_FILE, ORIGIN_FILE = "labels.safetensors", "origin.safetensors"
+BEST_STATE = "keeper"
+"""Key of the best state in `STATE`, as runs of version 0.1 have it."""
 CASCADE_SCHEMA, CASCADE_FILE = "smn.cascade-run/1", "cascade.safetensors"
 _DIGEST_BYTES = 32
 _REQUIRED = frozenset(

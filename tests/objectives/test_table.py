@@ -13,7 +13,7 @@ from smn_cli.config.options import AdaptOptions
 from smn_cli.errors import UsageError
 from smn_cli.objectives.base import Objective, ObjectiveInputs, PlanRules
 from smn_cli.objectives.table import OBJECTIVES, check_options
-from smn_cli.recipes import RECIPES
+from smn_cli.recipes import RECIPES, WITH_LABELS
 from smn_cli.runs.pack import pack_run
 from smn_cli.training.planning import make_plan
 from smn_cli.training.session import Session
@@ -125,4 +125,6 @@ def test_options_and_plan_follow_its_rules(toy: str) -> None:
 
 
 def test_every_recipe_names_a_row() -> None:
-    assert {recipe.objective for recipe in RECIPES.values()} <= OBJECTIVES.keys()
+    for recipes, needs_labels in ((RECIPES, False), (WITH_LABELS, True)):
+        for recipe in recipes.values():
+            assert OBJECTIVES[recipe.objective].needs_labels is needs_labels
