@@ -85,16 +85,21 @@ def check_run_base(config: dict[str, Any], backbone: Backbone) -> None:
         )
 
 
-def restore_threads(config: dict[str, Any], folder: RunFolder) -> None:
+def restore_threads(config: dict[str, Any], folder: RunFolder) -> int:
     """Compute with as many threads as a run was started with: another number sums in another order.
+
+    Returns:
+        The number before, for who wants it back.
 
     Raises:
         CheckpointError: the config does not say it in a usable way.
     """
+    before = torch.get_num_threads()
     try:
         torch.set_num_threads(int(config["threads"]))
     except (TypeError, ValueError, RuntimeError):
         raise CheckpointError(f"{folder.path}: threads in config.json is {config['threads']!r}") from None
+    return before
 
 
 def describe_run(

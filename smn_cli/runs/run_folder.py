@@ -19,6 +19,7 @@ from smn_cli.errors import CheckpointError, UsageError
 
 SCHEMA = "smn.run/1"
 CONFIG, IMAGES, BAD_IMAGES, METRICS = "config.json", "images.txt", "bad_images.txt", "metrics.jsonl"
+REPORT = "report.html"
 STATE = Path("checkpoint") / "state.pt"
 # beside the state, as tensors
 TEACHER_FILE, OBJECTIVE_FILE = "teacher.safetensors", "objective.safetensors"

@@ -59,6 +59,7 @@ class Session:
         source, objective = make_source(model, plan), make_objective(context, preparation)
         self.trainer = Trainer(source, objective, plan, self.preprocessing.normalize, self.team)
         self.best_state = BestState()
+        self._threads_before: int | None = None
         self._base_buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
         self.health = make_health_judge(context, preparation)
         self.judge: Judge = choose_judge(context, preparation, self.health)
@@ -131,10 +132,11 @@ class Session:
         check_run_base(config, backbone)
         state = folder.load_state()
         to_device(backbone, execution.device)
-        restore_threads(config, folder)
+        threads_before = restore_threads(config, folder)
         split = split_images(folder.read_images(), plan, read_labels(folder, config) if plan.num_classes else None)
         context = RunContext(folder, backbone, plan, split, execution, val)
         session = cls(context, Prepared.read(context))
+        session._threads_before = threads_before
         try:
             session.trainer.load_state(state["trainer"])
             session.best_state = BestState.from_state(state[BEST_STATE])
@@ -151,7 +153,9 @@ class Session:
         return has_finished(self.plan, self.trainer.step, self.best_state)
 
     def close(self) -> None:
-        """Bring the backbone back to the base, whose statistics a run may have adapted in place."""
+        """Bring the backbone back to the base, whose statistics a run may have adapted in place, and the threads."""
+        if self._threads_before is not None:
+            torch.set_num_threads(self._threads_before)
         with torch.no_grad():
             for name, buffer in self.backbone.model.named_buffers():
                 buffer.copy_(self._base_buffers[name])
