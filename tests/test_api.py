@@ -201,6 +201,7 @@ def test_embed_finds_what_the_command_finds(
     outcome = run_cli("embed", image_folder, *words, "--out", tmp_path / "f.npy")
     assert outcome.code == 0, outcome.err
     assert features.numpy().tobytes() == np.load(tmp_path / "f.npy").tobytes()
+    torch.testing.assert_close(features.norm(dim=1), torch.ones(24))
     assert [str(path) for path in paths] == (tmp_path / "f.paths.txt").read_text().splitlines()
     assert [path.name for path in bad] == ["broken.png"]
     assert done[-1] == len(paths) == 24

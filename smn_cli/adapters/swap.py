@@ -63,8 +63,7 @@ def swap_in(model: nn.Module, tensors: Mapping[str, Tensor], *, digest: str = ""
     network = unwrapped(model)
     own, known = network.state_dict(keep_vars=True), _originals(network)
     returning = {name: tensor for name, tensor in _still_there(known, own).items() if name not in tensors}
-    with torch.inference_mode(False):  # an inference tensor could not be copied or pickled later
-        originals = {name: known[name] if name in known else own[name].detach().clone() for name in tensors}
+    originals = {name: known[name] if name in known else own[name].detach().clone() for name in tensors}
     # all are on record while they are written, so that an interruption can be undone
     _record(network, {**known, **originals}, digest)
     _write(own, {**returning, **tensors})
@@ -89,8 +88,7 @@ def swapped_in(model: nn.Module, tensors: Mapping[str, Tensor], *, digest: str =
     """`swap_in` for a while; then the network is as it was, with what was swapped in before, also after an error."""
     network = unwrapped(model)
     worn_digest = digest_on(network)
-    with torch.inference_mode(False):
-        worn = {name: network.state_dict()[name].clone() for name in _originals(network)}
+    worn = {name: network.state_dict()[name].clone() for name in _originals(network)}
     try:
         swap_in(network, tensors, digest=digest)
         yield

@@ -65,13 +65,20 @@ def test_a_copy_takes_another_adapter_in_place_of_its_own() -> None:
     assert same(snapshot(model), adapter.rebuild(before))
 
 
-def test_a_copy_made_under_inference_mode_comes_back_too() -> None:
+@pytest.mark.parametrize("copied", [copy.deepcopy, through_pickle, through_torch_save])
+def test_an_adapter_put_on_under_inference_mode_can_be_copied_and_taken_off_outside(
+    copied: Callable[[nn.Module], nn.Module],
+) -> None:
     model = backbone(CONVNET)
-    before, adapter = snapshot(model), adapter_for(model)
+    before, adapter, second = snapshot(model), adapter_for(model), adapter_for(model, seed=5)
     with torch.inference_mode():
         adapter.apply(model)
-    other = copy.deepcopy(model)
+    other = copied(model)
     assert same(snapshot(smn_cli.remove_adapter(other)), before)
+    with second.applied(model):
+        assert same(snapshot(model), second.rebuild(before))
+    model(torch.rand(2, 3, 32, 32)).sum().backward()  # still a network to train
+    assert same(snapshot(smn_cli.remove_adapter(model)), before)
 
 
 def test_names_of_state_modules_and_buffers_are_those_of_the_base() -> None:
