@@ -7,6 +7,7 @@ ARCH is timm's name of a network, WEIGHTS its pretrained checkpoint; the images 
 
 import copy
 import sys
+from typing import Any
 
 import timm
 import torch
@@ -15,11 +16,11 @@ from torch import nn
 import smn_cli
 
 
-def main(arch: str, weights: str, images: str, other_images: str, options: smn_cli.AdaptOptions | None = None) -> None:
+def main(arch: str, weights: str, images: str, other_images: str, **settings: Any) -> None:
     model: nn.Module = timm.create_model(arch, checkpoint_path=weights).eval()
     adapters = smn_cli.AdapterSet(model)
-    adapters.add("first", smn_cli.adapt(model, images, options))  # the model itself is left as it is
-    adapters.add("second", smn_cli.adapt(model, other_images, options))
+    adapters.add("first", smn_cli.adapt(model, images, **settings))  # the model itself is left as it is
+    adapters.add("second", smn_cli.adapt(model, other_images, **settings))
     print(adapters)
 
     found = smn_cli.embed(model, images, size=64)

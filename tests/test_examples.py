@@ -10,7 +10,6 @@ from types import ModuleType
 
 import pytest
 
-from smn_cli import AdaptOptions
 from smn_cli.errors import BackboneError
 from tests.conftest import RESNET, write_images
 
@@ -62,9 +61,9 @@ def test_two_adapters_are_switched_copied_and_taken_off(
     weights_file: Callable[[str], Path], image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_images(tmp_path / "other", 24, seed=1, colour=2)
-    options = AdaptOptions(recipe="paper", steps=3, size=32, batch_size=8, local_views=0, lr_scores=5000.0)
+    settings = {"recipe": "paper", "steps": 3, "size": 32, "batch_size": 8, "local_views": 0, "lr_scores": 5000.0}
     folders = str(image_folder), str(tmp_path / "other")
-    loaded("several_adapters").main(RESNET, str(weights_file(RESNET)), *folders, options)
+    loaded("several_adapters").main(RESNET, str(weights_file(RESNET)), *folders, **settings)
     out = capsys.readouterr().out
     told = dict(line.split(": ") for line in out.splitlines() if line.endswith(("True", "False")))
     assert set(told.values()) == {"True"}
