@@ -13,8 +13,7 @@ from smn_cli.adapters.fingerprint import fingerprint, select_base
 from smn_cli.atomic import write_atomically
 from smn_cli.backbones.loading import Backbone, load_backbone, load_with_timm
 from smn_cli.backbones.weight_files import read_weight_file
-from smn_cli.data.preprocessing import Preprocessing
-from smn_cli.errors import AdapterFileError, BackboneError, MismatchError
+from smn_cli.errors import BackboneError, MismatchError
 from smn_cli.seeding import fixed_generator
 
 
@@ -95,18 +94,6 @@ def check_checkpoint(adapter: Adapter, path: Path) -> None:
             f"--checkpoint {path} is not the adapted network: digest {found[:12]}... instead of "
             f"{adapter.header.adapted_digest[:12]}...; rebuild it with smn apply"
         )
-
-
-def preprocessing_for(adapter: Adapter) -> Preprocessing:
-    """How images were prepared when the adapter was made.
-
-    Raises:
-        AdapterFileError: the file does not say it in a usable way.
-    """
-    try:
-        return Preprocessing.from_json(adapter.header.preprocessing)
-    except (KeyError, TypeError, ValueError) as error:
-        raise AdapterFileError(f"the adapter's preprocessing is unusable: {error}") from None
 
 
 def backbone_for(adapter: Adapter, weights: str | Path | None) -> Backbone:

@@ -133,26 +133,22 @@ def _score(
     if networks.cascade is not None:
         cascade = _score_cascade(output, networks.backbone, networks.cascade, split, embedding, protocol, device)
         return {"cascade": cascade}, []
-    from smn_cli.evaluation.compare import Scores, compare
-    from smn_cli.evaluation.low_shot import LowShotScores, score_subsets, tabulate
-    from smn_cli.evaluation.neighbours import search_device
-    from smn_cli.scoring import embed_split, score_network
+    from smn_cli.scoring import compare_networks
 
-    names = ["", *networks.changes]
-    scores: dict[str, Scores] = {}
-    few: dict[str, list[LowShotScores]] = {}
-    where = search_device(device)
-    num_images = (len(split.train_paths) + len(split.test_paths)) * len(names)
+    num_images = (len(split.train_paths) + len(split.test_paths)) * (1 + len(networks.changes))
     with output.progress("embedding", num_images) as tick:
-        changes = list(networks.changes.values())
-        embedded = embed_split(networks.backbone, changes, split, embedding, device=device, progress=tick)
-        for name, features in zip(names, embedded, strict=True):
-            scores[name] = score_network(features, networks.changes.get(name), split, protocol, device=device)
-            few[name] = score_subsets(features, subsets, protocol, device=where)
+        scored = compare_networks(
+            networks.backbone,
+            networks.changes,
+            split,
+            embedding,
+            protocol,
+            subsets=subsets,
+            device=device,
+            progress=tick,
+        )
     _tell_of_cache(output, embedding)
-    base, base_few = scores.pop(""), few.pop("")
-    comparisons = {name: compare(base, adapted) for name, adapted in scores.items()} or {"": compare(base, None)}
-    return comparisons, tabulate(subsets, split.train_labels, base_few, few)
+    return scored
 
 
 def _score_cascade(
