@@ -8,13 +8,15 @@ from smn_cli.adapters.swap import Change, TunedWeights
 from smn_cli.backbones.loading import Backbone
 from smn_cli.errors import CheckpointError, UsageError
 from smn_cli.judging.classifier_judge import rounded
-from smn_cli.runs.run_config import check_run_base, plan_of
+from smn_cli.masking.ties import under_all_names
+from smn_cli.runs.read_back import read_back
+from smn_cli.runs.run_config import check_run_base, plan_of, preprocessing_in
 from smn_cli.runs.run_folder import RunFolder
 from smn_cli.runs.run_result import Learned, read_learned
 
 
 def pack_run(folder: RunFolder, backbone: Backbone, *, codec: str = "auto") -> Adapter:
-    """The adapter of a run's last checkpoint.
+    """The adapter of a run's last checkpoint, read back and compared with the run's network.
 
     Args:
         folder: of the run.
@@ -22,7 +24,8 @@ def pack_run(folder: RunFolder, backbone: Backbone, *, codec: str = "auto") -> A
         codec: a codec's name, or "auto" for the smallest.
 
     Raises:
-        CheckpointError, MismatchError: the run is damaged, or the base another one.
+        CheckpointError: the run is damaged.
+        MismatchError: the base is another one, or the adapter would not give the network that was trained.
     """
     config = folder.read_config()
     plan = plan_of(config, folder)
@@ -36,12 +39,12 @@ def pack_run(folder: RunFolder, backbone: Backbone, *, codec: str = "auto") -> A
     if empty:
         raise CheckpointError(f"{folder.path}: the mask of {empty[0]} is empty; lower --lr-scores and train again")
     settings = {key: value for key, value in config["plan"].items() if key != "reasons"}
-    return make_adapter(
+    adapter = make_adapter(
         backbone.model.state_dict(),
-        learned.masks,
+        under_all_names(learned.masks, backbone.model),
         arch=backbone.arch,
         tag=backbone.tag,
-        norm_stats=learned.norm_stats,
+        norm_stats=under_all_names(learned.norm_stats, backbone.model),
         preprocessing=config["preprocessing"],
         provenance={
             "images": config["images"]["good"],
@@ -56,6 +59,8 @@ def pack_run(folder: RunFolder, backbone: Backbone, *, codec: str = "auto") -> A
         codec=codec,
         head=_head_of(learned, config, backbone),
     )
+    size = preprocessing_in(config, folder).size
+    return read_back(adapter, backbone, learned.masks, learned.norm_stats, size=size)
 
 
 def _head_of(learned: Learned, config: dict[str, Any], backbone: Backbone) -> StoredHead | None:
