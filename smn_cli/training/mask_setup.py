@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from smn_cli.backbones.structure import block_names, idle_biases
+from smn_cli.backbones.structure import block_names, cached_biases, idle_biases
 from smn_cli.config.mask_selection import Selection, parse_selection
 from smn_cli.config.plan import AdaptPlan
 from smn_cli.errors import UsageError
@@ -17,7 +17,7 @@ def names_to_train(backbone: nn.Module, plan: AdaptPlan) -> list[str]:
     """Parameters that get scores, or for the full fine-tuning baseline are trained, in the order of the module tree.
 
     Each is named once, by its first name. A pattern fits a parameter if it fits one of its names; it lies in the first
-    blocks if all of its names do.
+    blocks if all of its names do. What a network reads once, see `cached_biases`, is never among them.
 
     Raises:
         UsageError: `--mask-only` asks for what the network does not have.
@@ -30,7 +30,8 @@ def names_to_train(backbone: nn.Module, plan: AdaptPlan) -> list[str]:
         names = maskable_names(
             backbone, include_depthwise=plan.include_depthwise, include_stem=plan.include_stem, also=plan.mask_also
         )
-    chosen = [name for name in names if not fits(all_names[name], selection.all_but)]
+    cached = cached_biases(backbone)
+    chosen = [name for name in names if name not in cached and not fits(all_names[name], selection.all_but)]
     if selection.num_blocks is not None:
         blocks = _first_blocks(backbone, selection.num_blocks)
         chosen = [name for name in chosen if all(each.startswith(blocks) for each in all_names[name])]
