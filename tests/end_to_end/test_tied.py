@@ -14,8 +14,9 @@ from smn_cli.masking.ties import tied_names
 from smn_cli.rebuild import rebuild, save_checkpoint
 from smn_cli.runs.run_folder import RunFolder
 from smn_cli.runs.run_result import read_learned
+from smn_cli.training.warm_start import read_start_masks
 from tests.conftest import random_weights
-from tests.small_runs import digests
+from tests.small_runs import digests, equal
 
 SIZE = 64
 
@@ -51,6 +52,8 @@ def test_plain_timm_computes_the_bits_of_a_live_network_that_shares_weights(
     assert any(not learned.masks[name].all() for name in shared)
     listed = {entry.name for entry in adapter.header.masks}
     assert {alias for name in shared for alias in tied_names(base.model)[name]} <= listed
+    adapter.save(tmp_path / "a.safetensors")
+    assert equal(read_start_masks(tmp_path / "a.safetensors", base), learned.masks)
 
     save_checkpoint(rebuild(adapter, base), tmp_path / "c.safetensors")
     loaded = timm.create_model(arch, img_size=SIZE, checkpoint_path=str(tmp_path / "c.safetensors")).eval()
