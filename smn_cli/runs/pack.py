@@ -38,7 +38,6 @@ def pack_run(folder: RunFolder, backbone: Backbone, *, codec: str = "auto") -> A
     empty = [name for name, mask in learned.masks.items() if not mask.any()]
     if empty:
         raise CheckpointError(f"{folder.path}: the mask of {empty[0]} is empty; lower --lr-scores and train again")
-    settings = {key: value for key, value in config["plan"].items() if key != "reasons"}
     adapter = make_adapter(
         backbone.model.state_dict(),
         under_all_names(learned.masks, backbone.model),
@@ -46,21 +45,25 @@ def pack_run(folder: RunFolder, backbone: Backbone, *, codec: str = "auto") -> A
         tag=backbone.tag,
         norm_stats=under_all_names(learned.norm_stats, backbone.model),
         preprocessing=config["preprocessing"],
-        provenance={
-            "images": config["images"]["good"],
-            "plan": settings,
-            "step": learned.step,
-            "finished": learned.is_finished,
-            "judge": config["judge"],
-            "judge_gain": learned.judge_gain,
-            "alarms": list(learned.alarms),
-            "versions": config["versions"],
-        },
+        provenance=_provenance(learned, config),
         codec=codec,
         head=_head_of(learned, config, backbone),
     )
     size = preprocessing_in(config, folder).size
     return read_back(adapter, backbone, learned.masks, learned.norm_stats, size=size)
+
+
+def _provenance(learned: Learned, config: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "images": config["images"]["good"],
+        "plan": {key: value for key, value in config["plan"].items() if key != "reasons"},
+        "step": learned.step,
+        "finished": learned.is_finished,
+        "judge": config["judge"],
+        "judge_gain": learned.judge_gain,
+        "alarms": list(learned.alarms),
+        "versions": config["versions"],
+    }
 
 
 def _head_of(learned: Learned, config: dict[str, Any], backbone: Backbone) -> StoredHead | None:
