@@ -49,10 +49,15 @@ def rebuild(adapter: Adapter, backbone: Backbone, *, with_classifier: bool = Tru
     classifier = {} if not with_classifier else backbone.classifier if head is None else head.tensors()
     return RebuiltNetwork(
         {**state, **classifier},
-        next((len(tensor) for tensor in classifier.values()), 0),
+        _num_classes(classifier),
         backbone.takes_any_size,
         () if head is None else head.classes,
     )
+
+
+def _num_classes(classifier: dict[str, Tensor]) -> int:
+    """Rows of the last matrix: a classifier may begin with a normalisation layer, as LeViT's does."""
+    return next((len(tensor) for tensor in reversed(classifier.values()) if tensor.dim() > 1), 0)
 
 
 def save_checkpoint(network: RebuiltNetwork, path: Path) -> None:
@@ -87,7 +92,7 @@ def check_checkpoint(adapter: Adapter, path: Path) -> None:
         MismatchError: it is another network.
         FileError, DataError: it cannot be read.
     """
-    tensors = read_weight_file(path).tensors
+    tensors = read_weight_file(path, wanted=[entry.name for entry in adapter.header.masks]).tensors
     found = fingerprint(select_base(tensors, adapter.base_fingerprint)).digest
     if found != adapter.header.adapted_digest:
         raise MismatchError(

@@ -15,6 +15,7 @@ from smn_cli.backbones.loading import Backbone, checkpointing_choice_kept, wrap_
 from smn_cli.cascade.cascade import Cascade
 from smn_cli.cascade.file import is_cascade, load_cascade
 from smn_cli.data.preprocessing import Preprocessing
+from smn_cli.seeding import torch_streams_kept
 from smn_cli.training.run_context import preprocessing_of
 
 
@@ -65,7 +66,7 @@ def process_kept(device: str) -> Iterator[None]:
     """What is one for the process is afterwards what it was: random numbers, threads, timm's way to checkpoint."""
     num_threads = torch.get_num_threads()
     drawing = [torch.device(device)] if torch.device(device).type == "cuda" else []
-    with torch.random.fork_rng(drawing), checkpointing_choice_kept():
+    with torch_streams_kept(drawing), checkpointing_choice_kept():
         try:
             yield
         finally:

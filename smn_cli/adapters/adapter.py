@@ -19,6 +19,7 @@ from smn_cli.adapters.stored import StoredAdapter
 from smn_cli.adapters.swap import digest_on, original_state, swap_back, swap_in, swapped_in
 from smn_cli.errors import AdapterFileError, MismatchError, SmnError
 from smn_cli.masking.binarize import effective_weight
+from smn_cli.masking.ties import check_tied_alike
 
 
 class Adapter(StoredAdapter):
@@ -88,7 +89,8 @@ class Adapter(StoredAdapter):
 
         Raises:
             MismatchError: this is not the base it was made for.
-            AdapterFileError: the result is not what was recorded when the adapter was made.
+            AdapterFileError: the result is not what was recorded when the adapter was made, or masks two names of one
+                tensor apart.
         """
         names = [entry.name for entry in self.header.masks] + [name for name, _ in self.header.norm_stats]
         digests = check_base(base, self.base_fingerprint, made_for=self.made_for, names=names)
@@ -98,6 +100,7 @@ class Adapter(StoredAdapter):
         for name, mask in masks.items():
             state[name] = effective_weight(base[name].detach(), mask.to(base[name].device))
         state.update(self._statistics(base))
+        check_tied_alike(base, state, names)
         if known is not None:  # the same bits over the same base were found right before
             return state
         unchanged = {name: digest for name, digest in digests.items() if name not in names}

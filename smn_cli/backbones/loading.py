@@ -243,7 +243,7 @@ def check_sizes(backbone: Backbone, sizes: list[int]) -> None:
             with torch.inference_mode():
                 backbone.model(torch.zeros(2, 3, size, size, device=device))
         except (AssertionError, RuntimeError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise BackboneError(f"{backbone.arch} cannot take images of {size} px ({reason}): set --size") from None
 
 
