@@ -11,6 +11,7 @@ from smn_cli.adapters.adapter import Adapter, load_adapter
 from smn_cli.backbones.loading import wrap_backbone
 from smn_cli.cascade.cascade import Cascade
 from smn_cli.cascade.file import load_cascade
+from smn_cli.config.option import takes_settings
 from smn_cli.config.options import AdaptOptions
 from smn_cli.data.images.find import find_images
 from smn_cli.data.labels.labeled_images import find_labeled_images
@@ -25,6 +26,7 @@ from smn_cli.training.trainer import StepReport
 __all__ = ["Adapter", "Cascade", "adapt", "apply_adapter", "load_adapter", "load_cascade", "save_adapter"]
 
 
+@takes_settings(AdaptOptions)
 def adapt(
     model: nn.Module,
     images: str | Path | Sequence[str | Path],
@@ -44,7 +46,7 @@ def adapt(
         device: where to train.
         num_workers: image loading processes.
         on_step: called after every step.
-        **settings: fields of `smn_cli.config.AdaptOptions`, such as recipe, steps, batch_size, size, seed.
+        **settings: fields of `smn_cli.config.options.AdaptOptions`.
 
     Returns:
         The adapter; put it on a model with `Adapter.apply`, write it with `save_adapter`.

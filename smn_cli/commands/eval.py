@@ -9,7 +9,15 @@ from smn_cli.errors import GateError, UsageError
 from smn_cli.terminal.cascades import report_rows
 from smn_cli.terminal.low_shot import check_low_shot_options, parse_fractions, report_low_shot
 from smn_cli.terminal.networks import check_choice, open_networks
-from smn_cli.terminal.options import DeviceOption, JsonOption, PrecisionOption, WeightsOption, WorkersOption
+from smn_cli.terminal.options import (
+    DeviceOption,
+    JsonOption,
+    PrecisionOption,
+    RunOption,
+    SizeOption,
+    WeightsOption,
+    WorkersOption,
+)
 from smn_cli.terminal.tables import report_scores
 
 if TYPE_CHECKING:
@@ -28,51 +36,98 @@ def evaluate(
     data: Annotated[Path, typer.Argument(metavar="DATA", help="train/ and test/ (or val/), or class folders alone.")],
     adapter: Annotated[
         list[Path] | None,
-        typer.Option("--adapter", metavar="FILE", help="Adapter or cascade. May repeat; gates are about the first."),
+        typer.Option(
+            "--adapter",
+            metavar="FILE",
+            help="Adapter or cascade. May repeat; gates are about the first.",
+            rich_help_panel="Network",
+        ),
     ] = None,
-    run: Annotated[Path | None, typer.Option("--run", metavar="RUN", help="Run folder instead of a file.")] = None,
-    arch: Annotated[str | None, typer.Option("--arch", help="timm model, to score a base alone.")] = None,
+    run: RunOption = None,
+    arch: Annotated[
+        str | None, typer.Option("--arch", help="timm model, to score a base alone.", rich_help_panel="Network")
+    ] = None,
     weights: WeightsOption = None,
-    knn: Annotated[bool, typer.Option("--knn", help="Nearest neighbours (the default).")] = False,
-    linear: Annotated[bool, typer.Option("--linear", help="Linear probe.")] = False,
+    knn: Annotated[
+        bool, typer.Option("--knn", help="Nearest neighbours (the default).", rich_help_panel="Scores")
+    ] = False,
+    linear: Annotated[bool, typer.Option("--linear", help="Linear probe.", rich_help_panel="Scores")] = False,
     k: Annotated[
-        list[int] | None, typer.Option("--k", min=1, help="Neighbours; the first is top1. May repeat.")
+        list[int] | None,
+        typer.Option("--k", min=1, help="Neighbours; the first is top1. May repeat.", rich_help_panel="Scores"),
     ] = None,
-    size: Annotated[int | None, typer.Option("--size", min=16, help="Image side; by default the adapter's.")] = None,
+    size: SizeOption = None,
     label_fraction: Annotated[
         str | None,
         typer.Option(
-            "--label-fraction", metavar="X,Y,...", help="Score with these parts of the labels, too, such as 1,0.1."
+            "--label-fraction",
+            metavar="X,Y,...",
+            help="Score with these parts of the labels, too, such as 1,0.1.",
+            rich_help_panel="Scores",
         ),
     ] = None,
-    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Draws of each part of the labels.")] = 5,
+    repeats: Annotated[
+        int, typer.Option("--repeats", min=1, help="Draws of each part of the labels.", rich_help_panel="Scores")
+    ] = 5,
     unbalanced: Annotated[
-        bool, typer.Option("--unbalanced", help="Draw these parts as the paper does: classes uneven, some missing.")
+        bool,
+        typer.Option(
+            "--unbalanced",
+            help="Draw these parts as the paper does: classes uneven, some missing.",
+            rich_help_panel="Scores",
+        ),
     ] = False,
     plot: Annotated[
-        Path | None, typer.Option("--plot", metavar="FILE", help="Accuracy against labels as .png or .svg.")
+        Path | None,
+        typer.Option(
+            "--plot", metavar="FILE", help="Accuracy against labels as .png or .svg.", rich_help_panel="Output"
+        ),
     ] = None,
     report: Annotated[
-        Path | None, typer.Option("--report", metavar="FILE", help="That picture with its numbers as one .html page.")
+        Path | None,
+        typer.Option(
+            "--report",
+            metavar="FILE",
+            help="That picture with its numbers as one .html page.",
+            rich_help_panel="Output",
+        ),
     ] = None,
-    max_train: Annotated[int | None, typer.Option("--max-train", min=2, help="Most training images used.")] = None,
-    max_test: Annotated[int | None, typer.Option("--max-test", min=1, help="Most test images used.")] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of a split made here, and of the limits.")] = 0,
+    max_train: Annotated[
+        int | None, typer.Option("--max-train", min=2, help="Most training images used.", rich_help_panel="Data")
+    ] = None,
+    max_test: Annotated[
+        int | None, typer.Option("--max-test", min=1, help="Most test images used.", rich_help_panel="Data")
+    ] = None,
+    seed: Annotated[
+        int, typer.Option("--seed", help="Of a split made here, and of the limits.", rich_help_panel="Data")
+    ] = 0,
     fail_under: Annotated[
-        list[str] | None, typer.Option("--fail-under", metavar="METRIC=X", help="Exit 3 below it. May repeat.")
+        list[str] | None,
+        typer.Option("--fail-under", metavar="METRIC=X", help="Exit 3 below it. May repeat.", rich_help_panel="Gates"),
     ] = None,
     min_gain: Annotated[
-        list[str] | None, typer.Option("--min-gain", metavar="METRIC=X", help="The same, of the gain over the base.")
+        list[str] | None,
+        typer.Option(
+            "--min-gain", metavar="METRIC=X", help="The same, of the gain over the base.", rich_help_panel="Gates"
+        ),
     ] = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "fp32",
     workers: WorkersOption = None,
     no_cache: Annotated[
-        bool, typer.Option("--no-cache", help="Embed every image, though features may be in the cache.")
+        bool,
+        typer.Option(
+            "--no-cache", help="Embed every image, though features may be in the cache.", rich_help_panel="Run"
+        ),
     ] = False,
     json: JsonOption = None,
 ) -> None:
-    """Score base and adapted features on labeled folders, and say better, same or worse."""
+    """Score base and adapted features on labeled folders, and say better, same or worse.
+
+    Examples:
+        smn eval ./labeled --adapter adapter.safetensors --knn --linear
+        smn eval ./labeled --run run --min-gain knn.top1=0.0 --json eval.json
+    """
     from smn_cli.evaluation.gates import parse_gate
 
     gates = [parse_gate(text, on_gain=False) for text in fail_under or []]

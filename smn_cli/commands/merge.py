@@ -18,7 +18,12 @@ def merge(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
     json: JsonOption = None,
 ) -> None:
-    """Merge the masks of several adapters into one; evaluate it before you ship it."""
+    """Merge the masks of several adapters into one; evaluate it before you ship it.
+
+    Examples:
+        smn merge a.safetensors b.safetensors c.safetensors --out merged.safetensors
+        smn merge a.safetensors b.safetensors --how or --out merged.safetensors
+    """
     check_out_file(out, overwrite=overwrite)
     from smn_cli.adapters.adapter import load_adapter
     from smn_cli.adapters.combining import HOW, check_same_base

@@ -25,7 +25,12 @@ def pack(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
     json: JsonOption = None,
 ) -> None:
-    """Pack a run's masks into one adapter file and show what it weighs."""
+    """Pack a run's masks into one adapter file and show what it weighs.
+
+    Examples:
+        smn pack run --out adapter.safetensors
+        smn pack run --codec bits --out plain.safetensors
+    """
     from smn_cli.adapters.sizes import measure_sizes
     from smn_cli.console import Output
     from smn_cli.runs.pack import pack_run
