@@ -1,4 +1,4 @@
-"""What an evaluation costs: features a second, neighbours of queries a second, memory of a large bank, bf16, the cache.
+"""What an evaluation costs: features and neighbours a second, memory of a large training set, bf16, the cache.
 
     python benchmarks/evaluation.py --data FOLDER > benchmarks/results/evaluation.md        # about ten minutes
 
@@ -45,12 +45,14 @@ ROUNDS = 5
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--memory", nargs=4, metavar=("ROWS", "WIDTH", "TYPE", "QUERIES"), help="one bank, in here")
+    parser.add_argument(
+        "--memory", nargs=4, metavar=("ROWS", "WIDTH", "TYPE", "TEST"), help="one training set, in here"
+    )
     options = parser.parse_args()
     torch.set_num_threads(os.cpu_count() or 1)
     if options.memory:
-        rows, width, dtype, num_queries = options.memory
-        large_bank(int(rows), int(width), getattr(torch, dtype), int(num_queries))
+        rows, width, dtype, num_test = options.memory
+        large_set(int(rows), int(width), getattr(torch, dtype), int(num_test))
         return
     print("# Evaluation: features, neighbours, memory\n")
     print(
@@ -62,7 +64,7 @@ def main() -> None:
         feature_speed(options.data / folder, size, num_images)
     bf16_and_cache(options.data)
     neighbour_speed(options.data / "cifar10")
-    memory_of_large_banks()
+    memory_of_large_sets()
 
 
 def lite0() -> nn.Module:
@@ -94,7 +96,7 @@ def in_turns(title: str, unit: str, count: dict[str, int], work: dict[str, Calla
 
 
 def feature_speed(folder: Path, size: int, num_images: int) -> None:
-    paths = load_labeled_split(folder, max_bank=num_images, max_query=1).bank_paths[:num_images]
+    paths = load_labeled_split(folder, max_train=num_images, max_test=1).train_paths[:num_images]
     images = torch.cat(list(image_batches(paths, preprocessing(size))))
     plain, ours = lite0().requires_grad_(True), lite0().to(memory_format=torch.channels_last)
 
@@ -145,47 +147,50 @@ def bf16_and_cache(data: Path) -> None:
                 started = time.perf_counter()
                 again = embed(data / name, precision, cache)
                 cached_s = time.perf_counter() - started
-            assert cache.num_found == len(found.bank) + len(found.queries)
-            assert torch.equal(again.bank, found.bank)
-            least = float(nn.functional.cosine_similarity(exact.bank, found.bank).min())
+            assert cache.num_found == len(found.train) + len(found.test)
+            assert torch.equal(again.train, found.train)
+            least = float(nn.functional.cosine_similarity(exact.train, found.train).min())
             metrics = score(found, ScoringProtocol(knn=True, linear=True)).metrics
             shown = " | ".join(f"{metrics[key]:.4f}" for key in ("knn.top1", "knn.top1@20", "linear.top1"))
             print(f"| {name} | {precision} | {shown} | {least:.5f} | {fresh_s:.1f} | {cached_s:.2f} |", flush=True)
 
 
 def neighbour_speed(folder: Path) -> None:
-    found = embed(folder, max_bank=50_000, max_query=2_000)
-    bank, queries, labels, k = found.bank, found.queries, found.bank_labels, 200
-    few = queries[:200]
+    found = embed(folder, max_train=50_000, max_test=2_000)
+    train, test, labels, k = found.train, found.test, found.train_labels, 200
+    few = test[:200]
 
     def weights(distances: np.ndarray) -> np.ndarray:
         return np.exp((1 - distances) / PAPER_TEMPERATURE)
 
     classifier = KNeighborsClassifier(k, algorithm="brute", metric="cosine", weights=weights)
-    classifier.fit(bank.numpy(), labels.numpy())
-    half, unit_bank = bank.half(), nn.functional.normalize(bank, dim=1)
+    classifier.fit(train.numpy(), labels.numpy())
+    half, unit_train = train.half(), nn.functional.normalize(train, dim=1)
     work: dict[str, Callable[[], object]] = {
-        f"plain loop, a query at a time ({len(few)} queries)": lambda: one_by_one(unit_bank, labels, few, k),
-        "scikit-learn KNeighborsClassifier, brute, cosine": lambda: classifier.predict(queries.numpy()),
-        "smn": lambda: knn_predict(bank, labels, queries, ks=[k], num_classes=10)[k],
-        "smn, bank in float16": lambda: knn_predict(half, labels, queries, ks=[k], num_classes=10)[k],
+        f"plain loop, a test image at a time ({len(few)} test images)": lambda: one_by_one(unit_train, labels, few, k),
+        "scikit-learn KNeighborsClassifier, brute, cosine": lambda: classifier.predict(test.numpy()),
+        "smn": lambda: knn_predict(train, labels, test, ks=[k], num_classes=10)[k],
+        "smn, training images in float16": lambda: knn_predict(half, labels, test, ks=[k], num_classes=10)[k],
     }
-    count = dict.fromkeys(work, len(queries)) | {next(iter(work)): len(few)}
-    title = f"Neighbours: bank {len(bank):,} x {bank.shape[1]:,} (CIFAR-10, 64 px), {len(queries):,} queries, k = {k}"
+    count = dict.fromkeys(work, len(test)) | {next(iter(work)): len(few)}
+    title = (
+        f"Neighbours: training images {len(train):,} x {train.shape[1]:,} (CIFAR-10, 64 px), "
+        f"{len(test):,} test images, k = {k}"
+    )
     slow, theirs, ours, halves = (
-        torch.as_tensor(result) for result in in_turns(title, "queries", count, work).values()
+        torch.as_tensor(result) for result in in_turns(title, "test images", count, work).values()
     )
     print(
         f"\nPredictions equal to smn's: plain loop {int((slow == ours[: len(few)]).sum())} of {len(few)}, scikit-learn "
-        f"{int((theirs == ours).sum()):,} of {len(ours):,}, float16 bank {int((halves == ours).sum()):,}."
+        f"{int((theirs == ours).sum()):,} of {len(ours):,}, training images in float16 {int((halves == ours).sum()):,}."
     )
 
 
-def one_by_one(unit_bank: Tensor, labels: Tensor, queries: Tensor, k: int) -> list[int]:
-    """The rule as one would write it at first, over a bank that is normalised beforehand."""
+def one_by_one(unit_train: Tensor, labels: Tensor, test: Tensor, k: int) -> list[int]:
+    """The rule as one would write it at first, over training rows that are normalised beforehand."""
     predictions = []
-    for query in queries:
-        cosines, nearest = (unit_bank @ nn.functional.normalize(query, dim=0)).topk(k)
+    for row in test:
+        cosines, nearest = (unit_train @ nn.functional.normalize(row, dim=0)).topk(k)
         votes: dict[int, float] = defaultdict(float)
         for cosine, label in zip(cosines.tolist(), labels[nearest].tolist(), strict=True):
             votes[label] += exp(cosine / PAPER_TEMPERATURE)
@@ -193,9 +198,9 @@ def one_by_one(unit_bank: Tensor, labels: Tensor, queries: Tensor, k: int) -> li
     return predictions
 
 
-def memory_of_large_banks() -> None:
-    print("\n## A bank of 1,000,000 x 2,048 made features, k = 200 and 20, 1,000 classes\n")
-    print("| bank | bank GB | peak above the bank, GB | queries a second |\n|---|---:|---:|---:|", flush=True)
+def memory_of_large_sets() -> None:
+    print("\n## A training set of 1,000,000 x 2,048 made features, k = 200 and 20, 1,000 classes\n")
+    print("| features | GB | peak above them, GB | test images a second |\n|---|---:|---:|---:|", flush=True)
     for dtype, num_bytes in (("float16", 2), ("float32", 4)):
         needed, available = 1_000_000 * 2048 * num_bytes + 3 * 10**9, available_bytes()
         if available < needed:
@@ -216,22 +221,22 @@ def peak_bytes() -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 
-def large_bank(num_rows: int, width: int, dtype: torch.dtype, num_queries: int) -> None:
-    """Make a bank, predict, and print a line of the table."""
+def large_set(num_rows: int, width: int, dtype: torch.dtype, num_test: int) -> None:
+    """Make training features, predict, and print a line of the table."""
     generator = torch.Generator().manual_seed(0)
-    bank = torch.empty(num_rows, width, dtype=dtype)
-    for rows in bank.split(4096):
+    train = torch.empty(num_rows, width, dtype=dtype)
+    for rows in train.split(4096):
         rows.normal_(generator=generator)
     labels = torch.randint(1000, (num_rows,), generator=generator)
-    queries = torch.randn(num_queries, width, generator=generator)
+    test = torch.randn(num_test, width, generator=generator)
     before = peak_bytes()
     started = time.perf_counter()
-    knn_predict(bank, labels, queries, ks=[200, 20], num_classes=1000)
+    knn_predict(train, labels, test, ks=[200, 20], num_classes=1000)
     elapsed_s = time.perf_counter() - started
     above = peak_bytes() - before
     name = str(dtype).removeprefix("torch.")
     print(
-        f"| {name} | {bank.nbytes / 1e9:.2f} | {above / 1e9:.2f} | {num_queries / elapsed_s:.1f} |",
+        f"| {name} | {train.nbytes / 1e9:.2f} | {above / 1e9:.2f} | {num_test / elapsed_s:.1f} |",
         flush=True,
     )
 

@@ -1,4 +1,4 @@
-"""How long it takes to find images: a fresh walk, the kept index, a plain os.walk; and to read them, loose or in a tar.
+"""How long it takes to find images, beside a plain os.walk; and to index tars and read images, loose or in a tar.
 
     python benchmarks/indexing.py --images FOLDER --work FOLDER
 
@@ -19,7 +19,7 @@ from pathlib import Path
 
 COUNTS = (10_000, 50_000, 200_000)
 FOLDER_SIZES = (1000, 20)
-SETTLE_S = 2.5  # younger folders are listed again
+SETTLE_S = 2.5  # the index of a younger tar is not kept
 
 
 def main() -> None:
@@ -53,64 +53,38 @@ def medians(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, flo
 
 def find_table(folder: Path, rounds: int) -> list[str]:
     """Seconds to list files and to find them as smn does."""
-    from smn_cli.data.images import folders
     from smn_cli.data.images.extensions import IMAGE_SUFFIXES
-    from smn_cli.data.images.find import find_images
+    from smn_cli.data.images.find import find_images, list_files
 
     lines = [
         f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}, median of {rounds} rounds",
         "",
-        "| files | a folder | os.walk, pathlib | fresh walk | kept index | fresh / kept | find_images, fresh | kept |",
-        "|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "| files | a folder | os.walk, pathlib | list_files | find_images |",
+        "|---:|---:|---:|---:|---:|",
     ]
-    least = folders.MIN_FILES
     for num_files in COUNTS:
         for folder_size in FOLDER_SIZES:
             root = make_files(folder / f"files-{num_files}-{folder_size}", num_files, folder_size)
-            folders.MIN_FILES = 0
-            kept = folders.list_files(root, IMAGE_SUFFIXES)
-            plain = [path.relative_to(root).as_posix() for path in plain_walk(root)]
-            assert kept == folders.list_files(root, IMAGE_SUFFIXES) == plain
-
-            def without(work: Callable[[], object]) -> Callable[[], object]:
-                def run() -> object:
-                    load, folders.load_index, folders.MIN_FILES = folders.load_index, lambda _: None, 10**9
-                    try:
-                        return work()
-                    finally:
-                        folders.load_index, folders.MIN_FILES = load, 0
-
-                return run
-
-            ways = {
+            assert list_files(root, IMAGE_SUFFIXES) == [path.relative_to(root).as_posix() for path in plain_walk(root)]
+            ways: dict[str, Callable[[], object]] = {
                 "plain": lambda root=root: plain_walk(root),
-                "fresh": without(lambda root=root: folders.list_files(root, IMAGE_SUFFIXES)),
-                "kept": lambda root=root: folders.list_files(root, IMAGE_SUFFIXES),
-                "find fresh": without(lambda root=root: find_images([root])),
-                "find kept": lambda root=root: find_images([root]),
+                "listed": lambda root=root: list_files(root, IMAGE_SUFFIXES),
+                "found": lambda root=root: find_images([root]),
             }
-            find_images([root])  # its index is of other suffixes than the ways before it
-            found = medians({name: ways[name] for name in ("plain", "find fresh", "find kept")}, rounds)
-            folders.list_files(root, IMAGE_SUFFIXES)
-            found |= medians({name: ways[name] for name in ("fresh", "kept")}, rounds)
-            lines.append(
-                f"| {num_files:,} | {folder_size:,} | {found['plain']:.3f} s | {found['fresh']:.3f} s | "
-                f"{found['kept']:.3f} s | {found['fresh'] / found['kept']:.1f} | {found['find fresh']:.3f} s | "
-                f"{found['find kept']:.3f} s |"
-            )
+            taken = medians(ways, rounds)
+            seconds = " | ".join(f"{taken[name]:.3f} s" for name in ways)
+            lines.append(f"| {num_files:,} | {folder_size:,} | {seconds} |")
             shutil.rmtree(root)
-    folders.MIN_FILES = least
     return lines
 
 
 def make_files(root: Path, num_files: int, folder_size: int) -> Path:
-    """Empty files, old enough to be trusted."""
+    """Empty files in numbered folders."""
     for number in range(num_files):
         folder = root / f"{number // folder_size:05d}"
         if number % folder_size == 0:
             folder.mkdir(parents=True)
         os.close(os.open(folder / f"image_{number:07d}.jpg", os.O_CREAT))
-    time.sleep(SETTLE_S)
     return root
 
 

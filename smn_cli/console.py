@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -14,6 +14,9 @@ from rich.table import Table
 
 from smn_cli.atomic import write_atomically
 from smn_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from smn_cli.schemas.commands import CommandJson
 
 PLAIN_LINE_EVERY_S = 10.0
 
@@ -60,7 +63,7 @@ class Output:
             table.add_row(*row)
         self._results.print(table)
 
-    def json(self, content: dict[str, Any]) -> None:
+    def json(self, content: "CommandJson") -> None:
         """Write the JSON if it was asked for."""
         text = json.dumps(content, indent=2)
         if self.json_target == "-":

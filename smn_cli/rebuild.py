@@ -15,6 +15,7 @@ from smn_cli.backbones.loading import Backbone, load_backbone, load_with_timm
 from smn_cli.backbones.weight_files import read_weight_file
 from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.errors import AdapterFileError, BackboneError, MismatchError
+from smn_cli.seeding import fixed_generator
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def check_rebuilt_outputs(live: nn.Module, arch: str, checkpoint: Path, num_clas
         size: of the random images that both see.
     """
     loaded = load_with_timm(arch, checkpoint, num_classes)
-    images = torch.rand(4, 3, size, size, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(4, 3, size, size, generator=fixed_generator())
     with torch.inference_mode():
         return torch.equal(live.eval()(images), loaded(images))
 

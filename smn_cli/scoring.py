@@ -93,7 +93,7 @@ def embed_split(
     for each in changes:
         each.apply(model)
         each.remove(model)
-    num_images = len(split.bank_paths) + len(split.query_paths)
+    num_images = len(split.train_paths) + len(split.test_paths)
     for number, change in enumerate([None, *changes]):
         if change is not None:
             change.apply(model)

@@ -6,13 +6,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+
+from smn_cli.errors import GateError
+from tests.declared_json import check_written_json
+
+if TYPE_CHECKING:
+    from tests.small_runs import Workshop
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["SMN_CACHE_HOME"] = os.devnull  # what no test's own folder replaces keeps nothing
@@ -78,6 +84,25 @@ def weights_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pa
     return make
 
 
+def meta_model(arch: str) -> torch.nn.Module:
+    """A network without memory: names and shapes only."""
+    import timm
+
+    with torch.device("meta"):
+        model: torch.nn.Module = timm.create_model(arch, num_classes=0)
+    return model
+
+
+class Trap:
+    """Unpickling it would make a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
+        return Path.touch, (self.path,)
+
+
 def write_images(folder: Path, num_images: int, *, size: int = 40, seed: int = 0, colour: int | None = None) -> None:
     """Noise with a coloured square, as PNG; `colour` (0, 1, 2) makes the square red, green or blue."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -108,6 +133,15 @@ def labeled_folder(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def workshop(weights_file: Callable[[str], Path], image_folder: Path, tmp_path: Path) -> Callable[..., "Workshop"]:
+    """A function from a timm name to a workshop; one thread, since networks this small lose time with more."""
+    from tests.small_runs import Workshop
+
+    torch.set_num_threads(1)
+    return lambda arch=CONVNET: Workshop(weights_file(arch), arch, image_folder, tmp_path)
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a command did: exit code, stdout, stderr."""
@@ -119,7 +153,7 @@ class Outcome:
 
 @pytest.fixture
 def run_cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
-    """Run `smn` with the given words in this process."""
+    """Run `smn` with the given words in this process; the JSON that it writes has to be as declared."""
     from smn_cli.cli import main
 
     def run(*words: object) -> Outcome:
@@ -127,6 +161,9 @@ def run_cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
         with pytest.raises(SystemExit) as exit_info:
             main([str(word) for word in words])
         captured = capsys.readouterr()
-        return Outcome(int(exit_info.value.code or 0), captured.out, captured.err)
+        outcome = Outcome(int(exit_info.value.code or 0), captured.out, captured.err)
+        if outcome.code in (0, GateError.exit_code):
+            check_written_json(words, outcome.out)
+        return outcome
 
     return run

@@ -10,6 +10,8 @@ import pytest
 
 from smn_cli.errors import BackboneError
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 
 

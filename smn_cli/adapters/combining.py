@@ -9,6 +9,7 @@ from torch import Tensor
 
 from smn_cli.adapters.adapter import Adapter, make_adapter
 from smn_cli.errors import AdapterFileError, MismatchError, UsageError
+from smn_cli.schemas.adapter_files import AgreementJson
 
 HOW = ("and", "or", "majority")
 
@@ -36,10 +37,16 @@ class Agreement:
         """Weights that both cut over weights that either cuts; 1 if neither cuts any."""
         return self.both_cut / self.either_cut if self.either_cut else 1.0
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> AgreementJson:
         """All numbers, for --json."""
-        counts = {"weights": self.num_weights, "both_cut": self.both_cut, "either_cut": self.either_cut}
-        return {"name": self.name, **counts, "agreement": self.agreement, "jaccard": self.jaccard}
+        return {
+            "name": self.name,
+            "weights": self.num_weights,
+            "both_cut": self.both_cut,
+            "either_cut": self.either_cut,
+            "agreement": self.agreement,
+            "jaccard": self.jaccard,
+        }
 
 
 def needs_base(adapters: Sequence[Adapter]) -> bool:

@@ -30,6 +30,7 @@ COVERED = 255
 EVEN, PER_RATE = 64, 16
 """A rate of 64 is a logit of 0; each step above takes 16/256 nat away, each below adds as much."""
 _BERNOULLI = constriction.stream.model.Bernoulli(perfect=False)
+_LOGITS = (EVEN - np.arange(256)) * PER_RATE
 
 
 def encode_context(bits: np.ndarray, base: Sequence[np.ndarray], variant: Variant = CONTEXT) -> bytes:
@@ -139,9 +140,6 @@ def _nearest_rate(num_cuts: int, num_coded: int) -> int:
     """The byte whose probability of a cut is nearest to the share of cuts, in integers; of equal ones the first."""
     chances = SQUASH[np.maximum(_LOGITS, -LIMIT) + LIMIT].astype(np.int64)
     return int(np.abs(chances * num_coded - num_cuts * ONE).argmin())
-
-
-_LOGITS = (EVEN - np.arange(256)) * PER_RATE
 
 
 def _logit(rates: bytes | bytearray, position: int) -> int:

@@ -21,6 +21,7 @@ IGNORED_SUFFIX = "num_batches_tracked"
 ROW_BYTES, NAME_BYTES = 4, 3
 """Bytes a tensor has in the compact list: three of its name's digest, one of its own."""
 _THREADS = 2
+_IS_LITTLE = sys.byteorder == "little"
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,6 @@ def tensor_digest(name: str, tensor: Tensor) -> bytes:
     values = plain.reshape(-1).view(torch.uint8).numpy()
     hasher.update((values if _IS_LITTLE else _swapped(values, plain.element_size())).data)
     return hasher.digest()
-
-
-_IS_LITTLE = sys.byteorder == "little"
 
 
 def _swapped(values: np.ndarray, element_size: int) -> np.ndarray:

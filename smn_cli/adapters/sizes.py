@@ -2,13 +2,13 @@
 
 import lzma
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor
 
 from smn_cli.adapters.adapter import Adapter
+from smn_cli.schemas.adapter_files import SizesJson
 
 SAMPLE_BYTES = 4_000_000
 """lzma needs half a minute for a ResNet-50's weights; four megabytes spread over them tell its ratio to a percent."""
@@ -45,9 +45,23 @@ class SizeReport:
         """The backbone after lzma over the whole adapter file."""
         return self.lzma_bytes / self.file_bytes
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> SizesJson:
         """All numbers, for --json."""
-        return {**asdict(self), "ratio": self.ratio, "lzma_ratio": self.lzma_ratio}
+        return {
+            "codec": self.codec,
+            "density": self.density,
+            "fp32_bytes": self.fp32_bytes,
+            "lzma_bytes": self.lzma_bytes,
+            "lzma_is_estimate": self.lzma_is_estimate,
+            "bits_bytes": self.bits_bytes,
+            "file_bytes": self.file_bytes,
+            "mask_bytes": self.mask_bytes,
+            "norm_stats_bytes": self.norm_stats_bytes,
+            "head_bytes": self.head_bytes,
+            "metadata_bytes": self.metadata_bytes,
+            "ratio": self.ratio,
+            "lzma_ratio": self.lzma_ratio,
+        }
 
 
 def measure_sizes(adapter: Adapter, base: Mapping[str, Tensor]) -> SizeReport:

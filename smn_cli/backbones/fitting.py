@@ -12,6 +12,8 @@ from smn_cli.backbones.layouts import Layout, Preparation, Renamed, rename_to_ti
 from smn_cli.backbones.weight_files import read_weight_file
 from smn_cli.errors import BackboneError, FileError, first_few
 
+_QUICK = "_clip_quickgelu_"
+
 
 @dataclass(frozen=True)
 class Fitting:
@@ -87,9 +89,6 @@ def _check_details(path: Path, arch: str, model: Any, layout: Layout) -> list[st
         )
     where = f"; if this one is the other kind, take --arch {other}" if timm.is_model(other) else ""
     return [f"the file does not tell its GELU: OpenAI and MetaCLIP trained with the quick one, LAION mostly not{where}"]
-
-
-_QUICK = "_clip_quickgelu_"
 
 
 def _describe(renamed: Renamed, layout: Layout) -> str:

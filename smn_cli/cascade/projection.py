@@ -8,6 +8,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from smn_cli.errors import DataError
+from smn_cli.seeding import sklearn_seed
 
 _LEVELS = 127
 _FLAT = 1e-5
@@ -77,7 +78,7 @@ def _components(values: np.ndarray, dim: int, seed: int) -> Tensor:
         return torch.zeros(1, values.shape[1], dtype=torch.float64)
     from sklearn.decomposition import PCA  # a second to load, which most commands do without
 
-    pca = PCA(dim, random_state=seed % 2**32)
+    pca = PCA(dim, random_state=sklearn_seed(seed))
     with threadpool_limits(1):  # several threads add partial sums in any order
         pca.fit(centred)
     num_kept = max(1, int((pca.singular_values_ > _FLAT * pca.singular_values_[0]).sum()))

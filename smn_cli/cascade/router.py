@@ -19,6 +19,7 @@ from torch.nn import functional
 from smn_cli.cascade.options import Clustering
 from smn_cli.cascade.projection import Projection, check_finite, fit_projection
 from smn_cli.errors import DataError, UsageError
+from smn_cli.seeding import sklearn_seed
 
 CLUSTERINGS: tuple[str, ...] = get_args(Clustering)
 NUM_COMPONENTS = 20
@@ -116,7 +117,7 @@ def fit_router(
     fit = _mixture if kind == "gmm" else _centres
     with threadpool_limits(1), warnings.catch_warnings():  # several threads add partial sums in any order
         warnings.simplefilter("ignore", ConvergenceWarning)  # clusters that still move a little are clusters
-        found = fit(points, num_experts, seed % 2**32)
+        found = fit(points, num_experts, sklearn_seed(seed))
     return Router(kind, {**projection.tensors(), **found})
 
 

@@ -32,6 +32,7 @@ from smn_cli.recipes import RECIPES
 from smn_cli.runs.run_config import check_run_base, plan_of, preprocessing_in, restore_threads, versions
 from smn_cli.runs.run_folder import CASCADE_FILE, CASCADE_SCHEMA, RunFolder, is_run
 from smn_cli.runs.run_result import read_learned
+from smn_cli.schemas.runs import ExpertJson
 from smn_cli.training.resolve_plan import place
 from smn_cli.training.run_context import Execution, RunRequest
 from smn_cli.training.session import Session
@@ -40,6 +41,7 @@ from smn_cli.training.start_state import StartState, read_start_state
 START_STATE_FILE, ROUTER_FILE, DISPATCHER_FILE = "beginning.safetensors", "router.safetensors", "dispatcher.safetensors"
 Pack = Callable[[RunFolder, Backbone], Adapter]
 Progress = Callable[[int], None]
+_ROUTES = "routes"
 
 
 class CascadeFolder(RunFolder):
@@ -68,9 +70,14 @@ class ExpertRecord:
     kept_step: int
     judge_gain: float | None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> ExpertJson:
         """Plain dictionary."""
-        return dict(self.__dict__)
+        return {
+            "num_images": self.num_images,
+            "num_steps": self.num_steps,
+            "kept_step": self.kept_step,
+            "judge_gain": self.judge_gain,
+        }
 
 
 class CascadeRun:
@@ -278,6 +285,3 @@ class CascadeRun:
             progress=progress,
         )
         return fit_combination(blocks, routes, kind=options.combine, dim=options.dim, seed=options.seed)
-
-
-_ROUTES = "routes"

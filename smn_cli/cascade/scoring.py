@@ -1,13 +1,12 @@
 """A cascade on labeled images, and beside it its parts: what do experts add, and what would whitening alone?
 
 The paper holds a whitened cascade against a dispatcher that is not. Here each of them is scored both ways. A whitening
-that the file does not hold is fitted on the bank's images, without their labels; its components have variance one, so
+that the file does not hold is fitted on training images, without labels; its components have variance one, so
 that the linear probe's fixed penalty means the same for all.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,13 +18,15 @@ from smn_cli.cascade.combining import MODES, Combination, fit_combination, white
 from smn_cli.data.labels.eval_split import LabeledSplit
 from smn_cli.evaluation.compare import Comparison, LabeledFeatures, Scores, ScoringProtocol, compare, score
 from smn_cli.features.embed import Embedding
+from smn_cli.schemas.scores import CascadeComparisonJson, WayJson, WayNoteJson
 
+# "bank" is the word that the JSON of version 0.1 has for the training images
 STORED, FITTED, NOTHING = "the cascade's training images", "the bank of this evaluation, without labels", "nothing"
 
 
 @dataclass(frozen=True)
 class Way:
-    """One way to features: their values for bank and queries (N, dim), and on what it was fitted."""
+    """One way to features: their values for training and test images (N, dim), and on what it was fitted."""
 
     features: Tensor
     fitted_on: str
@@ -41,11 +42,11 @@ class CascadeComparison(Comparison):
     """
 
     rows: dict[str, Scores] = field(default_factory=dict)
-    notes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    notes: dict[str, WayNoteJson] = field(default_factory=dict)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> CascadeComparisonJson:
         """As of any comparison, and a block "cascade"."""
-        rows = {name: {**self.notes[name], **scores.groups} for name, scores in self.rows.items()}
+        rows: dict[str, WayJson] = {name: {**self.notes[name], **scores.groups} for name, scores in self.rows.items()}
         return {**super().to_json(), "cascade": rows}
 
 
@@ -72,35 +73,37 @@ def compare_cascade(
         MismatchError, AdapterFileError: the cascade does not fit the base.
         DataError: an image cannot be read.
     """
-    paths, num_bank = [*split.bank_paths, *split.query_paths], len(split.bank_paths)
+    paths, num_train = [*split.train_paths, *split.test_paths], len(split.train_paths)
 
     def tick(num_networks: int) -> Callable[[int], None] | None:
         return None if progress is None else lambda done: progress(num_networks * len(paths) + done)
 
     def scores(features: Tensor) -> Scores:
-        bank, queries = features[:num_bank], features[num_bank:]
-        labels = torch.tensor(split.bank_labels), torch.tensor(split.query_labels)
-        return score(LabeledFeatures(bank, labels[0], queries, labels[1]), protocol, device=device)
+        train, test = features[:num_train], features[num_train:]
+        labels = torch.tensor(split.train_labels), torch.tensor(split.test_labels)
+        return score(LabeledFeatures(train, labels[0], test, labels[1]), protocol, device=device)
 
     base = features_under(None, backbone, paths, embedding, progress=tick(0))
     dispatched = features_under(cascade.dispatcher, backbone, paths, embedding, progress=tick(1))
     blocks = expert_blocks(
         cascade.dispatcher, cascade.experts, dispatched, backbone, paths, embedding, progress=tick(2)
     )
-    ways = ways_of(cascade, blocks, num_bank)
+    ways = ways_of(cascade, blocks, num_train)
     rows = {name: scores(way.features) for name, way in ways.items()}
-    notes = {name: {"dim": way.features.shape[1], "fitted_on": way.fitted_on} for name, way in ways.items()}
+    notes: dict[str, WayNoteJson] = {
+        name: {"dim": way.features.shape[1], "fitted_on": way.fitted_on} for name, way in ways.items()
+    }
     judged = compare(scores(base), rows[cascade.mode])
     return CascadeComparison(judged.base, judged.adapted, judged.gains, rows, notes)
 
 
-def ways_of(cascade: Cascade, blocks: list[Tensor], num_bank: int) -> dict[str, Way]:
+def ways_of(cascade: Cascade, blocks: list[Tensor], num_train: int) -> dict[str, Way]:
     """Every way from a cascade's blocks to features.
 
     Args:
         cascade: its router and combination are used.
         blocks: E + 1 times (N, F), of all networks for all images, the dispatcher's first.
-        num_bank: the first of the images, on which is fitted what the cascade does not hold.
+        num_train: the first of the images, on which is fitted what the cascade does not hold.
 
     Returns:
         By name. "dispatcher", alone; "dispatcher_whitened", to as many components as it has features, and "...@D", to
@@ -109,9 +112,9 @@ def ways_of(cascade: Cascade, blocks: list[Tensor], num_bank: int) -> dict[str, 
     """
     routes = cascade.router.route(blocks[0])
     num_features = blocks[0].shape[1]
-    alone = whiten_alone(blocks[0][:num_bank])
+    alone = whiten_alone(blocks[0][:num_train])
     share = max(1, len(alone.combine([blocks[0][:1]])[0]) // len(blocks))
-    fewer = whiten_alone(blocks[0][:num_bank], dim=share)
+    fewer = whiten_alone(blocks[0][:num_train], dim=share)
     ways = {
         "dispatcher": Way(blocks[0], NOTHING),
         "dispatcher_whitened": Way(alone.combine([blocks[0]]), FITTED),
@@ -119,25 +122,25 @@ def ways_of(cascade: Cascade, blocks: list[Tensor], num_bank: int) -> dict[str, 
     }
     for mode in MODES:
         sent = routes if mode == "conditional" else None
-        own, fitted_on = _own_way(cascade.combination, mode, blocks, sent, num_bank)
+        own, fitted_on = _own_way(cascade.combination, mode, blocks, sent, num_train)
         ways[mode] = Way(own.combine(blocks, sent), fitted_on)
         if own.kind != "pca":
-            whitened = _fitted(blocks, sent, num_bank, "pca", num_features, 0)
+            whitened = _fitted(blocks, sent, num_train, "pca", num_features, 0)
             ways[f"{mode}_whitened"] = Way(whitened.combine(blocks, sent), FITTED)
     return ways
 
 
 def _own_way(
-    stored: Combination, mode: str, blocks: list[Tensor], routes: Tensor | None, num_bank: int
+    stored: Combination, mode: str, blocks: list[Tensor], routes: Tensor | None, num_train: int
 ) -> tuple[Combination, str]:
-    """The cascade's own combination in a mode; where the other is stored, one of its kind is fitted on the bank."""
+    """The cascade's own combination in a mode; where the other is stored, one is fitted on the training images."""
     if stored.kind == "none":
         return replace(stored, mode=mode), NOTHING
     if stored.mode == mode:
         return stored, STORED
-    return _fitted(blocks, routes, num_bank, stored.kind, stored.dim, stored.seed), FITTED
+    return _fitted(blocks, routes, num_train, stored.kind, stored.dim, stored.seed), FITTED
 
 
-def _fitted(blocks: list[Tensor], routes: Tensor | None, num_bank: int, kind: str, dim: int, seed: int) -> Combination:
-    bank = [block[:num_bank] for block in blocks]
-    return fit_combination(bank, None if routes is None else routes[:num_bank], kind=kind, dim=dim, seed=seed)
+def _fitted(blocks: list[Tensor], routes: Tensor | None, num_train: int, kind: str, dim: int, seed: int) -> Combination:
+    train = [block[:num_train] for block in blocks]
+    return fit_combination(train, None if routes is None else routes[:num_train], kind=kind, dim=dim, seed=seed)

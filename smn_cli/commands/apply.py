@@ -1,12 +1,15 @@
 """smn apply: an adapted checkpoint from an adapter and its base."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from smn_cli.errors import UsageError, first_few
 from smn_cli.terminal.options import JsonOption, WeightsOption, check_out_file
+
+if TYPE_CHECKING:
+    from smn_cli.schemas.adapter_files import ApplyJson
 
 
 def apply(
@@ -57,17 +60,16 @@ def apply(
         output.result(
             f"its classifier tells {len(network.classes)} classes, in the order: {first_few(list(network.classes))}"
         )
-    output.json(
-        {
-            "schema": "smn.apply/1",
-            "checkpoint": str(out),
-            "arch": adapter.header.arch,
-            "digest": adapter.header.adapted_digest,
-            "verified": True,
-            "num_classes": network.num_classes,
-            "classes": list(network.classes),
-            "checkpoint_bytes": checkpoint_bytes,
-            "adapter_bytes": file_bytes,
-            "load_with": loads_with,
-        }
-    )
+    content: ApplyJson = {
+        "schema": "smn.apply/1",
+        "checkpoint": str(out),
+        "arch": adapter.header.arch,
+        "digest": adapter.header.adapted_digest,
+        "verified": True,
+        "num_classes": network.num_classes,
+        "classes": list(network.classes),
+        "checkpoint_bytes": checkpoint_bytes,
+        "adapter_bytes": file_bytes,
+        "load_with": loads_with,
+    }
+    output.json(content)

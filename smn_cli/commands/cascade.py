@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from smn_cli.cascade.cascade import Cascade
     from smn_cli.cascade.run import CascadeRun
     from smn_cli.console import Output
+    from smn_cli.schemas.runs import CascadeJson
     from smn_cli.training.run_context import Execution
     from smn_cli.training.session import Session
 
@@ -200,7 +201,7 @@ def _sizes(made: "Cascade", dispatcher: "Adapter", experts: "list[Adapter]", dim
     )
 
 
-def _describe(making: "CascadeRun", made: "Cascade", sizes: CascadeSizes, seconds: float) -> dict[str, Any]:
+def _describe(making: "CascadeRun", made: "Cascade", sizes: CascadeSizes, seconds: float) -> "CascadeJson":
     return {
         "schema": "smn.cascade/1",
         "cascade": str(making.folder.path),

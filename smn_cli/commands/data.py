@@ -1,7 +1,7 @@
 """smn data: a known data set as class folders."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,7 +9,9 @@ from smn_cli.datasets.known_sets import KNOWN_SETS
 from smn_cli.terminal.options import JsonOption
 
 if TYPE_CHECKING:
+    from smn_cli.cache_folder import cache_folder
     from smn_cli.console import Output
+    from smn_cli.schemas.images import DataJson, DataNoteJson, SplitNoteJson
 
 
 def data(
@@ -34,7 +36,6 @@ def data(
     from functools import partial
 
     from smn_cli.console import Output
-    from smn_cli.data.images.tar_index import cache_folder
     from smn_cli.datasets.class_folders import read_note, write_class_folders
     from smn_cli.datasets.fetch import fetch
     from smn_cli.datasets.known_sets import find_known_set
@@ -47,7 +48,7 @@ def data(
         raise UsageError(f"{folder}: the folder {folder.absolute().parent} does not exist")
     is_drawn = known.splits is None and split is None
     words = known.split_words if split is None else f"{split.name}, train and val merged"
-    wanted = {
+    wanted: SplitNoteJson = {
         "name": plain,
         "seed": seed if is_drawn else None,
         "split": f"{words}, seed {seed}" if is_drawn else words,
@@ -73,8 +74,9 @@ def data(
     _report(output, folder, note)
 
 
-def _report(output: "Output", folder: Path, note: dict[str, Any]) -> None:
+def _report(output: "Output", folder: Path, note: "DataNoteJson") -> None:
     output.result(f"{folder}: {note['train']:,} training, {note['test']:,} test images, {len(note['classes'])} classes")
     output.result(f"split: {note['split']}")
     output.result(f"licence: {note['licence'] or 'none stated'}, see {note['url']}")
-    output.json({"schema": "smn.data/1", "dir": str(folder), **note})
+    content: DataJson = {"schema": "smn.data/1", "dir": str(folder), **note}
+    output.json(content)

@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,7 +13,10 @@ from smn_cli.terminal.tables import report_scores, report_sizes
 
 if TYPE_CHECKING:
     from smn_cli.adapters.adapter import Adapter
+    from smn_cli.backbones.loading import Backbone
     from smn_cli.console import Output
+    from smn_cli.evaluation.compare import Comparison
+    from smn_cli.schemas.runs import DemoJson, DemoProofJson
 
 DEMO_STEPS = 160
 
@@ -57,18 +60,17 @@ def demo(
     comparison = _score(output, load_backbone(LITE0_ARCH, weights), adapter, images)
     seconds = time.monotonic() - started
     output.talk(f"done in {duration(seconds)}; everything is in {out}")
-    output.json(
-        {
-            "schema": "smn.demo/1",
-            "adapter": str(adapter_path),
-            "adapter_bytes": adapter_path.stat().st_size,
-            "checkpoint": str(checkpoint),
-            "density": adapter.header.density,
-            **proof,
-            **comparison.to_json(),
-            "seconds": round(seconds, 1),
-        }
-    )
+    content: DemoJson = {
+        "schema": "smn.demo/1",
+        "adapter": str(adapter_path),
+        "adapter_bytes": adapter_path.stat().st_size,
+        "checkpoint": str(checkpoint),
+        "density": adapter.header.density,
+        **proof,
+        **comparison.to_json(),
+        "seconds": round(seconds, 1),
+    }
+    output.json(content)
 
 
 MADE = ("images", "run", "adapter.safetensors", "adapted.safetensors")
@@ -128,7 +130,7 @@ def _pack(output: "Output", run: Path, weights: Path, path: Path) -> "Adapter":
     return adapter
 
 
-def _apply_and_prove(output: "Output", adapter_path: Path, weights: Path, checkpoint: Path) -> dict[str, Any]:
+def _apply_and_prove(output: "Output", adapter_path: Path, weights: Path, checkpoint: Path) -> "DemoProofJson":
     """Rebuild from the files alone, load with plain timm, compare outputs with the live adapted network."""
     from smn_cli.api import load_adapter
     from smn_cli.backbones.loading import load_backbone
@@ -148,7 +150,7 @@ def _apply_and_prove(output: "Output", adapter_path: Path, weights: Path, checkp
     return {"digest": adapter.header.adapted_digest, "outputs_equal": True}
 
 
-def _score(output: "Output", backbone: Any, adapter: "Adapter", images: Path) -> Any:
+def _score(output: "Output", backbone: "Backbone", adapter: "Adapter", images: Path) -> "Comparison":
     from smn_cli.data.labels.eval_split import load_labeled_split
     from smn_cli.evaluation.compare import ScoringProtocol
     from smn_cli.features.embed import Embedding
@@ -156,7 +158,7 @@ def _score(output: "Output", backbone: Any, adapter: "Adapter", images: Path) ->
     from smn_cli.scoring import evaluate_networks
 
     split = load_labeled_split(images)
-    num_images = 2 * (len(split.bank_paths) + len(split.query_paths))
+    num_images = 2 * (len(split.train_paths) + len(split.test_paths))
     with output.progress("embedding", num_images) as tick:
         comparison = evaluate_networks(
             backbone, adapter, split, Embedding(preprocessing_for(adapter)), ScoringProtocol(linear=True), progress=tick

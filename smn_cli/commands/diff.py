@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from smn_cli.adapters.adapter import Adapter
+    from smn_cli.schemas.adapter_files import DiffJson
 
 
 def diff(
@@ -52,20 +53,19 @@ def diff(
         output.result(f"{len(statistics)} carried statistics differ")
     for name, (first, second) in settings.items():
         output.result(f"{name}: {first} and {second}")
-    output.json(
-        {
-            "schema": "smn.diff/1",
-            "files": [str(one), str(other)],
-            "base_digest": adapters[0].header.base_digest,
-            "same_network": adapters[0].header.adapted_digest == adapters[1].header.adapted_digest,
-            "density": [adapter.header.density for adapter in adapters],
-            "agreement": total.agreement,
-            "jaccard": total.jaccard,
-            "masks": [each.to_json() for each in by_tensor],
-            "norm_stats": statistics,
-            "differs": {name: list(values) for name, values in settings.items()},
-        }
-    )
+    content: DiffJson = {
+        "schema": "smn.diff/1",
+        "files": [str(one), str(other)],
+        "base_digest": adapters[0].header.base_digest,
+        "same_network": adapters[0].header.adapted_digest == adapters[1].header.adapted_digest,
+        "density": [adapter.header.density for adapter in adapters],
+        "agreement": total.agreement,
+        "jaccard": total.jaccard,
+        "masks": [each.to_json() for each in by_tensor],
+        "norm_stats": statistics,
+        "differs": {name: list(values) for name, values in settings.items()},
+    }
+    output.json(content)
 
 
 def _masks(adapters: "list[Adapter]", weights: Path | None) -> "list[dict[str, Tensor]]":

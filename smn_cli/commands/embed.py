@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from smn_cli.console import Output, Ticker
     from smn_cli.data.images.validate import ImageSet
+    from smn_cli.schemas.images import EmbedJson
     from smn_cli.terminal.networks import Networks
 
 
@@ -86,21 +87,20 @@ def embed(
     is_npy = out.suffix == ".npy"
     beside = f", their paths in {paths_file(out)}" if is_npy else ""
     output.result(f"{out}: {num_features} features of each of {len(found.good)} images{beside}")
-    output.json(
-        {
-            "schema": "smn.embed/1",
-            "file": str(out),
-            "paths": str(paths_file(out)) if is_npy else None,
-            "images": len(found.good),
-            "features": num_features,
-            "bad": [{"path": str(path), "reason": reason} for path, reason in found.bad.items()],
-            "network": next(iter(networks.changes), None),
-            "arch": networks.backbone.arch,
-            "preprocessing": networks.preprocessing.to_json(),
-            "precision": number_format,
-            "l2": l2,
-        }
-    )
+    content: EmbedJson = {
+        "schema": "smn.embed/1",
+        "file": str(out),
+        "paths": str(paths_file(out)) if is_npy else None,
+        "images": len(found.good),
+        "features": num_features,
+        "bad": [{"path": str(path), "reason": reason} for path, reason in found.bad.items()],
+        "network": next(iter(networks.changes), None),
+        "arch": networks.backbone.arch,
+        "preprocessing": networks.preprocessing.to_json(),
+        "precision": number_format,
+        "l2": l2,
+    }
+    output.json(content)
 
 
 def _check(output: "Output", paths: list[Path], max_bad: float, out: Path) -> "ImageSet":

@@ -1,7 +1,7 @@
 """smn eval: base and adapted features on labeled folders, with gates for CI."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from smn_cli.evaluation.gates import Gate, GateResult
     from smn_cli.evaluation.low_shot import LabelSubsets, LowShotRow
     from smn_cli.features.embed import Embedding
+    from smn_cli.schemas.scores import EvalDataJson, EvalJson, EvalScoresJson
     from smn_cli.terminal.networks import Networks
 
 
@@ -146,7 +147,7 @@ def evaluate(
     output = Output(json)
     device = resolve_device(device)
     precision = resolve_precision(precision, device)
-    split = load_labeled_split(data, seed=seed, max_bank=max_train, max_query=max_test)
+    split = load_labeled_split(data, seed=seed, max_train=max_train, max_test=max_test)
     networks = open_networks(adapter or [], run, arch, weights, size)
     output.talk(f"{_in_words(split)}, {networks.preprocessing.size} px")
     if networks.cascade is not None and fractions:
@@ -154,24 +155,23 @@ def evaluate(
     cache = None if no_cache else FeatureCache()
     embedding = Embedding(networks.preprocessing, precision, resolve_workers(workers), cache)
     protocol = ScoringProtocol(knn=knn or not linear, linear=linear, ks=tuple(k or ScoringProtocol.ks))
-    subsets = draw_subsets(split.bank_labels, fractions, num_repeats=repeats, seed=seed, balanced=not unbalanced)
+    subsets = draw_subsets(split.train_labels, fractions, num_repeats=repeats, seed=seed, balanced=not unbalanced)
     comparisons, rows = _score(output, networks, split, embedding, protocol, subsets, device)
     results = _check(gates, next(iter(comparisons.values())), rows)
     _report(output, comparisons, rows, results)
     draws = f"{repeats}, seed {seed}, classes {'as chance has them' if unbalanced else 'even'}"
     _draw(rows, plot, report, networks, {**_facts(data, split), "draws": draws})
-    output.json(
-        {
-            "schema": "smn.eval/1",
-            "data": _describe(data, split),
-            "arch": networks.backbone.arch,
-            "preprocessing": networks.preprocessing.to_json(),
-            "precision": precision,
-            **_to_json(comparisons, rows),
-            "gates": [result.to_json() for result in results],
-            "passed": all(result.passed for result in results),
-        }
-    )
+    content: EvalJson = {
+        "schema": "smn.eval/1",
+        "data": _describe(data, split),
+        "arch": networks.backbone.arch,
+        "preprocessing": networks.preprocessing.to_json(),
+        "precision": precision,
+        **_to_json(comparisons, rows),
+        "gates": [result.to_json() for result in results],
+        "passed": all(result.passed for result in results),
+    }
+    output.json(content)
     _raise_if_failed(results)
 
 
@@ -197,7 +197,7 @@ def _score(
     scores: dict[str, Scores] = {}
     few: dict[str, list[LowShotScores]] = {}
     where = search_device(device)
-    num_images = (len(split.bank_paths) + len(split.query_paths)) * len(names)
+    num_images = (len(split.train_paths) + len(split.test_paths)) * len(names)
     with output.progress("embedding", num_images) as tick:
         changes = list(networks.changes.values())
         embedded = embed_split(networks.backbone, changes, split, embedding, device=device, progress=tick)
@@ -207,7 +207,7 @@ def _score(
     _tell_of_cache(output, embedding)
     base, base_few = scores.pop(""), few.pop("")
     comparisons = {name: compare(base, adapted) for name, adapted in scores.items()} or {"": compare(base, None)}
-    return comparisons, tabulate(subsets, split.bank_labels, base_few, few)
+    return comparisons, tabulate(subsets, split.train_labels, base_few, few)
 
 
 def _score_cascade(
@@ -221,7 +221,7 @@ def _score_cascade(
 ) -> "Comparison":
     from smn_cli.scoring import evaluate_cascade
 
-    num_images = len(split.bank_paths) + len(split.query_paths)
+    num_images = len(split.train_paths) + len(split.test_paths)
     with output.progress("embedding", num_images * (2 + len(cascade.experts))) as tick:
         comparison = evaluate_cascade(backbone, cascade, split, embedding, protocol, device=device, progress=tick)
     _tell_of_cache(output, embedding)
@@ -261,15 +261,15 @@ def _report(
 
 def _in_words(split: "LabeledSplit") -> str:
     return (
-        f"{len(split.bank_paths)} training and {len(split.query_paths)} test images, {len(split.classes)} classes "
+        f"{len(split.train_paths)} training and {len(split.test_paths)} test images, {len(split.classes)} classes "
         f"({split.origin})"
     )
 
 
 def _facts(data: Path, split: "LabeledSplit") -> dict[str, Any]:
     return {
-        "labels": f"{data}, {split.origin}: {len(split.bank_paths)} images of {len(split.classes)} classes",
-        "test images": len(split.query_paths),
+        "labels": f"{data}, {split.origin}: {len(split.train_paths)} images of {len(split.classes)} classes",
+        "test images": len(split.test_paths),
     }
 
 
@@ -285,15 +285,17 @@ def _draw(
         write_low_shot_page(rows, report, arch=networks.backbone.arch, facts=facts)
 
 
-def _to_json(comparisons: "dict[str, Comparison]", rows: "list[LowShotRow]") -> dict[str, Any]:
-    content = next(iter(comparisons.values())).to_json()
+def _to_json(comparisons: "dict[str, Comparison]", rows: "list[LowShotRow]") -> "EvalScoresJson":
+    content = cast("EvalScoresJson", next(iter(comparisons.values())).to_json())
     if len(comparisons) > 1:
         content["adapters"] = [
             {"name": name, **comparison.adapted.groups, "gain": told["gain"], "verdict": told["verdict"]}
             for name, comparison in comparisons.items()
             if comparison.adapted is not None and (told := comparison.to_json())
         ]
-    return {**content, "low_shot": [row.to_json() for row in rows]} if rows else content
+    if rows:
+        content["low_shot"] = [row.to_json() for row in rows]
+    return content
 
 
 def _raise_if_failed(results: "list[GateResult]") -> None:
@@ -303,11 +305,11 @@ def _raise_if_failed(results: "list[GateResult]") -> None:
         raise GateError(f"{len(failed)} of {len(results)} gates failed, first {failed[0].gate}: it {found}")
 
 
-def _describe(data: Path, split: "LabeledSplit") -> dict[str, Any]:
+def _describe(data: Path, split: "LabeledSplit") -> "EvalDataJson":
     return {
         "path": str(data),
-        "train": len(split.bank_paths),
-        "test": len(split.query_paths),
+        "train": len(split.train_paths),
+        "test": len(split.test_paths),
         "classes": split.classes,
         "split": split.origin,
     }

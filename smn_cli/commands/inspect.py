@@ -1,7 +1,7 @@
 """smn inspect: what is in an adapter file. Needs no base."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,7 +10,9 @@ from smn_cli.terminal.options import JsonOption
 
 if TYPE_CHECKING:
     from smn_cli.adapters.schema import Header
+    from smn_cli.cascade.cascade import Cascade
     from smn_cli.console import Output
+    from smn_cli.schemas.adapter_files import CascadeInFileJson, CascadePartJson, InspectJson
 
 BAR_WIDTH = 30
 
@@ -55,9 +57,7 @@ def inspect(
         classes = first_few(list(header.head.classes))
         output.result(f"carries a classifier, {header.head.name}, of {len(header.head.classes)} classes: {classes}")
     output.result("made from " + ", ".join(f"{key} {_short(value)}" for key, value in header.provenance.items()))
-    output.json(
-        {"schema": "smn.inspect/1", "file": str(file), **_describe(header), "bytes": {"file": file_bytes, **parts}}
-    )
+    output.json(_describe(file, header, {"file": file_bytes, **parts}, {}))
 
 
 def _inspect_cascade(output: "Output", file: Path) -> None:
@@ -80,28 +80,7 @@ def _inspect_cascade(output: "Output", file: Path) -> None:
         if name != "file"
     ]
     output.table("bytes by part", ("part", "bytes", "density"), rows)
-    output.json(
-        {
-            "schema": "smn.inspect/1",
-            "file": str(file),
-            "cascade": {
-                "mode": cascade.mode,
-                "router": cascade.router.kind,
-                "combination": {"kind": combination.kind, "dim": combination.dim, "seed": combination.seed},
-                "experts": [
-                    {
-                        "adapted_digest": each.header.adapted_digest,
-                        "density": each.header.density,
-                        "provenance": each.header.provenance,
-                    }
-                    for each in cascade.experts
-                ],
-                "provenance": cascade.provenance,
-            },
-            **_describe(header),
-            "bytes": sizes,
-        }
-    )
+    output.json(_describe(file, header, sizes, {"cascade": _describe_cascade(cascade)}))
 
 
 def _show_densities(output: "Output", header: "Header") -> None:
@@ -113,8 +92,11 @@ def _show_densities(output: "Output", header: "Header") -> None:
     output.table("density by tensor, the bar is the share that is cut", ("tensor", "weights", "density", "cut"), rows)
 
 
-def _describe(header: "Header") -> dict[str, Any]:
+def _describe(file: Path, header: "Header", sizes: dict[str, int], cascade: "CascadePartJson") -> "InspectJson":
     return {
+        "schema": "smn.inspect/1",
+        "file": str(file),
+        **cascade,
         "arch": header.arch,
         "tag": header.tag,
         "base_digest": header.base_digest,
@@ -130,6 +112,25 @@ def _describe(header: "Header") -> dict[str, Any]:
         "classes": list(header.head.classes) if header.head is not None else [],
         "preprocessing": header.preprocessing,
         "provenance": header.provenance,
+        "bytes": sizes,
+    }
+
+
+def _describe_cascade(cascade: "Cascade") -> "CascadeInFileJson":
+    combination = cascade.combination
+    return {
+        "mode": cascade.mode,
+        "router": cascade.router.kind,
+        "combination": {"kind": combination.kind, "dim": combination.dim, "seed": combination.seed},
+        "experts": [
+            {
+                "adapted_digest": each.header.adapted_digest,
+                "density": each.header.density,
+                "provenance": each.header.provenance,
+            }
+            for each in cascade.experts
+        ],
+        "provenance": cascade.provenance,
     }
 
 

@@ -1,11 +1,14 @@
 """smn merge: one adapter out of several over the same base."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from smn_cli.terminal.options import JsonOption, WeightsOption, check_out_file
+
+if TYPE_CHECKING:
+    from smn_cli.schemas.adapter_files import MergeJson
 
 
 def merge(
@@ -50,17 +53,16 @@ def merge(
     densities = ", ".join(f"{adapter.header.density:.4f}" for adapter in adapters)
     output.result(f"{out}: {how} of {len(files)} masks of density {densities} is {merged.header.density:.4f}")
     output.result(f"{file_bytes:,} bytes, codec {merged.header.codec}")
-    output.json(
-        {
-            "schema": "smn.merge/1",
-            "file": str(out),
-            "files": names,
-            "how": how,
-            "base_digest": merged.header.base_digest,
-            "adapted_digest": merged.header.adapted_digest,
-            "density": merged.header.density,
-            "densities": [adapter.header.density for adapter in adapters],
-            "codec": merged.header.codec,
-            "bytes": file_bytes,
-        }
-    )
+    content: MergeJson = {
+        "schema": "smn.merge/1",
+        "file": str(out),
+        "files": names,
+        "how": how,
+        "base_digest": merged.header.base_digest,
+        "adapted_digest": merged.header.adapted_digest,
+        "density": merged.header.density,
+        "densities": [adapter.header.density for adapter in adapters],
+        "codec": merged.header.codec,
+        "bytes": file_bytes,
+    }
+    output.json(content)

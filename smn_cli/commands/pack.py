@@ -1,12 +1,15 @@
 """smn pack: a run's masks in one small file."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from smn_cli.terminal.options import JsonOption, WeightsOption, check_out_file
 from smn_cli.terminal.tables import report_sizes
+
+if TYPE_CHECKING:
+    from smn_cli.schemas.adapter_files import PackJson
 
 
 def pack(
@@ -51,4 +54,5 @@ def pack(
     if adapter.header.density == 1 and not adapter.header.norm_stats:
         gained = "nothing is gained by it" if adapter.head is None else "only the classifier is new"
         output.result(f"this is the identity mask: the adapted network is the base, and {gained}")
-    output.json({"schema": "smn.pack/1", "file": str(out), **report.to_json()})
+    content: PackJson = {"schema": "smn.pack/1", "file": str(out), **report.to_json()}
+    output.json(content)

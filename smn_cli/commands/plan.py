@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from smn_cli.config.options import AdaptOptions
 from smn_cli.errors import UsageError
@@ -13,6 +13,8 @@ from smn_cli.terminal.settings import explain_plan
 if TYPE_CHECKING:
     from smn_cli.console import Output
     from smn_cli.data.images.validate import ImageSet
+    from smn_cli.schemas.runs import PlanContentJson, PlanJson, PlannedSecondsJson
+    from smn_cli.schemas.settings import SettingsJson
     from smn_cli.training.cost_estimate import Estimate
     from smn_cli.training.profiling import Profile
 
@@ -68,15 +70,14 @@ def plan(
     )
     explain_plan(output, profile.plan, num_weights=profile.num_weights, num_tensors=profile.num_tensors)
     _show(output, sample, options, profile, estimate, execution.device)
-    output.json(
-        {
-            "schema": "smn.plan/1",
-            "arch": backbone.arch,
-            "device": execution.device,
-            "workers": execution.num_workers,
-            **_describe(sample, profile, estimate),
-        }
-    )
+    content: PlanJson = {
+        "schema": "smn.plan/1",
+        "arch": backbone.arch,
+        "device": execution.device,
+        "workers": execution.num_workers,
+        **_describe(sample, profile, estimate),
+    }
+    output.json(content)
 
 
 def _check_sample(paths: list[Path], options: AdaptOptions) -> "tuple[ImageSet, float]":
@@ -128,7 +129,7 @@ def _show(
         output.result(f"adapter: {size(low)} to {size(high)}, estimated from full-length runs of the default recipe")
 
 
-def _describe(sample: "ImageSet", profile: "Profile", estimate: "Estimate") -> dict[str, Any]:
+def _describe(sample: "ImageSet", profile: "Profile", estimate: "Estimate") -> "PlanContentJson":
     return {
         "images": {
             "found": sample.num_found,
@@ -136,13 +137,13 @@ def _describe(sample: "ImageSet", profile: "Profile", estimate: "Estimate") -> d
             "looked_at": len(sample.good) + len(sample.bad),
             "bad": {str(path): reason for path, reason in sample.bad.items()},
         },
-        "plan": profile.plan.to_json(),
+        "plan": cast("SettingsJson", profile.plan.to_json()),
         "weights": profile.num_weights,
         "alarms": profile.alarms,
         "step_s": profile.median_step_s,
         "measured_steps": len(profile.step_s),
         "images_per_s": profile.plan.batch_size / profile.median_step_s,
-        "seconds": {**estimate.seconds, "total": estimate.total_s},
+        "seconds": cast("PlannedSecondsJson", {**estimate.seconds, "total": estimate.total_s}),
         "memory_bytes": {"process": estimate.process_bytes, "device": profile.device_bytes},
         "run_folder_bytes": estimate.run_folder_bytes,
         "adapter_bytes": list(estimate.adapter_bytes) if estimate.adapter_bytes else None,

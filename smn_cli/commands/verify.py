@@ -1,11 +1,14 @@
 """smn verify: proof that an adapter and a base belong together."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from smn_cli.terminal.options import JsonOption, WeightsOption
+
+if TYPE_CHECKING:
+    from smn_cli.schemas.adapter_files import VerifiedExpertsJson, VerifyJson
 
 
 def verify(
@@ -41,14 +44,16 @@ def verify(
     if checkpoint is not None:
         check_checkpoint(adapter, checkpoint)
         output.result(f"{checkpoint}: equal to the rebuilt network")
-    output.json(
-        {
-            "schema": "smn.verify/1",
-            "file": str(file),
-            "base_digest": adapter.header.base_digest,
-            "adapted_digest": adapter.header.adapted_digest,
-            **({"experts": [each.header.adapted_digest for each in cascade.experts]} if cascade is not None else {}),
-            "checkpoint": str(checkpoint) if checkpoint else None,
-            "verified": True,
-        }
-    )
+    experts: VerifiedExpertsJson = {}
+    if cascade is not None:
+        experts["experts"] = [each.header.adapted_digest for each in cascade.experts]
+    content: VerifyJson = {
+        "schema": "smn.verify/1",
+        "file": str(file),
+        "base_digest": adapter.header.base_digest,
+        "adapted_digest": adapter.header.adapted_digest,
+        **experts,
+        "checkpoint": str(checkpoint) if checkpoint else None,
+        "verified": True,
+    }
+    output.json(content)

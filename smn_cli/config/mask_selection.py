@@ -7,6 +7,8 @@ from smn_cli.errors import UsageError
 
 Draw = Literal["random", "largest", "smallest"]
 _EXPECTED = "blocks:N, name:PATTERN, all-but:PATTERN, random:P, largest:P or smallest:P"
+MIN_SHARE = 1e-6
+"""Fractions of a tensor are counted in millionths."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,3 @@ def _share(spec: str, value: str) -> float:
     if not MIN_SHARE <= share <= 1:
         raise UsageError(f"--mask-only {spec}: expected a fraction above 0 and at most 1, such as 0.25")
     return share
-
-
-MIN_SHARE = 1e-6
-"""Fractions of a tensor are counted in millionths."""

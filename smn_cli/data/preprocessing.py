@@ -1,6 +1,6 @@
 """The one deterministic way from an image file to a backbone's input, recorded in every adapter."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
@@ -9,6 +9,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
+
+from smn_cli.schemas.images import PreprocessingJson
 
 MAX_SIZE = 8192
 """Largest side that a file may ask for: larger inputs fit no network, but can exhaust memory."""
@@ -52,9 +54,14 @@ class Preprocessing:
         )
         return torch.div(pixels, 255).sub_(mean).div_(std)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> PreprocessingJson:
         """Plain dictionary, as kept in `config.json` and in the adapter file."""
-        return {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
+        return {
+            "size": self.size,
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "interpolation": self.interpolation,
+        }
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Preprocessing":

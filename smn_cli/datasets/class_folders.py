@@ -2,9 +2,9 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from PIL import Image
 
@@ -12,12 +12,13 @@ from smn_cli.atomic import atomic_folder
 from smn_cli.data.images.extensions import IMAGE_SUFFIXES, suffix_of
 from smn_cli.datasets.fetch import Example, explained_lack_of_space
 from smn_cli.errors import DataError, UsageError
+from smn_cli.schemas.images import DataNoteJson
 
 NOTE = "smn-data.json"
 """Lies in the folder beside `train` and `test`."""
 
 
-def read_note(folder: Path) -> dict[str, Any] | None:
+def read_note(folder: Path) -> DataNoteJson | None:
     """What was written to a folder earlier; None if the folder is not there or empty.
 
     Raises:
@@ -37,11 +38,11 @@ def read_note(folder: Path) -> dict[str, Any] | None:
         found = sum(1 for path in (folder / half).glob("*/*") if suffix_of(path.name) in IMAGE_SUFFIXES)
         if found != count:
             raise DataError(f"{folder / half} has {found:,} images instead of {count:,}: delete {folder} and try again")
-    return dict(note)
+    return cast(DataNoteJson, dict(note))  # its keys were looked at above
 
 
 def write_class_folders(
-    folder: Path, halves: dict[str, list[Example]], note: dict[str, Any], tick: Callable[[int], None]
+    folder: Path, halves: dict[str, list[Example]], note: Mapping[str, object], tick: Callable[[int], None]
 ) -> None:
     """Write `folder/HALF/CLASS/NAME` for all examples, then the note.
 

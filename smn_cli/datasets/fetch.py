@@ -1,7 +1,6 @@
 """A known data set's images by class, from files that torchvision fetches or finds."""
 
 import errno
-import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
@@ -16,6 +15,7 @@ from PIL import Image
 
 from smn_cli.datasets.known_sets import KnownSet
 from smn_cli.errors import DataError
+from smn_cli.seeding import named_draw
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def _split(examples: list[Example], known: KnownSet, seed: int) -> tuple[list[Ex
     train: list[Example] = []
     test: list[Example] = []
     for label, members in by_class.items():
-        shuffled = random.Random(f"{seed} {label}").sample(members, len(members))
+        shuffled = named_draw(seed, label).sample(members, len(members))
         num_test = known.images_per_class or round(known.test_fraction * len(members))
         num_train = known.images_per_class or len(members) - num_test
         test += shuffled[:num_test]

@@ -12,6 +12,7 @@ lies the best for everything from 30 to 3,000 images of three sets that was trie
 MAX_IMAGES = 10_000
 """Images that a classifier is fitted to; more change it little and cost minutes."""
 _MAX_ITERATIONS = 100
+_BIAS_DECAY = 1e-5
 
 
 @dataclass(frozen=True)
@@ -74,19 +75,16 @@ def fit_classifier(features: Tensor, labels: Tensor, num_classes: int, *, decay:
     return LinearClassifier((weight.detach() / scale).float(), bias.detach()[:, 0].float())
 
 
-_BIAS_DECAY = 1e-5
-
-
 def best_classifier(
-    features: Tensor, labels: Tensor, queries: Tensor, query_labels: Tensor, num_classes: int
+    features: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor, num_classes: int
 ) -> LinearClassifier:
-    """The fit, of those with each decay, that is right about most queries; of equals the strongest decay.
+    """The fit, of those with each decay, that is right about most test images; of equals the strongest decay.
 
     Args:
         features, labels: as in `fit_classifier`.
-        queries, query_labels: (Q, F) and (Q,) that are not fitted to.
+        test, test_labels: (T, F) and (T,) that are not fitted to.
         num_classes: C.
     """
     fits = [fit_classifier(features, labels, num_classes, decay=decay) for decay in DECAYS]
-    right = [int((fit.logits(queries.float()).argmax(dim=1) == query_labels).sum()) for fit in fits]
+    right = [int((fit.logits(test.float()).argmax(dim=1) == test_labels).sum()) for fit in fits]
     return fits[right.index(max(right))]

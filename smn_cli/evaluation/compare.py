@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from smn_cli.evaluation.classifier import LinearClassifier
 from smn_cli.evaluation.intervals import Gain, Verdict, overall_verdict, paired_gain
 from smn_cli.evaluation.knn import PAPER_K, PAPER_TEMPERATURE, knn_predict
 from smn_cli.evaluation.linear_probe import PAPER_C, linear_probe_predict
+from smn_cli.schemas.scores import ClassifierJson, ComparisonJson, KnnJson, ScoresJson
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,12 @@ class ScoringProtocol:
 
 @dataclass(frozen=True)
 class LabeledFeatures:
-    """Features and labels of bank and queries: (N, F), (N,), (Q, F), (Q,)."""
+    """Features and labels of training and test images: (N, F), (N,), (T, F), (T,)."""
 
-    bank: Tensor
-    bank_labels: Tensor
-    queries: Tensor
-    query_labels: Tensor
+    train: Tensor
+    train_labels: Tensor
+    test: Tensor
+    test_labels: Tensor
 
 
 @dataclass(frozen=True)
@@ -47,16 +48,16 @@ class Scores:
 
     Attributes:
         groups: per kind ("knn", "linear") its numbers and settings, as in the contract's JSON.
-        correct: per metric ("knn.top1") which queries were right, (Q,) bool.
+        correct: per metric ("knn.top1") which test images were right, (T,) bool.
     """
 
-    groups: dict[str, dict[str, float]]
+    groups: ScoresJson
     correct: dict[str, Tensor] = field(repr=False)
 
     @property
     def metrics(self) -> dict[str, float]:
         """Accuracy per metric name."""
-        return {name: float(right.double().mean()) for name, right in self.correct.items()}
+        return {name: accuracy(right) for name, right in self.correct.items()}
 
 
 @dataclass(frozen=True)
@@ -72,13 +73,13 @@ class Comparison:
         """better, same or worse; None without an adapter."""
         return overall_verdict(self.gains) if self.adapted is not None else None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> ComparisonJson:
         """The parts of the contract's JSON that are known here."""
-        content: dict[str, Any] = {"base": self.base.groups}
+        content: ComparisonJson = {"base": self.base.groups}
         if self.adapted is not None:
             content["adapted"] = self.adapted.groups
             content["gain"] = {name: gain.to_json() for name, gain in self.gains.items()}
-            content["verdict"] = self.verdict
+            content["verdict"] = overall_verdict(self.gains)
         return content
 
 
@@ -86,18 +87,18 @@ def score(features: LabeledFeatures, protocol: ScoringProtocol, *, device: torch
     """Scores of one network's features under a protocol.
 
     Args:
-        features: of bank and queries.
+        features: of training and test images.
         protocol: which scores.
         device: where neighbours are looked for; by default where the features are.
     """
-    groups: dict[str, dict[str, float]] = {}
+    groups: ScoresJson = {}
     correct: dict[str, Tensor] = {}
     if protocol.knn:
-        _score_knn(features, protocol, device, groups, correct)
+        groups["knn"] = _score_knn(features, protocol, device, correct)
     if protocol.linear:
-        predicted = linear_probe_predict(features.bank, features.bank_labels, features.queries, c=protocol.c)
-        correct["linear.top1"] = predicted == features.query_labels
-        groups["linear"] = {"top1": _mean(correct["linear.top1"]), "C": protocol.c}
+        predicted = linear_probe_predict(features.train, features.train_labels, features.test, c=protocol.c)
+        correct["linear.top1"] = predicted == features.test_labels
+        groups["linear"] = {"top1": accuracy(correct["linear.top1"]), "C": protocol.c}
     return Scores(groups, correct)
 
 
@@ -112,20 +113,20 @@ def with_classifier(
 
     Args:
         scores: of that network.
-        features: queries and their labels.
+        features: test images and their labels.
         classifier: over those features.
-        names: its classes, in the order of its logits; a query of any other class counts as wrong.
+        names: its classes, in the order of its logits; a test image of any other class counts as wrong.
         classes: what the labels index.
     """
     number = {name: label for label, name in enumerate(classes)}
     label_of = torch.tensor([number.get(name, -1) for name in names])
-    right = label_of[classifier.logits(features.queries.float()).argmax(dim=1)] == features.query_labels
-    group = {"top1": _mean(right), "classes": len(names)}
+    right = label_of[classifier.logits(features.test.float()).argmax(dim=1)] == features.test_labels
+    group: ClassifierJson = {"top1": accuracy(right), "classes": len(names)}
     return Scores({**scores.groups, "classifier": group}, {**scores.correct, "classifier.top1": right})
 
 
 def compare(base: Scores, adapted: Scores | None) -> Comparison:
-    """Put two networks' scores on the same queries side by side."""
+    """Put two networks' scores on the same test images side by side."""
     gains = {}
     if adapted is not None:
         gains = {name: paired_gain(base.correct[name], adapted.correct[name]) for name in base.correct}
@@ -136,31 +137,32 @@ def _score_knn(
     features: LabeledFeatures,
     protocol: ScoringProtocol,
     device: torch.device | None,
-    groups: dict[str, dict[str, float]],
     correct: dict[str, Tensor],
-) -> None:
-    ks = _usable(protocol.ks, len(features.bank))
-    num_classes = int(torch.cat([features.bank_labels, features.query_labels]).max()) + 1
+) -> KnnJson:
+    ks = _usable(protocol.ks, len(features.train))
+    num_classes = int(torch.cat([features.train_labels, features.test_labels]).max()) + 1
     predictions = knn_predict(
-        features.bank,
-        features.bank_labels,
-        features.queries,
+        features.train,
+        features.train_labels,
+        features.test,
         ks=ks,
         num_classes=num_classes,
         temperature=protocol.temperature,
         device=device,
     )
-    groups["knn"] = {"k": ks[0], "temperature": protocol.temperature}
+    accuracies: dict[str, float] = {}
     for position, k in enumerate(ks):
         name = "top1" if position == 0 else f"top1@{k}"
-        correct[f"knn.{name}"] = predictions[k] == features.query_labels
-        groups["knn"][name] = _mean(correct[f"knn.{name}"])
+        correct[f"knn.{name}"] = predictions[k] == features.test_labels
+        accuracies[name] = accuracy(correct[f"knn.{name}"])
+    return cast(KnnJson, {"k": ks[0], "temperature": protocol.temperature, **accuracies})
 
 
-def _usable(ks: Sequence[int], num_bank: int) -> list[int]:
-    """At most the bank's size, each once, in the given order."""
-    return list(dict.fromkeys(min(k, num_bank) for k in ks))
+def _usable(ks: Sequence[int], num_train: int) -> list[int]:
+    """At most the number of training images, each once, in the given order."""
+    return list(dict.fromkeys(min(k, num_train) for k in ks))
 
 
-def _mean(right: Tensor) -> float:
+def accuracy(right: Tensor) -> float:
+    """Share of a bool tensor that is true, 0 to 1."""
     return float(right.double().mean())

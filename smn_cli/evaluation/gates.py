@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from smn_cli.errors import UsageError
+from smn_cli.schemas.scores import GateJson
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class GateResult:
     value: float | None
     passed: bool
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> GateJson:
         """As in the contract's JSON."""
-        return asdict(self)
+        return {"gate": self.gate, "value": self.value, "passed": self.passed}
 
 
 def parse_gate(text: str, *, on_gain: bool) -> Gate:

@@ -44,19 +44,19 @@ def centred(features: Tensor, mean: Tensor) -> Tensor:
     return functional.normalize(functional.normalize(features.float(), dim=1) - mean, dim=1)
 
 
-def neighbour_likeness(queries: Tensor, bank: Tensor, teacher_likeness: Tensor, *, k: int) -> Tensor:
-    """How alike the teacher finds each query and the images that a network calls its nearest.
+def neighbour_likeness(held_out: Tensor, training: Tensor, teacher_likeness: Tensor, *, k: int) -> Tensor:
+    """How alike the teacher finds each held-out image and the training images that a network calls its nearest.
 
     Args:
-        queries, bank: (Q, F) and (N, F) features of a network.
-        teacher_likeness: (Q, N) cosines of the teacher's centred features.
+        held_out, training: (H, F) and (N, F) features of a network.
+        teacher_likeness: (H, N) cosines of the teacher's centred features.
         k: neighbours, weighted by exp(cosine / 0.1) as in the k-NN vote; at most N.
 
     Returns:
-        (Q,) in [-1, 1].
+        (H,) in [-1, 1].
     """
-    similarities = functional.normalize(queries.float(), dim=1) @ functional.normalize(bank.float(), dim=1).T
-    nearest, indices = similarities.topk(min(k, len(bank)), dim=1)
+    similarities = functional.normalize(held_out.float(), dim=1) @ functional.normalize(training.float(), dim=1).T
+    nearest, indices = similarities.topk(min(k, len(training)), dim=1)
     weights = functional.softmax(nearest / NEIGHBOUR_TEMPERATURE, dim=1)
     return (weights * teacher_likeness.gather(1, indices)).sum(dim=1)
 

@@ -6,7 +6,12 @@ from typing import Literal
 import numpy as np
 from torch import Tensor
 
+from smn_cli.schemas.scores import GainJson
+from smn_cli.seeding import resampling_generator
+
 Verdict = Literal["better", "same", "worse"]
+_DRAWS_AT_A_TIME = 500
+"""Bounds the memory where no two images are alike."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +29,7 @@ class Gain:
             return "better"
         return "worse" if self.high < 0 else "same"
 
-    def to_json(self) -> dict[str, float]:
+    def to_json(self) -> GainJson:
         """As in the contract's JSON."""
         return {"value": self.value, "low": self.low, "high": self.high}
 
@@ -38,7 +43,7 @@ def paired_gain(
     so no image needs to be touched again.
 
     Args:
-        base_correct, adapted_correct: (Q,) bool, the same images in the same order; at least one.
+        base_correct, adapted_correct: (T,) bool, the same images in the same order; at least one.
         num_resamples: bootstrap draws.
         level: coverage of the interval.
         seed: of the draws.
@@ -46,7 +51,7 @@ def paired_gain(
     difference = adapted_correct.long() - base_correct.long()
     counts = np.array([int((difference == sign).sum()) for sign in (-1, 0, 1)])
     total = int(counts.sum())
-    draws = np.random.default_rng(seed).multinomial(total, counts / total, size=num_resamples)
+    draws = resampling_generator(seed).multinomial(total, counts / total, size=num_resamples)
     means = (draws[:, 2] - draws[:, 0]) / total
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return Gain((int(counts[2]) - int(counts[0])) / total, float(low), float(high))
@@ -62,13 +67,13 @@ def crossed_gain(
     `paired_gain`.
 
     Args:
-        base_correct, adapted_correct: (R, Q) bool, the same repeats and images; at least one of each.
+        base_correct, adapted_correct: (R, T) bool, the same repeats and images; at least one of each.
         num_resamples, level, seed: as in `paired_gain`.
     """
     difference = (adapted_correct.long() - base_correct.long()).numpy()
     patterns, counts = np.unique(difference, axis=1, return_counts=True)
     num_repeats, num_images = difference.shape
-    generator = np.random.default_rng(seed)
+    generator = resampling_generator(seed)
     repeats = generator.multinomial(num_repeats, [1 / num_repeats] * num_repeats, size=num_resamples)
     means = np.empty(num_resamples)
     for start in range(0, num_resamples, _DRAWS_AT_A_TIME):
@@ -79,20 +84,16 @@ def crossed_gain(
     return Gain(int(difference.sum()) / difference.size, float(low), float(high))
 
 
-_DRAWS_AT_A_TIME = 500
-"""Bounds the memory where no two images are alike."""
-
-
 def paired_difference(base: Tensor, adapted: Tensor, *, num_resamples: int = 2000, seed: int = 0) -> Gain:
     """The same for a measure that is no mere right or wrong.
 
     Args:
-        base, adapted: (Q,) a number for each image, the same images in the same order; at least one.
+        base, adapted: (T,) a number for each image, the same images in the same order; at least one.
         num_resamples: bootstrap draws.
         seed: of the draws.
     """
     difference = (adapted - base).double().numpy()
-    generator = np.random.default_rng(seed)
+    generator = resampling_generator(seed)
     means = np.empty(num_resamples)
     for start in range(0, num_resamples, _DRAWS_AT_A_TIME):
         stop = min(start + _DRAWS_AT_A_TIME, num_resamples)

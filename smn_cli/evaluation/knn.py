@@ -16,9 +16,9 @@ PAPER_TEMPERATURE = 0.1
 
 @torch.inference_mode()
 def knn_predict(
-    bank: Tensor,
-    bank_labels: Tensor,
-    queries: Tensor,
+    train: Tensor,
+    train_labels: Tensor,
+    test: Tensor,
     *,
     ks: Sequence[int],
     num_classes: int,
@@ -29,24 +29,24 @@ def knn_predict(
     """Predicted classes for one or several k.
 
     Args:
-        bank: (N, F) features of the labeled images, float32, float16 or bfloat16, on any device; need not be
+        train: (N, F) features of the labeled images, float32, float16 or bfloat16, on any device; need not be
             normalised, and never copied as a whole.
-        bank_labels: (N,) int64 in [0, num_classes).
-        queries: (Q, F), likewise.
-        ks: neighbours that vote, each 1 or more; above N it means all of the bank.
-        num_classes: number of classes, also those the bank lacks.
+        train_labels: (N,) int64 in [0, num_classes).
+        test: (T, F), likewise.
+        ks: neighbours that vote, each 1 or more; above N it means all of the training images.
+        num_classes: number of classes, also those without a training image.
         temperature: above 0; small lets the nearest decide.
-        device: where cosines are computed, in float32; by default where the queries are.
+        device: where cosines are computed, in float32; by default where the test images are.
         chunk_bytes: about the most memory used beyond the arguments and the result.
 
     Returns:
-        Per k a (Q,) int64 tensor on the CPU; of equally near images the earlier in the bank counts, of classes with
+        Per k a (T,) int64 tensor on the CPU; of equally near images the earlier one counts, of classes with
         equal votes the lower number wins.
     """
-    labels = bank_labels.cpu()
-    predictions = {k: torch.empty(len(queries), dtype=torch.int64) for k in ks}
-    where = queries.device if device is None else device
-    for rows, found in nearest(bank, queries, k=min(max(ks), len(bank)), device=where, chunk_bytes=chunk_bytes):
+    labels = train_labels.cpu()
+    predictions = {k: torch.empty(len(test), dtype=torch.int64) for k in ks}
+    where = test.device if device is None else device
+    for rows, found in nearest(train, test, k=min(max(ks), len(train)), device=where, chunk_bytes=chunk_bytes):
         for k, voted in _vote(found, labels, ks, num_classes, temperature).items():
             predictions[k][rows] = voted
     return predictions

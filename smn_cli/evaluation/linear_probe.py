@@ -1,4 +1,9 @@
-"""A linear classifier on frozen features: multinomial logistic regression (arXiv 2409.07577, section 4)."""
+"""A linear classifier on frozen features: multinomial logistic regression (arXiv 2409.07577, section 4).
+
+Not `fit_classifier`, which minimises the same sum: at the paper's weak penalty a fit stops long before the minimum, so
+that the solver is part of the score, and here it is scikit-learn's in float32. A classifier that travels in an adapter
+has a stronger penalty, and is taken to its minimum in float64.
+"""
 
 import warnings
 from typing import TYPE_CHECKING
@@ -18,31 +23,31 @@ TOLERANCE, TOLERANCE_OF_FEW = 1e-3, 1e-6
 
 
 def linear_probe_predict(
-    bank: Tensor, bank_labels: Tensor, queries: Tensor, *, c: float = PAPER_C, max_iterations: int = 500
+    train: Tensor, train_labels: Tensor, test: Tensor, *, c: float = PAPER_C, max_iterations: int = 500
 ) -> Tensor:
-    """Fit on the bank, predict the queries.
+    """Fit on the training images, predict the test images.
 
-    Features are divided by one number, the root mean square of the bank's, so that the penalty means the same for
-    networks whose features differ in scale. Classes that the bank lacks are never predicted; with a single class in the
-    bank it is all that is.
+    Features are divided by one number, the root mean square of the training images', so that the penalty means the same
+    for networks whose features differ in scale. Classes without a training image are never predicted; a single class is
+    all that is.
 
     Args:
-        bank: (N, F) features.
-        bank_labels: (N,) int64, any numbers.
-        queries: (Q, F).
+        train: (N, F) features.
+        train_labels: (N,) int64, any numbers.
+        test: (T, F).
         c: inverse strength of the L2 penalty, above 0.
         max_iterations: of L-BFGS; a fit that has not converged by then is used as it is.
 
     Returns:
-        (Q,) int64 predicted classes.
+        (T,) int64 predicted classes.
     """
-    if bool((bank_labels == bank_labels[0]).all()):
-        return bank_labels[:1].repeat(len(queries))
+    if bool((train_labels == train_labels[0]).all()):
+        return train_labels[:1].repeat(len(test))
     from sklearn.linear_model import LogisticRegression  # a second to load, which most commands do without
 
-    scale = bank.float().square().mean().sqrt().clamp_min(torch.finfo(torch.float32).tiny)
-    inputs, asked, labels = (bank / scale).numpy(), (queries / scale).numpy(), bank_labels.numpy()
-    if len(bank) >= bank.shape[1]:
+    scale = train.float().square().mean().sqrt().clamp_min(torch.finfo(torch.float32).tiny)
+    inputs, asked, labels = (train / scale).numpy(), (test / scale).numpy(), train_labels.numpy()
+    if len(train) >= train.shape[1]:
         model = LogisticRegression(C=c, max_iter=max_iterations, tol=TOLERANCE)
         return _fitted(model, inputs, labels, asked)
     model = LogisticRegression(C=c, max_iter=max_iterations, tol=TOLERANCE_OF_FEW)
@@ -60,11 +65,11 @@ def _fitted(model: "LogisticRegression", inputs: np.ndarray, labels: np.ndarray,
     return torch.from_numpy(model.predict(asked)).long()
 
 
-def _in_span(bank: np.ndarray, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The same problem in the N directions that the bank spans: the penalty keeps weights out of all others.
+def _in_span(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same problem in the N directions that training features span: the penalty keeps weights out of all others.
 
     Returns:
-        (N, N) and (Q, N) float64, with all inner products between bank and queries as before.
+        (N, N) and (T, N) float64, with all inner products between training and test features as before.
     """
-    directions, coordinates = np.linalg.qr(bank.astype(np.float64).T)
-    return coordinates.T, queries.astype(np.float64) @ directions
+    directions, coordinates = np.linalg.qr(train.astype(np.float64).T)
+    return coordinates.T, test.astype(np.float64) @ directions

@@ -1,25 +1,26 @@
-"""Scores with few labels: the same parts of the bank for every network (arXiv 2409.07577, section 4, low-shot)."""
+"""Scores with few labels: the same parts of the labels for every network (arXiv 2409.07577, section 4, low-shot)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from smn_cli.evaluation.compare import LabeledFeatures, ScoringProtocol
+from smn_cli.evaluation.compare import LabeledFeatures, ScoringProtocol, accuracy
 from smn_cli.evaluation.intervals import Gain, crossed_gain
 from smn_cli.evaluation.knn import knn_predict
 from smn_cli.evaluation.linear_probe import linear_probe_predict
+from smn_cli.schemas.scores import FewScoresJson, LowShotJson
 
 
 @dataclass(frozen=True)
 class LabelSubsets:
-    """Parts of a bank that a fraction of its labels leaves.
+    """Parts of the training images that a fraction of their labels leaves.
 
     Attributes:
         fraction: above 0, at most 1.
-        positions: one part a repeat, ascending positions in the bank.
+        positions: one part a repeat, ascending positions in the training images.
     """
 
     fraction: float
@@ -31,7 +32,7 @@ class LabelSubsets:
         return len(self.positions[0])
 
     def num_missing(self, labels: Sequence[int]) -> int:
-        """Classes of the bank's labels that a part lacks, in the worst repeat."""
+        """Classes of all labels that a part lacks, in the worst repeat."""
         num_classes = len(set(labels))
         return max(num_classes - len({labels[position] for position in part}) for part in self.positions)
 
@@ -42,7 +43,7 @@ class LowShotScores:
 
     Attributes:
         groups: settings per kind ("knn", "linear"): k that was used, temperature, C.
-        correct: per metric ("knn.top1") which queries were right in which repeat, (R, Q) bool.
+        correct: per metric ("knn.top1") which test images were right in which repeat, (R, T) bool.
     """
 
     groups: dict[str, dict[str, float]]
@@ -51,7 +52,7 @@ class LowShotScores:
     @property
     def metrics(self) -> dict[str, float]:
         """Mean accuracy per metric name."""
-        return {name: float(right.double().mean()) for name, right in self.correct.items()}
+        return {name: accuracy(right) for name, right in self.correct.items()}
 
     @property
     def spreads(self) -> dict[str, float | None]:
@@ -61,13 +62,13 @@ class LowShotScores:
             for name, right in self.correct.items()
         }
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> FewScoresJson:
         """Groups as in `Scores`, with means over the repeats, and the spreads."""
         content: dict[str, Any] = {kind: dict(settings) for kind, settings in self.groups.items()}
         for name, value in self.metrics.items():
             kind, _, metric = name.partition(".")
             content[kind][metric] = value
-        return {**content, "spread": self.spreads}
+        return cast(FewScoresJson, {**content, "spread": self.spreads})
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,9 @@ class LowShotRow:
     """One fraction of the labels: what was drawn, and the scores of all networks with the same parts.
 
     Attributes:
-        fraction, num_images: of the bank, in each part.
+        fraction, num_images: of the training images, in each part.
         num_repeats: parts.
-        num_missing: classes of the bank that a part lacks, in the worst repeat.
+        num_missing: classes of the training images that a part lacks, in the worst repeat.
         base, adapted: scores; those of adapted networks by name.
         gains: over the base, by name and metric.
     """
@@ -90,7 +91,7 @@ class LowShotRow:
     adapted: dict[str, LowShotScores]
     gains: dict[str, dict[str, Gain]]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> LowShotJson:
         """As in the contract's JSON."""
         return {
             "fraction": self.fraction,
@@ -118,8 +119,8 @@ def tabulate(
     """Put the scores of all networks side by side, a row a fraction, fewest labels first.
 
     Args:
-        subsets: the parts of the bank.
-        labels: of the bank.
+        subsets: the parts of the training images.
+        labels: of the training images.
         base, adapted: what `score_subsets` found for the base and, by name, for other networks.
     """
     rows = []
@@ -149,8 +150,8 @@ def score_subsets(
     Each k keeps the name it was asked for by, and is cut to the images there are.
 
     Args:
-        features: of the whole bank and of the queries; parts are rows of them.
-        subsets: parts of the bank.
+        features: of all training and test images; parts are rows of them.
+        subsets: parts of the training images.
         protocol: which scores.
         device: where neighbours are looked for; by default where the features are.
         progress: called after each part.
@@ -161,7 +162,7 @@ def score_subsets(
         rights: dict[str, list[Tensor]] = {}
         for part in subset.positions:
             for name, predicted in _predictions(features, torch.tensor(part), protocol, device).items():
-                rights.setdefault(name, []).append(predicted == features.query_labels)
+                rights.setdefault(name, []).append(predicted == features.test_labels)
             if progress is not None:
                 progress()
         if protocol.knn:
@@ -175,16 +176,16 @@ def score_subsets(
 def _predictions(
     features: LabeledFeatures, part: Tensor, protocol: ScoringProtocol, device: torch.device | None
 ) -> dict[str, Tensor]:
-    """Predicted classes (Q,) per metric name, with a part of the bank."""
-    bank, labels = features.bank[part], features.bank_labels[part]
+    """Predicted classes (T,) per metric name, with a part of the training images."""
+    train, labels = features.train[part], features.train_labels[part]
     predictions: dict[str, Tensor] = {}
     if protocol.knn:
-        num_classes = int(torch.cat([features.bank_labels, features.query_labels]).max()) + 1
-        cut = {k: min(k, len(bank)) for k in protocol.ks}
+        num_classes = int(torch.cat([features.train_labels, features.test_labels]).max()) + 1
+        cut = {k: min(k, len(train)) for k in protocol.ks}
         by_k = knn_predict(
-            bank,
+            train,
             labels,
-            features.queries,
+            features.test,
             ks=list(dict.fromkeys(cut.values())),
             num_classes=num_classes,
             temperature=protocol.temperature,
@@ -193,7 +194,7 @@ def _predictions(
         for position, k in enumerate(cut):
             predictions["knn.top1" if position == 0 else f"knn.top1@{k}"] = by_k[cut[k]]
     if protocol.linear:
-        predictions["linear.top1"] = linear_probe_predict(bank, labels, features.queries, c=protocol.c)
+        predictions["linear.top1"] = linear_probe_predict(train, labels, features.test, c=protocol.c)
     return predictions
 
 

@@ -16,28 +16,18 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from smn_cli.atomic import atomic_path
+from smn_cli.cache_folder import cache_folder
 
 MAX_BYTES = 2_000_000_000
 _ABANDONED_AFTER_S = 24 * 3600
 _SUFFIX = ".safetensors"
 
 
-def default_folder() -> Path:
-    """`$SMN_CACHE_HOME/features`, else `$XDG_CACHE_HOME/smn/features`, else `~/.cache/smn/features`."""
-    own, users = os.environ.get("SMN_CACHE_HOME"), os.environ.get("XDG_CACHE_HOME")
-    if own:
-        return Path(own, "features")
-    try:
-        return Path(users or "~/.cache").expanduser() / "smn" / "features"
-    except RuntimeError:  # a user without a home
-        return Path(os.devnull, "features")
-
-
 class FeatureCache:
     """Float32 features (N, F) by key; the least recently used go when the folder grows too large.
 
     Args:
-        folder: made when something is kept, readable by its owner alone.
+        folder: by default in the user's cache folder; made when something is kept, readable by its owner alone.
         max_bytes: most that all entries take together; what is larger alone is not kept.
 
     Attributes:
@@ -45,7 +35,7 @@ class FeatureCache:
     """
 
     def __init__(self, folder: Path | None = None, *, max_bytes: int = MAX_BYTES) -> None:
-        self.folder = default_folder() if folder is None else folder
+        self.folder = cache_folder() / "features" if folder is None else folder
         self.max_bytes = max_bytes
         self.num_found = 0
 

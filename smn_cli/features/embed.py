@@ -49,7 +49,7 @@ def labeled_features(
 
     Args:
         model: a backbone without classifier, on its device.
-        split: bank and queries.
+        split: training and test images.
         embedding: how.
         identity: what tells the network from every other one, down to the bits of its tensors; asked for the cache.
         progress: called with the number of images done.
@@ -57,14 +57,14 @@ def labeled_features(
     Raises:
         DataError: an image cannot be read.
     """
-    paths = [*split.bank_paths, *split.query_paths]
+    paths = [*split.train_paths, *split.test_paths]
     features = image_features(model, paths, embedding, identity=identity, progress=progress)
-    num_bank = len(split.bank_paths)
+    num_train = len(split.train_paths)
     return LabeledFeatures(
-        bank=features[:num_bank],
-        bank_labels=torch.tensor(split.bank_labels),
-        queries=features[num_bank:],
-        query_labels=torch.tensor(split.query_labels),
+        train=features[:num_train],
+        train_labels=torch.tensor(split.train_labels),
+        test=features[num_train:],
+        test_labels=torch.tensor(split.test_labels),
     )
 
 

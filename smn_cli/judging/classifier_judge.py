@@ -13,9 +13,8 @@ from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.data.views.crop_cache import CropCache
 from smn_cli.distributed import Team
 from smn_cli.errors import DataError, TrainingError, first_few
-from smn_cli.evaluation.classifier import (
-    LinearClassifier,
-)
+from smn_cli.evaluation.classifier import LinearClassifier
+from smn_cli.evaluation.compare import accuracy
 from smn_cli.evaluation.features import Network, extract_features
 from smn_cli.evaluation.intervals import paired_difference
 from smn_cli.judging.judges import Candidate, Judgement, UnlabeledJudge
@@ -28,7 +27,7 @@ class ClassifierJudge:
         health: measures what labels do not tell; its alarms do not count here: classes may well need fewer directions
             than it asks for.
         images: to judge by.
-        labels: (Q,) int64 of these; -1 is a class that no classifier knows.
+        labels: (T,) int64 of these; -1 is a class that no classifier knows.
         preprocessing: of the working size.
         base: the frozen network.
         base_head: its classifier, fitted to the same training images.
@@ -61,7 +60,11 @@ class ClassifierJudge:
         assert candidate.classifier is not None
         health = self._health.judge(candidate)
         correct = self._correct(candidate.network, self._rounded(candidate.classifier))
-        measures = {**health.measures, "classifier.top1": _mean(correct), "base classifier.top1": _mean(self._base)}
+        measures = {
+            **health.measures,
+            "classifier.top1": accuracy(correct),
+            "base classifier.top1": accuracy(self._base),
+        }
         return Judgement(paired_difference(self._base.double(), correct.double()), True, measures)
 
     def _correct(self, network: Network, head: StoredHead) -> Tensor:
@@ -72,7 +75,7 @@ class ClassifierJudge:
 
 
 def labels_in_order(split: LabeledSplit, classes: Sequence[str]) -> Tensor:
-    """(Q,) labels of a split's queries as a run numbers its classes.
+    """(T,) labels of a split's test images as a run numbers its classes.
 
     Raises:
         DataError: the split has a class that the run does not know.
@@ -81,11 +84,7 @@ def labels_in_order(split: LabeledSplit, classes: Sequence[str]) -> Tensor:
     strangers = [name for name in split.classes if name not in number]
     if strangers:
         raise DataError(f"--val {split.folder} has classes that the training images do not: {first_few(strangers)}")
-    return torch.tensor([number[split.classes[label]] for label in split.query_labels])
-
-
-def _mean(correct: Tensor) -> float:
-    return float(correct.double().mean())
+    return torch.tensor([number[split.classes[label]] for label in split.test_labels])
 
 
 def rounded(classifier: LinearClassifier, *, name: str, classes: tuple[str, ...]) -> StoredHead:

@@ -1,16 +1,14 @@
 """What can be seen of images before a run: copies of one another, or no structure to learn from."""
 
+import math
 from collections.abc import Iterable
 
 import torch
-from scipy.stats import norm
 from torch import Tensor
 from torch.nn import functional
 
 from smn_cli.evaluation.features import Network
-from smn_cli.evaluation.health import (
-    effective_rank,
-)
+from smn_cli.evaluation.health import effective_rank
 
 CHANCE_LEVEL = 0.01
 """Above this probability of a likeness by chance, images are taken to hold no structure."""
@@ -44,7 +42,7 @@ def learnability_alarms(base: Network, batches: Iterable[Tensor]) -> list[str]:
         ]
     standing = own_standing(torch.cat(left).cpu(), torch.cat(right).cpu())
     # under chance the mean of N uniform numbers, whose deviation is 1 / sqrt(12 N)
-    by_chance = float(norm.sf((standing - 0.5) * (12 * num_images) ** 0.5))
+    by_chance = _normal_tail((standing - 0.5) * (12 * num_images) ** 0.5)
     if by_chance > CHANCE_LEVEL or standing < MIN_STANDING:
         return [
             f"no structure: the two halves of an image are no more alike than those of different images "
@@ -60,6 +58,11 @@ def own_standing(left: Tensor, right: Tensor) -> float:
     own = similarities.diagonal()[:, None]
     num_less = (similarities < own).sum(dim=1)
     return float((num_less.double() / (len(left) - 1)).mean())
+
+
+def _normal_tail(deviations: float) -> float:
+    """Probability that a standard normal number lies above."""
+    return math.erfc(deviations / math.sqrt(2)) / 2
 
 
 def _resized(batch: Tensor, size: int) -> Tensor:

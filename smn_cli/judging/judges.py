@@ -17,7 +17,7 @@ from smn_cli.data.views.crop_cache import CropCache
 from smn_cli.distributed import Team
 from smn_cli.errors import TrainingError
 from smn_cli.evaluation.classifier import LinearClassifier
-from smn_cli.evaluation.compare import LabeledFeatures, ScoringProtocol, score
+from smn_cli.evaluation.compare import LabeledFeatures, ScoringProtocol, accuracy, score
 from smn_cli.evaluation.features import Network, extract_features
 from smn_cli.evaluation.health import (
     Health,
@@ -31,7 +31,8 @@ from smn_cli.evaluation.intervals import Gain, paired_difference
 from smn_cli.judging.image_alarms import _resized
 
 NUM_NEIGHBOURS = 20
-NUM_BANK = 2000
+NUM_SEARCHED = 2000
+"""Training images that held-out ones look for neighbours among, at most."""
 COLLAPSE_SHARE = 0.25
 """A run whose features keep less than this share of the base's effective rank has collapsed."""
 
@@ -86,9 +87,9 @@ class UnlabeledJudge:
     """The health of the features: what the teacher thinks of the neighbours that a network finds for held-out images.
 
     Args:
-        held_out, bank: images; the bank may be training images.
+        held_out, training: images; the neighbours of the first are looked for among the second.
         preprocessing: of the working size.
-        teacher_held_out, teacher_bank: (H, F) and (N, F) features of the teacher for the same images.
+        teacher_held_out, teacher_training: (H, F) and (N, F) features of the teacher for the same images.
         base: the frozen network at the working size.
         team: the processes that share the run; each embeds a share of the images, and all judge alike.
     """
@@ -96,21 +97,21 @@ class UnlabeledJudge:
     def __init__(
         self,
         held_out: list[Path],
-        bank: list[Path],
+        training: list[Path],
         preprocessing: Preprocessing,
         teacher_held_out: Tensor,
-        teacher_bank: Tensor,
+        teacher_training: Tensor,
         base: Network,
         team: Team | None = None,
     ) -> None:
         self._team = team or Team()
-        paths = [*held_out, *bank]
+        paths = [*held_out, *training]
         self.images = CropCache(self._team.own(paths), preprocessing)
         self._num_images, self._num_held_out = len(paths), len(held_out)
-        self._k = min(NUM_NEIGHBOURS, max(1, len(bank) // 5))
-        teacher_mean = functional.normalize(teacher_bank.float(), dim=1).mean(dim=0)
+        self._k = min(NUM_NEIGHBOURS, max(1, len(training) // 5))
+        teacher_mean = functional.normalize(teacher_training.float(), dim=1).mean(dim=0)
         self._teacher = centred(teacher_held_out, teacher_mean)
-        self._likeness = self._teacher @ centred(teacher_bank, teacher_mean).T
+        self._likeness = self._teacher @ centred(teacher_training, teacher_mean).T
         self.base_features = self.embed(base)
         self._base_mean = functional.normalize(self.base_features[1], dim=1).mean(dim=0)
         self._base_likeness, self.base_health = self._measure(base, *self.base_features)
@@ -118,21 +119,21 @@ class UnlabeledJudge:
     def judge(self, candidate: Candidate) -> Judgement:
         """Nearer to the teacher counts only where the neighbours are better too; see `Judge.judge`."""
         network = candidate.network
-        held_out, bank = self.embed(network)
-        if not (torch.isfinite(held_out).all() and torch.isfinite(bank).all()):
+        held_out, training = self.embed(network)
+        if not (torch.isfinite(held_out).all() and torch.isfinite(training).all()):
             raise TrainingError("the features are no longer finite numbers: lower --lr-scores")
-        likeness, health = self._measure(network, held_out, bank)
+        likeness, health = self._measure(network, held_out, training)
         difference = paired_difference(self._base_likeness, likeness)
         is_nearer = health.teacher_nearness > self.base_health.teacher_nearness
         return Judgement(difference, is_nearer, dict(health.to_json()), self._collapse(health))
 
     def embed(self, network: Network) -> tuple[Tensor, Tensor]:
-        """Features (H, F) of the held-out images and (N, F) of the bank."""
+        """Features (H, F) of the held-out images and (N, F) of the training images."""
         features = self._team.joined(extract_features(network, self.images.batches()), self._num_images)
         return features[: self._num_held_out], features[self._num_held_out :]
 
-    def _measure(self, network: Network, held_out: Tensor, bank: Tensor) -> tuple[Tensor, Health]:
-        likeness = neighbour_likeness(held_out, bank, self._likeness, k=self._k)
+    def _measure(self, network: Network, held_out: Tensor, training: Tensor) -> tuple[Tensor, Health]:
+        likeness = neighbour_likeness(held_out, training, self._likeness, k=self._k)
         views = self.images.batches(len(self._team.own(range(self._num_held_out))))
         mirrored = extract_features(network, (_mirrored_crop(batch) for batch in views))
         mirrored = self._team.joined(mirrored, self._num_held_out)
@@ -164,7 +165,7 @@ class LabeledJudge:
 
     Args:
         health: measures what labels do not tell.
-        split: bank and queries.
+        split: training and test images.
         preprocessing: of the working size.
         base: the frozen network.
         team: see `UnlabeledJudge`.
@@ -181,23 +182,26 @@ class LabeledJudge:
         self._health = health
         self._split = split
         self._team = team or Team()
-        self._images = CropCache(self._team.own([*split.bank_paths, *split.query_paths]), preprocessing)
+        self._images = CropCache(self._team.own([*split.train_paths, *split.test_paths]), preprocessing)
         self._base = self._correct(base)
 
     def judge(self, candidate: Candidate) -> Judgement:
         """The mean over both k counts; see `Judge.judge`."""
         health, correct = self._health.judge(candidate), self._correct(candidate.network)
-        measures = health.measures | {name: float(right.double().mean()) for name, right in correct.items()}
-        measures |= {f"base {name}": float(right.double().mean()) for name, right in self._base.items()}
+        measures = health.measures | {name: accuracy(right) for name, right in correct.items()}
+        measures |= {f"base {name}": accuracy(right) for name, right in self._base.items()}
         return Judgement(paired_difference(_mean(self._base), _mean(correct)), True, measures, health.alarms)
 
     def _correct(self, network: Network) -> dict[str, Tensor]:
         split = self._split
-        num_bank = len(split.bank_paths)
-        num_images = num_bank + len(split.query_paths)
+        num_train = len(split.train_paths)
+        num_images = num_train + len(split.test_paths)
         features = self._team.joined(extract_features(network, self._images.batches()), num_images)
         labeled = LabeledFeatures(
-            features[:num_bank], torch.tensor(split.bank_labels), features[num_bank:], torch.tensor(split.query_labels)
+            features[:num_train],
+            torch.tensor(split.train_labels),
+            features[num_train:],
+            torch.tensor(split.test_labels),
         )
         return score(labeled, ScoringProtocol()).correct
 

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+_SIGNATURE = inspect.signature(functional.batch_norm)
+
 
 class _FrozenBatchNorm(torch.autograd.Function):
     """Forward as the layer itself computes it, bit for bit."""
@@ -51,9 +53,6 @@ class _CheapWhereFrozen(TorchFunctionMode):
                 names = ("input", "running_mean", "running_var", "weight", "bias", "eps")
                 return _FrozenBatchNorm.apply(*(call[name] for name in names))
         return func(*args, **kwargs)
-
-
-_SIGNATURE = inspect.signature(functional.batch_norm)
 
 
 def _is_frozen(call: dict[str, Any]) -> bool:

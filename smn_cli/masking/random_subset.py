@@ -1,12 +1,11 @@
 """Which weights of a tensor a mask may cut, where it may not cut all: a random part, or one by magnitude."""
 
-import hashlib
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from smn_cli.masking.topk import count_of, mark_largest
+from smn_cli.seeding import weight_stream
 
 
 def draw_weights(weight: Tensor, draw: str, share: float, *, seed: int, name: str) -> Tensor:
@@ -30,7 +29,7 @@ def draw_weights(weight: Tensor, draw: str, share: float, *, seed: int, name: st
 
 def random_ranks(num: int, seed: int, name: str) -> Tensor:
     """(num,) int64 from 0 to 2^63 - 1: raw numbers of the counter-based generator Philox, keyed by seed and name."""
-    raw = np.random.Philox(key=_key(seed, name)).random_raw(num) >> np.uint64(1)
+    raw = weight_stream(seed, name).random_raw(num) >> np.uint64(1)
     return torch.from_numpy(raw.astype(np.int64))
 
 
@@ -46,7 +45,3 @@ def random_scores(weight: Tensor, *, seed: int, name: str) -> Tensor:
     unit = random_ranks(weight.numel(), seed, f"{name} score").double() / 2.0**63
     scores = (2 * unit - 1) * 3**0.5
     return torch.empty_like(weight, dtype=torch.float32).copy_(scores.view(weight.shape))
-
-
-def _key(seed: int, name: str) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:16], "little")

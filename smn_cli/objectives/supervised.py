@@ -24,6 +24,7 @@ from smn_cli.evaluation.classifier import (
 )
 from smn_cli.objectives.base import Objective, ObjectiveInputs, PlanRules
 from smn_cli.recipes import recipe_of
+from smn_cli.seeding import initial_weights
 
 
 class SupervisedObjective(Objective):
@@ -48,8 +49,7 @@ class SupervisedObjective(Objective):
         num_classes, num_features = start.weight.shape
         self.starts_fitted = recipe_of(plan.recipe, "folders").fits_classifier
         self.scale = scale if self.starts_fitted else 1.0
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(plan.seed)
+        with initial_weights(plan.seed):
             self.layer = nn.Linear(num_features, num_classes).to(device)
         if self.starts_fitted:
             self.put(start)
@@ -67,10 +67,10 @@ class SupervisedObjective(Objective):
         assert inputs.held_out_labels is not None
         assert inputs.base_features is not None
         labels, num_classes = inputs.labels[:MAX_IMAGES], inputs.plan.num_classes
-        own, queries = inputs.base_features(MAX_IMAGES)
+        own, test = inputs.base_features(MAX_IMAGES)
         start = fit_classifier(own, labels, num_classes, decay=DECAYS[0])
-        if len(queries):
-            best = best_classifier(own, labels, queries, inputs.held_out_labels, num_classes)
+        if len(test):
+            best = best_classifier(own, labels, test, inputs.held_out_labels, num_classes)
         else:
             best = fit_classifier(own, labels, num_classes, decay=DECAYS[1])
         scale = torch.tensor(root_mean_square(own), dtype=torch.float64)

@@ -10,6 +10,7 @@ from smn_cli.config.plan import AdaptPlan
 from smn_cli.distributed import Team
 from smn_cli.objectives.base import Objective, ObjectiveInputs, PlanRules
 from smn_cli.objectives.swav import ProjectionHead, Queue, codes_of_views, swapped_loss
+from smn_cli.seeding import initial_weights
 
 
 def _num_prototypes(num_images: int) -> tuple[int, str]:
@@ -31,8 +32,7 @@ class SwappedObjective(Objective):
     def __init__(self, num_features: int, plan: AdaptPlan, device: torch.device, team: Team | None = None) -> None:
         self.plan = plan
         self.team = team or Team()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(plan.seed)
+        with initial_weights(plan.seed):
             self.head = ProjectionHead(num_features, plan.embedding_dim, plan.num_prototypes).to(device)
         self.queue = Queue(min(2, plan.views.num_global), plan.queue_length, plan.embedding_dim, device)
         self.optimizer = torch.optim.SGD(self.head.parameters(), lr=plan.lr_head, momentum=plan.head_momentum)

@@ -25,6 +25,7 @@ from torch.nn import functional
 from smn_cli.config.plan import AdaptPlan
 from smn_cli.objectives.base import Objective, ObjectiveInputs, PlanRules
 from smn_cli.objectives.swav import sinkhorn
+from smn_cli.seeding import FIXED_SEED, fixed_generator, sample_generator, sklearn_seed
 
 KMEANS_SAMPLE = 20_000
 """Images that prototypes are found on; more change them little and cost minutes."""
@@ -73,7 +74,7 @@ def make_teacher(teacher_features: Tensor, working_features: Tensor, *, num_prot
     raw = Teacher.of(teacher_features, torch.empty(0), working_mean)
     sample = raw.features
     if len(sample) > KMEANS_SAMPLE:
-        chosen = torch.randperm(len(sample), generator=torch.Generator().manual_seed(seed))[:KMEANS_SAMPLE]
+        chosen = torch.randperm(len(sample), generator=sample_generator(seed))[:KMEANS_SAMPLE]
         sample = sample[chosen]
     return replace(raw, prototypes=spherical_kmeans(sample, num_prototypes, seed=seed))
 
@@ -91,7 +92,7 @@ def spherical_kmeans(features: Tensor, num_clusters: int, *, seed: int) -> Tenso
     """
     from sklearn.cluster import KMeans  # a second to load, which most commands do without
 
-    kmeans = KMeans(num_clusters, n_init=1, max_iter=25, random_state=seed % 2**32)
+    kmeans = KMeans(num_clusters, n_init=1, max_iter=25, random_state=sklearn_seed(seed))
     with threadpool_limits(1):  # several threads add partial sums in any order
         centres = kmeans.fit(features.double().numpy()).cluster_centers_
     return functional.normalize(torch.from_numpy(centres).float(), dim=1)
@@ -171,9 +172,9 @@ class TaughtObjective(Objective):
         """Of k-means, from a tenth of the images and of the clusters."""
         num = max(2, min(num_images, KMEANS_SAMPLE) // _KMEANS_SHARE)
         clusters = max(2, min(plan.num_prototypes // _KMEANS_SHARE, num))
-        features = torch.randn(num, num_features, generator=torch.Generator().manual_seed(0))
+        features = torch.randn(num, num_features, generator=fixed_generator())
         started = time.monotonic()
-        spherical_kmeans(features, clusters, seed=0)
+        spherical_kmeans(features, clusters, seed=FIXED_SEED)
         scale = min(num_images, KMEANS_SAMPLE) / num * plan.num_prototypes / clusters
         return (time.monotonic() - started) * scale
 

@@ -17,6 +17,7 @@ from smn_cli.masking.backbone import density, run_backbone
 from smn_cli.masking.binarize import effective_weight
 from smn_cli.reports.figures import density_figure, health_figure, loss_figure, map_figure, thumbnail
 from smn_cli.runs.run_result import Learned, read_learned
+from smn_cli.seeding import FIXED_SEED
 from smn_cli.training.session import Session
 
 NUM_ROWS, NUM_NEIGHBOURS, NUM_COLOURS = 6, 5, 8
@@ -100,8 +101,8 @@ def _map(base: Tensor, adapted: Tensor) -> str:
     from sklearn.decomposition import PCA
 
     unit = [functional.normalize(features.double(), dim=1).numpy() for features in (base, adapted)]
-    colours = KMeans(NUM_COLOURS, n_init=1, random_state=0).fit_predict(unit[0])
-    maps = [PCA(2, random_state=0).fit_transform(features) for features in unit]
+    colours = KMeans(NUM_COLOURS, n_init=1, random_state=FIXED_SEED).fit_predict(unit[0])
+    maps = [PCA(2, random_state=FIXED_SEED).fit_transform(features) for features in unit]
     # the sign of a component is arbitrary: turn the second map the way of the first
     for component in range(2):
         if np.dot(maps[0][:, component], maps[1][:, component]) < 0:
@@ -116,17 +117,17 @@ def _neighbour_rows(
     before, after = _nearest(*base), _nearest(*adapted)
     num_new = [len(set(new) - set(old)) for old, new in zip(before.tolist(), after.tolist(), strict=True)]
     chosen = sorted(range(len(num_new)), key=lambda position: -num_new[position])[:NUM_ROWS]
-    held_out, bank, prepare = session.split.held_out, session.split.bank, session.preprocessing
+    held_out, searched, prepare = session.split.held_out, session.split.searched, session.preprocessing
     return [
         {
             "image": thumbnail(held_out[position], prepare),
-            "before": [thumbnail(bank[index], prepare) for index in before[position].tolist()],
-            "after": [thumbnail(bank[index], prepare) for index in after[position].tolist()],
+            "before": [thumbnail(searched[index], prepare) for index in before[position].tolist()],
+            "after": [thumbnail(searched[index], prepare) for index in after[position].tolist()],
         }
         for position in chosen
     ]
 
 
-def _nearest(queries: Tensor, bank: Tensor) -> Tensor:
-    similarities = functional.normalize(queries.float(), dim=1) @ functional.normalize(bank.float(), dim=1).T
-    return torch.topk(similarities, min(NUM_NEIGHBOURS, len(bank)), dim=1).indices
+def _nearest(held_out: Tensor, searched: Tensor) -> Tensor:
+    similarities = functional.normalize(held_out.float(), dim=1) @ functional.normalize(searched.float(), dim=1).T
+    return torch.topk(similarities, min(NUM_NEIGHBOURS, len(searched)), dim=1).indices

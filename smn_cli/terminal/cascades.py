@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from smn_cli.cascade.run import ExpertRecord
     from smn_cli.console import Output
     from smn_cli.evaluation.compare import Scores
+    from smn_cli.schemas.runs import CascadeSizesJson
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class CascadeSizes:
         """The whole file over the dispatcher's own."""
         return self.parts["file"] / self.dispatcher_file
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> "CascadeSizesJson":
         """All numbers."""
         return {
             "bytes": dict(self.parts),

@@ -1,13 +1,14 @@
 """What `smn adapt` and `smn demo` say of a run that has ended."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from smn_cli.console import Output
+    from smn_cli.schemas.runs import AdaptJson
     from smn_cli.training.session import Session
 
 
-def conclude_run(output: "Output", session: "Session", seconds: float) -> dict[str, Any]:
+def conclude_run(output: "Output", session: "Session", seconds: float) -> "AdaptJson":
     """Write the report, say what is kept and why, and return the JSON of `smn adapt`."""
     from smn_cli.masking.backbone import density
     from smn_cli.reports.page import write_report

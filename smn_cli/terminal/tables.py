@@ -10,6 +10,12 @@ if TYPE_CHECKING:
     from smn_cli.evaluation.gates import GateResult
     from smn_cli.judging.judges import Judgement
 
+_VERDICT_WORDS = {
+    "better": "better than its base",
+    "same": "not distinguishable from its base",
+    "worse": "worse than its base: do not ship it",
+}
+
 
 def report_sizes(output: "Output", path: Path, sizes: "SizeReport") -> None:
     """Print bytes by part and the ratios of the whole file."""
@@ -66,10 +72,3 @@ def report_judgement(output: "Output", step: int, judgement: "Judgement", *, riv
     gain = judgement.difference
     measures = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in judgement.measures.items())
     output.talk(f"step {step}: {gain.value:+.4f} against the {rival} ({gain.low:+.4f} .. {gain.high:+.4f}); {measures}")
-
-
-_VERDICT_WORDS = {
-    "better": "better than its base",
-    "same": "not distinguishable from its base",
-    "worse": "worse than its base: do not ship it",
-}

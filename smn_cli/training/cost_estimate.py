@@ -5,7 +5,7 @@ import sys
 from dataclasses import dataclass
 
 from smn_cli.config.plan import AdaptPlan
-from smn_cli.judging.judges import NUM_BANK
+from smn_cli.judging.judges import NUM_SEARCHED
 from smn_cli.objectives.table import objective_of
 from smn_cli.training.profiling import Profile, num_judge_views
 
@@ -54,12 +54,12 @@ def estimate_run(profile: Profile, *, num_usable: int, num_sample: int, check_s:
     plan = profile.plan
     num_used = min(num_usable, plan.max_images)
     num_training = num_used - plan.num_holdout
-    num_bank = min(NUM_BANK, num_training)
+    num_searched = min(NUM_SEARCHED, num_training)
     num_held_out = plan.num_holdout or min(500, num_training // 5 or 1)
-    num_embedded = plan.num_holdout + (num_training if objective_of(plan).needs_teacher else num_bank)
+    num_embedded = plan.num_holdout + (num_training if objective_of(plan).needs_teacher else num_searched)
     num_evaluations = -(-plan.num_steps // plan.eval_every)
     # once more for the base, and with the teacher its features at the working size
-    views = num_judge_views(num_held_out, num_bank) * (num_evaluations + 1) + num_bank + _NUM_ALARM_VIEWS
+    views = num_judge_views(num_held_out, num_searched) * (num_evaluations + 1) + num_searched + _NUM_ALARM_VIEWS
     extra = num_embedded - min(num_embedded, num_sample)
     peak = _peak_process_bytes()
     return Estimate(

@@ -10,7 +10,8 @@ from smn_cli.config.options import AdaptOptions
 from smn_cli.config.plan import AdaptPlan
 from smn_cli.data.images.validate import ImageSet, check_images, check_some_images
 from smn_cli.data.labels.labeled_images import LabeledImages, spread_over_classes
-from smn_cli.judging.judges import NUM_BANK
+from smn_cli.judging.judges import NUM_SEARCHED
+from smn_cli.seeding import split_generator
 from smn_cli.training.planning import make_plan
 
 WORTH_DRAWING = 1.1
@@ -29,9 +30,9 @@ class ImageSplit:
     labeled: LabeledImages | None = None
 
     @property
-    def bank(self) -> list[Path]:
+    def searched(self) -> list[Path]:
         """The training images that held-out ones look for neighbours among."""
-        return self.training[:NUM_BANK]
+        return self.training[:NUM_SEARCHED]
 
 
 def num_wanted(num_found: int, options: AdaptOptions) -> int:
@@ -62,7 +63,7 @@ def split_images(paths: list[Path], plan: AdaptPlan, labeled: LabeledImages | No
     A run that is shorter than one pass only keeps the images it will see. With labels, those held out and those kept
     are of all classes.
     """
-    generator = torch.Generator().manual_seed(plan.seed)
+    generator = split_generator(plan.seed)
     if labeled is None:
         order = torch.randperm(len(paths), generator=generator).tolist()
     else:

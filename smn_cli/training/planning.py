@@ -11,8 +11,6 @@ from smn_cli.objectives.table import OBJECTIVES, check_options
 from smn_cli.recipes import TRAIN_MODES, NormStats, Precision, Recipe, ScoreInit, ViewPlan, recipe_of
 
 Value = TypeVar("Value")
-
-
 NUM_EVALUATIONS = 5
 """Looks at the held-out images in a run; each costs about as much as three training steps a thousand images."""
 

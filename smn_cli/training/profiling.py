@@ -1,6 +1,5 @@
 """A few real steps of a run, in a temporary folder that vanishes, to measure what the whole run would take."""
 
-import random
 import statistics
 import time
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from smn_cli.data.labels.labeled_images import LabeledImages
 from smn_cli.errors import DataError
 from smn_cli.judging.judges import Candidate
 from smn_cli.objectives.table import objective_of
+from smn_cli.seeding import named_draw
 from smn_cli.training.resolve_plan import resolve_plan
 from smn_cli.training.run_context import Execution, RunRequest
 from smn_cli.training.session import Session
@@ -28,7 +28,6 @@ SAMPLE_BATCHES = 5
 NUM_STEPS = 7
 MAX_SECONDS = 60.0
 """After this time a slow network has taken enough steps, if there are three."""
-_KMEANS_SHARE = 10
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ class Profile:
 def draw_sample(paths: list[Path], options: AdaptOptions) -> list[Path]:
     """A seeded draw that is large enough for a profile, in the order of `paths`."""
     num = min(len(paths), max(SAMPLE_IMAGES, SAMPLE_BATCHES * options.batch_size))
-    positions = random.Random(f"{options.seed} rehearsal").sample(range(len(paths)), num)
+    positions = named_draw(options.seed, "rehearsal").sample(range(len(paths)), num)
     return [paths[position] for position in sorted(positions)]
 
 
@@ -173,16 +172,16 @@ def _an_image(ticks: list[tuple[int, float]]) -> float:
 
 
 def _time_judge(session: Session) -> float:
-    num_views = num_judge_views(len(session.split.held_out), len(session.split.bank))
+    num_views = num_judge_views(len(session.split.held_out), len(session.split.searched))
     network = session.network()
     started = time.monotonic()
     session.health.judge(Candidate(network))
     return (time.monotonic() - started) / num_views
 
 
-def num_judge_views(num_held_out: int, num_bank: int) -> int:
+def num_judge_views(num_held_out: int, num_searched: int) -> int:
     """Images that an evaluation embeds: held-out ones twice, as they are and mirrored."""
-    return 2 * num_held_out + num_bank
+    return 2 * num_held_out + num_searched
 
 
 def _bytes_in(value: Any) -> int:

@@ -95,13 +95,13 @@ def make_objective(context: RunContext, preparation: Preparation) -> Objective:
 
 def make_health_judge(context: RunContext, preparation: Preparation) -> UnlabeledJudge:
     """Who needs no labels."""
-    bank = context.split.bank
+    searched = context.split.searched
     return UnlabeledJudge(
         context.split.held_out,
-        bank,
+        searched,
         context.preprocessing,
         preparation.teacher_held_out.float(),
-        preparation.teacher_training[: len(bank)].float(),
+        preparation.teacher_training[: len(searched)].float(),
         context.network_at_start(),
         context.execution.team,
     )
@@ -119,7 +119,7 @@ def choose_judge(context: RunContext, preparation: Preparation, health: Unlabele
         classes = split.labeled.classes
         images, labels = split.held_out, split.labeled.labels(split.held_out)
         if val is not None:
-            images, labels = val.query_paths, labels_in_order(val, classes)
+            images, labels = val.test_paths, labels_in_order(val, classes)
         base_head = rounded(base_classifier, name=context.backbone.classifier_name, classes=classes)
         return ClassifierJudge(health, images, labels, working, context.base(), base_head, team)
     if val is not None:
@@ -152,7 +152,7 @@ def _embed_for_teacher(context: RunContext) -> Tensor:
     """(H + N, F) of the images that a run judges by and those its teacher is for; each process does a share."""
     working, split, execution = context.preprocessing, context.split, context.execution
     larger = Preprocessing(context.plan.teacher_size, working.mean, working.std, working.interpolation)
-    training = split.training if objective_of(context.plan).needs_teacher else split.bank
+    training = split.training if objective_of(context.plan).needs_teacher else split.searched
     paths, team = [*split.held_out, *training], execution.team
     own = teacher_features(
         context.backbone,

@@ -68,6 +68,7 @@ def test_reading_and_writing_again_gives_the_same_bytes(codec: str, statistics: 
     assert again.header.codec == codec
 
 
+@pytest.mark.slow
 def test_a_second_process_writes_the_same_bytes() -> None:
     code = (
         "import hashlib\nfrom tests.adapters.forging import toy_adapter\n"
@@ -98,6 +99,7 @@ def test_the_order_of_tensors_does_not_matter() -> None:
     assert made(reverse=True) == made(reverse=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codec", ["bits", "lzma", "context", "context2"])
 @pytest.mark.parametrize("arch", [CONVNET, VIT, RESNET])
 def test_rebuilt_weights_are_the_weights_of_equation_2(arch: str, codec: str, tmp_path: Path) -> None:
@@ -128,6 +130,7 @@ def test_an_all_ones_mask_is_the_base() -> None:
     assert same(make_adapter(base, ones, arch=RESNET).rebuild(base), base)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("arch", "statistics"), [(CONVNET, False), (CONVNET, True), (VIT, False)])
 def test_apply_and_remove_in_place_are_exact(arch: str, statistics: bool) -> None:
     model = backbone(arch)
@@ -145,6 +148,7 @@ def test_apply_and_remove_in_place_are_exact(arch: str, statistics: bool) -> Non
         assert torch.equal(model(images), features)
 
 
+@pytest.mark.slow
 def test_switching_adapters_equals_applying_to_a_fresh_base() -> None:
     model = backbone(CONVNET)
     before = snapshot(model)
@@ -186,6 +190,7 @@ def test_remove_without_apply_does_nothing() -> None:
     assert same(snapshot(model), before)
 
 
+@pytest.mark.slow
 def test_a_second_remove_leaves_alone_what_was_loaded_since() -> None:
     model = backbone(RESNET)
     adapter = adapter_for(model)
@@ -196,6 +201,7 @@ def test_a_second_remove_leaves_alone_what_was_loaded_since() -> None:
     assert same(snapshot(model), since)
 
 
+@pytest.mark.slow
 def test_a_refused_adapter_leaves_the_network_at_its_base() -> None:
     model = backbone(CONVNET)
     before = snapshot(model)
@@ -207,6 +213,7 @@ def test_a_refused_adapter_leaves_the_network_at_its_base() -> None:
     assert same(snapshot(model), before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", [CONVNET, VIT, RESNET])
 def test_a_network_with_a_classifier_on_top_can_be_adapted(arch: str) -> None:
     headless, full = backbone(arch), backbone(arch, num_classes=1000)
@@ -229,6 +236,7 @@ def test_the_base_itself_is_never_written_to() -> None:
     assert adapter.header.base_digest == digest
 
 
+@pytest.mark.slow
 def test_a_base_through_a_safetensors_file_is_the_same_base(tmp_path: Path) -> None:
     base = random_weights(VIT)
     save_file(base, tmp_path / "base.safetensors")

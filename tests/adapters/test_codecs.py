@@ -111,6 +111,7 @@ def test_a_mask_of_mostly_ones_takes_less_than_a_bit_a_weight_with_lzma() -> Non
     assert entropy < size < 0.35
 
 
+@pytest.mark.slow
 def test_auto_takes_the_smallest_and_on_a_tie_the_plainer() -> None:
     few, generator = np.ones(8, bool), np.random.default_rng(5)
     assert encode_smallest(few, some_base(8))[0].name == "bits"
@@ -199,6 +200,7 @@ def test_xz_data_of_other_kinds_is_refused() -> None:
             decode(wrong, 800, [])
 
 
+@pytest.mark.slow
 def test_an_xz_bomb_is_refused_without_being_inflated() -> None:
     bomb = lzma.compress(bytes(300_000_000), preset=0)
     tracemalloc.start()

@@ -59,6 +59,7 @@ def test_every_truncation_is_refused(data: bytes) -> None:
         adapter_from_bytes(data[1:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", [FILE, CONTEXT_FILE, CONTEXT2_FILE], ids=["bits", "context", "context2"])
 def test_every_single_bit_flip_under_a_right_checksum_is_refused_or_changes_nothing(data: bytes) -> None:
     outcomes = set()
@@ -89,6 +90,7 @@ def test_overwritten_bytes_under_a_right_checksum_give_only_documented_errors(ch
     assert outcome(sign(bytes(data))) in DOCUMENTED
 
 
+@pytest.mark.slow
 @FUZZ
 @given(st.data())
 def test_payloads_of_noise_never_make_another_network(data: st.DataObject) -> None:
@@ -109,6 +111,7 @@ VALUES = st.recursive(
 )
 
 
+@pytest.mark.slow
 @FUZZ
 @given(st.sampled_from(sorted(take_apart(FILE)[0])), VALUES)
 def test_any_value_in_any_header_field_gives_only_documented_errors(field: str, value: object) -> None:

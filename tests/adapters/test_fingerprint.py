@@ -149,6 +149,7 @@ def test_changed_running_statistics_are_told_apart() -> None:
     assert "only normalisation statistics differ: the base ran in training mode" in message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("back", [True, False])
 def test_half_precision_is_told(half: torch.dtype, back: bool) -> None:

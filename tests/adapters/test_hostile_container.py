@@ -171,6 +171,7 @@ print(json.dumps({"kibibytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrs
 """
 
 
+@pytest.mark.slow
 def test_no_bomb_takes_memory_from_the_process(tmp_path: Path) -> None:
     bomb = lzma.compress(bytes(400_000_000), preset=0)
     files = {

@@ -52,6 +52,7 @@ def same(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> bool:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codec", ["bits", "lzma", "context", "context2"])
 @pytest.mark.parametrize("arch", [CONVNET, VIT])
 def test_it_rebuilds_what_smn_rebuilds(arch: str, codec: str) -> None:

@@ -306,6 +306,7 @@ def test_names_that_meet_and_parts_that_differ_are_refused() -> None:
         rename_to_timm({"pre_layrnorm.weight": torch.rand(2), **parts, **whole}, ["norm_pre.weight"], [])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 def test_a_torchscript_archive_says_how_to_get_its_weights(tmp_path: Path) -> None:
     torch.jit.save(torch.jit.script(nn.Linear(2, 2)), str(tmp_path / "ViT-B-32.pt"))

@@ -8,15 +8,8 @@ from torch import nn
 from smn_cli.backbones.structure import block_names, idle_biases
 from smn_cli.masking.backbone import MaskedBackbone, run_backbone
 from smn_cli.masking.scores import magnitude_scores
-from tests.conftest import VIT
+from tests.conftest import VIT, meta_model
 from tests.masking.test_backbone import build
-
-
-def meta_model(arch: str) -> nn.Module:
-    """A network without memory: names and shapes only."""
-    with torch.device("meta"):
-        model: nn.Module = timm.create_model(arch, num_classes=0)
-    return model
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """Weights are found in every usual wrapping, and no file can make smn run code, hang or guess."""
 
 from argparse import Namespace
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from smn_cli.backbones.weight_files import read_weight_file
 from smn_cli.errors import DataError, FileError
+from tests.conftest import Trap
 
 STATE = {"conv.weight": torch.arange(12.0).view(3, 4), "conv.bias": torch.tensor([1.0, 2.0, 3.0])}
 
@@ -87,21 +87,11 @@ def test_a_prefix_of_some_names_only_stays(tmp_path: Path) -> None:
     assert read_weight_file(tmp_path / "w.safetensors").tensors.keys() == {*prefixed("module."), "head.weight"}
 
 
-class Hostile:
-    """Unpickling it would make a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
-        return Path.touch, (self.path,)
-
-
 @pytest.mark.parametrize("is_zip", [True, False])
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_a_malicious_pickle_is_refused_without_running_it(tmp_path: Path, is_zip: bool, suffix: str) -> None:
     path, trace = tmp_path / f"w{suffix}", tmp_path / "ran"
-    torch.save({**STATE, "x": Hostile(trace)}, path, _use_new_zipfile_serialization=is_zip)
+    torch.save({**STATE, "x": Trap(trace)}, path, _use_new_zipfile_serialization=is_zip)
     with pytest.raises(FileError, match=r"Python objects besides tensors|not a readable safetensors"):
         read_weight_file(path)
     assert not trace.exists()
@@ -113,7 +103,7 @@ def test_options_beside_the_weights_do_not_hide_them_nor_let_anything_in(tmp_pat
     torch.save({"args": Namespace(lr=0.1, crops=[1, 2]), "model": STATE}, tmp_path / "w.pth")
     assert_state(read_weight_file(tmp_path / "w.pth").tensors)
     trace = tmp_path / "ran"
-    torch.save({"args": Namespace(lr=Hostile(trace)), "model": STATE}, tmp_path / "w.pth")
+    torch.save({"args": Namespace(lr=Trap(trace)), "model": STATE}, tmp_path / "w.pth")
     with pytest.raises(FileError, match="Python objects besides tensors"):
         read_weight_file(tmp_path / "w.pth")
     assert not trace.exists()

@@ -56,6 +56,7 @@ def test_a_model_that_gives_no_features_is_refused_and_left_as_the_base() -> Non
     assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.items())
 
 
+@pytest.mark.slow
 def test_another_process_embeds_the_same_bits(tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
@@ -83,6 +84,7 @@ def test_conditional_features_are_the_dispatchers_and_one_experts() -> None:
     assert all(torch.equal(tensor, base[name]) for name, tensor in model.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("statistics", [False, True])
 def test_experts_rebuild_to_what_they_were_made_of(statistics: bool) -> None:
     base = small_model().state_dict()

@@ -62,6 +62,7 @@ def test_every_flipped_bit_is_found() -> None:
         assert "not a cascade, or was truncated or altered (its checksum" in refused(bytes(altered))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dispatcher", "experts", "router.axes", "router.centres", "combination.centre"])
 def test_bits_flipped_under_a_new_checksum_give_no_fault(name: str) -> None:
     kind, shape, content = PARTS[name]

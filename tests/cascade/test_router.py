@@ -26,11 +26,11 @@ def clouds(num_images: int = 400, *, num_clouds: int = 4, width: int = 32, seed:
 def test_routes_are_those_of_scikit_learn(kind: str) -> None:
     features, others = clouds(), clouds(seed=1)
     router = fit_router(features, 4, kind=kind, seed=3)
-    points, queries = (Projection.of(router.tensors).project(unit(each)).numpy() for each in (features, others))
+    points, test = (Projection.of(router.tensors).project(unit(each)).numpy() for each in (features, others))
     if kind == "gmm":
-        expected = GaussianMixture(4, random_state=3).fit(points).predict(queries)
+        expected = GaussianMixture(4, random_state=3).fit(points).predict(test)
     else:
-        expected = KMeans(4, n_init=10, random_state=3).fit(points).predict(queries)
+        expected = KMeans(4, n_init=10, random_state=3).fit(points).predict(test)
     assert (router.route(others).numpy() == expected).mean() > 0.99  # half precision moves a border a little
 
 

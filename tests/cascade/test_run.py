@@ -16,6 +16,8 @@ from smn_cli.training.session import StopSignal
 from tests.conftest import RESNET, write_images
 from tests.small_runs import Workshop, equal, masks_of
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def place(weights_file: Callable[[str], Path], tmp_path: Path) -> Workshop:

@@ -18,7 +18,7 @@ from smn_cli.features.embed import Embedding
 from tests.cascade.small_cascades import SIZE, small_cascade, small_model, small_parts
 from tests.conftest import write_images
 
-NUM_BANK = 40
+NUM_TRAIN = 40
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_blocks_of_their_own_images_are_rows_of_all_blocks(
 @pytest.mark.parametrize("kind", ["none", "random", "whitened", "pca"])
 def test_only_what_the_file_does_not_hold_is_fitted_here(kind: str) -> None:
     _, blocks = small_parts()
-    ways = ways_of(small_cascade(kind), blocks, NUM_BANK)
+    ways = ways_of(small_cascade(kind), blocks, NUM_TRAIN)
     own = NOTHING if kind == "none" else STORED
     assert ways["dispatcher"].fitted_on == NOTHING
     assert torch.equal(ways["dispatcher"].features, blocks[0])
@@ -86,18 +86,18 @@ def test_only_what_the_file_does_not_hold_is_fitted_here(kind: str) -> None:
     assert torch.equal(ways["conditional"].features, small_cascade(kind).combination.combine(blocks, routes))
 
 
-def test_whitened_features_have_variance_one_on_the_bank_and_see_nothing_else() -> None:
+def test_whitened_features_have_variance_one_on_the_training_images_and_see_nothing_else() -> None:
     cascade, blocks = small_parts()
-    ways = ways_of(cascade, blocks, NUM_BANK)
-    others = [torch.cat([block[:NUM_BANK], torch.randn(20, block.shape[1])]) for block in blocks]
-    elsewhere = ways_of(cascade, others, NUM_BANK)
+    ways = ways_of(cascade, blocks, NUM_TRAIN)
+    others = [torch.cat([block[:NUM_TRAIN], torch.randn(20, block.shape[1])]) for block in blocks]
+    elsewhere = ways_of(cascade, others, NUM_TRAIN)
     whitened = [name for name in ways if "whitened" in name]
     assert len(whitened) == 4
     for name in whitened:
-        bank = ways[name].features[:NUM_BANK]
-        assert torch.allclose(bank.mean(dim=0), torch.zeros(bank.shape[1]), atol=1e-3)
-        assert torch.allclose(bank.std(dim=0, correction=0), torch.ones(bank.shape[1]), atol=1e-3)
-        assert torch.equal(bank, elsewhere[name].features[:NUM_BANK])
+        train = ways[name].features[:NUM_TRAIN]
+        assert torch.allclose(train.mean(dim=0), torch.zeros(train.shape[1]), atol=1e-3)
+        assert torch.allclose(train.std(dim=0, correction=0), torch.ones(train.shape[1]), atol=1e-3)
+        assert torch.equal(train, elsewhere[name].features[:NUM_TRAIN])
 
 
 def test_every_way_is_scored_and_the_cascades_own_is_held_against_the_base(

@@ -9,6 +9,7 @@ import pytest
 from safetensors.torch import save_file
 
 from tests.conftest import RESNET, random_weights, write_images
+from tests.declared_json import check_written_json
 
 SHORT = "--recipe paper --size 32 --batch-size 8 --local-views 1 --prototypes 8 --queue 16 --steps 3 --lr-scores 500"
 """Three steps, with a learning rate at which some scores already fall to zero."""
@@ -34,6 +35,7 @@ def quietly(*words: object) -> None:
     with contextlib.redirect_stdout(talk), contextlib.redirect_stderr(talk), pytest.raises(SystemExit) as exit_info:
         main([str(word) for word in words])
     assert exit_info.value.code == 0, talk.getvalue()
+    check_written_json(words)
 
 
 @pytest.fixture(scope="session")

@@ -9,17 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from tests.commands.conftest import SHORT, Road
-from tests.conftest import RESNET, VIT, Outcome, random_weights, write_images
-
-
-class Trap:
-    """Unpickling it would make a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
-        return Path.touch, (self.path,)
+from tests.conftest import RESNET, VIT, Outcome, Trap, random_weights, write_images
 
 
 @pytest.fixture(scope="session")
@@ -124,14 +114,14 @@ TABLE: dict[str, tuple[int, str, str]] = {
     "eval nothing": (5, EVAL.replace("{labeled}", "{gone}"), "{gone} is not a folder"),
     "eval without classes": (5, EVAL.replace("{labeled}", "{images}"), "has no class folders with images"),
     "eval one class": (5, EVAL.replace("{labeled}", "{one_class}"), "has only the class a"),
-    "eval a class that is not in the bank": (5, EVAL.replace("{labeled}", "{lacking}"), "class c is among the test"),
+    "eval a class without training images": (5, EVAL.replace("{labeled}", "{lacking}"), "class c is among the test"),
     "eval without a network": (2, "eval {labeled} --json {out}", "needs --adapter FILE, --run RUN or"),
     "eval adapter and run": (2, EVAL + " --run {run}", "--adapter and --run both"),
     "eval another arch": (2, EVAL + " --arch resnet50", "--arch resnet50 is not the adapter's test_resnet"),
     "eval over other weights": (4, EVAL.replace("{weights}", "{other_weights}"), "layer2.0.conv1.weight"),
     "eval a gate without number": (2, EVAL + " --fail-under knn.top1", "expected METRIC=NUMBER"),
     "eval k zero": (2, f"eval {{labeled}} {BASE} --k 0", "--k"),
-    "eval bank below classes": (2, f"eval {{labeled}} {BASE} --max-train 2", "--max-train 2 is fewer than the 3"),
+    "eval too few for the classes": (2, f"eval {{labeled}} {BASE} --max-train 2", "--max-train 2 is fewer than the 3"),
     "unknown subcommand": (2, "adpat {images}", "adpat"),
     "unknown option": (2, "inspect {adapter} --jason -", "--jason"),
     "surplus argument": (2, "inspect {adapter} {adapter}", "{adapter}"),

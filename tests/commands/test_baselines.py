@@ -63,6 +63,7 @@ def test_the_statistics_baseline_carries_statistics_over_the_identity_mask(
     assert all(name.endswith(("running_mean", "running_var")) for name in inspected["norm_stats"])
 
 
+@pytest.mark.slow
 def test_labels_given_with_val_are_scored_at_every_evaluation(
     adapt: Adapt, labeled_folder: Path, tmp_path: Path
 ) -> None:

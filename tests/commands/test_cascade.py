@@ -13,6 +13,8 @@ from smn_cli.commands import cascade as command
 from tests.commands.conftest import Road, quietly
 from tests.conftest import Outcome
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., Outcome]
 SHORT = ("--experts", 2, "--steps", 2, "--device", "cpu", "--workers", 0)
 

@@ -13,6 +13,7 @@ Run = Callable[..., Outcome]
 BEGIN = [*SHORT.split(), "--keep", "last"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [
@@ -64,6 +65,7 @@ def test_what_makes_no_sense_is_refused_in_one_line(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_the_plan_expects_no_more_than_the_entropy_of_a_topk_mask(run_cli: Run, road: Road) -> None:
     sizes = {}
     for density in (0.5, 0.9):

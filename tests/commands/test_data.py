@@ -33,7 +33,7 @@ def test_a_set_is_written_once_and_fit_for_evaluation(
         "url": "https://www.robots.ox.ac.uk/~vgg/data/pets/",
     }
     split = load_labeled_split(out)
-    assert (split.classes, len(split.bank_paths), len(split.query_paths)) == (["Abyssinian", "Beagle"], 4, 2)
+    assert (split.classes, len(split.train_paths), len(split.test_paths)) == (["Abyssinian", "Beagle"], 4, 2)
     stamps = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     again = run_cli("data", "oxfordiiitpet", out, "--root", tmp_path / "nowhere", "--json", "-")
     assert (again.code, again.out) == (0, first.out)

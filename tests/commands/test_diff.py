@@ -32,6 +32,7 @@ def write_variant(road: Road, path: Path, *, codec: str, seed: int = 5) -> tuple
     return sum(not a and not b for a, b in pairs), sum(not (a and b) for a, b in pairs), len(pairs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codec", ["bits", "context"])
 def test_agreement_and_jaccard_are_counted_bit_by_bit(road: Road, run_cli: Run, tmp_path: Path, codec: str) -> None:
     both, either, num_weights = write_variant(road, tmp_path / "b.safetensors", codec=codec)
@@ -48,6 +49,7 @@ def test_agreement_and_jaccard_are_counted_bit_by_bit(road: Road, run_cli: Run, 
     assert not content["same_network"]
 
 
+@pytest.mark.slow
 def test_files_of_codecs_that_need_no_base_are_compared_without_weights(
     road: Road, run_cli: Run, tmp_path: Path
 ) -> None:

@@ -49,6 +49,7 @@ def by_plain_timm(arch: str, checkpoint: Path, adapter: Path, paths: list[Path])
     return features
 
 
+@pytest.mark.slow
 def test_features_are_those_of_plain_timm_on_the_applied_checkpoint(road: Road, run_cli: Run, tmp_path: Path) -> None:
     out, checkpoint = tmp_path / "f.npy", tmp_path / "c.safetensors"
     content = embedded(run_cli, out, road.images, "--adapter", road.adapter, "--weights", road.weights)
@@ -91,6 +92,7 @@ def test_a_run_gives_the_features_of_its_adapter(road: Road, run_cli: Run, tmp_p
     assert of_run.read_bytes() == of_file.read_bytes()
 
 
+@pytest.mark.slow
 def test_rows_are_in_the_order_of_the_paths_beside_them(road: Road, run_cli: Run, tmp_path: Path) -> None:
     out, one = tmp_path / "f.npy", tmp_path / "one.npy"
     paths = sorted(road.images.iterdir())
@@ -105,6 +107,7 @@ def test_rows_are_in_the_order_of_the_paths_beside_them(road: Road, run_cli: Run
     assert listed.read_bytes() == out.read_bytes()
 
 
+@pytest.mark.slow
 def test_l2_scales_every_row_to_length_one(road: Road, run_cli: Run, tmp_path: Path) -> None:
     words = (road.images, "--adapter", road.adapter, "--weights", road.weights)
     content = embedded(run_cli, tmp_path / "f.npy", *words, "--l2")
@@ -114,6 +117,7 @@ def test_l2_scales_every_row_to_length_one(road: Road, run_cli: Run, tmp_path: P
     np.testing.assert_allclose(rows, raw / np.linalg.norm(raw, axis=1, keepdims=True), rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_images_in_a_tar_give_the_features_of_the_files(road: Road, run_cli: Run, tmp_path: Path) -> None:
     import tarfile
 
@@ -141,6 +145,7 @@ def test_bad_images_are_too_many_or_left_out_and_listed(road: Road, run_cli: Run
     assert (tmp_path / "f.bad_images.txt").read_text().startswith(f"{broken}\t")
 
 
+@pytest.mark.slow
 def test_parquet_holds_the_same_features_with_their_paths(
     road: Road, run_cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

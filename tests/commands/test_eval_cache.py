@@ -12,6 +12,8 @@ from smn_cli.features import cache_key
 from tests.commands.conftest import Road
 from tests.conftest import RESNET, Outcome
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def cached(monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -24,6 +24,8 @@ from smn_cli.runs.run_result import read_learned
 from tests.commands.conftest import Road, quietly
 from tests.conftest import CONVNET, RESNET, VIT, Outcome, write_images
 
+pytestmark = pytest.mark.slow
+
 Cli = Callable[..., Outcome]
 WORDS = "--labels folders --size 32 --teacher-size 32 --batch-size 8 --steps 4 --lr-scores 0.2 --keep last"
 SHORT = WORDS.split()

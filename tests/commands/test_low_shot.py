@@ -49,6 +49,7 @@ def evaluated(run_cli: Run, road: Road, *words: object) -> dict[str, Any]:
     return content
 
 
+@pytest.mark.slow
 def test_few_labels_only_add_to_the_json(road: Road, run_cli: Run) -> None:
     plain = evaluated(run_cli, road, "--linear", "--knn")
     content = evaluated(run_cli, road, "--linear", "--knn", "--label-fraction", "1,0.25", "--repeats", 3)
@@ -65,6 +66,7 @@ def test_few_labels_only_add_to_the_json(road: Road, run_cli: Run) -> None:
     assert rows[1]["base"]["knn"]["top1"] == plain["base"]["knn"]["top1"]
 
 
+@pytest.mark.slow
 def test_draws_follow_their_seed_and_ask_for_classes_or_not(road: Road, run_cli: Run) -> None:
     words = ("--label-fraction", "0.1", "--repeats", 8)
     even, again = (evaluated(run_cli, road, *words)["low_shot"] for _ in range(2))
@@ -73,6 +75,7 @@ def test_draws_follow_their_seed_and_ask_for_classes_or_not(road: Road, run_cli:
     assert even[0]["missing_classes"] == 0 < uneven[0]["missing_classes"]
 
 
+@pytest.mark.slow
 def test_several_adapters_are_scored_side_by_side(road: Road, run_cli: Run, other_adapter: Path) -> None:
     alone = evaluated(run_cli, road)
     both = evaluated(run_cli, road, "--adapter", other_adapter, "--label-fraction", "0.5")
@@ -106,9 +109,10 @@ def test_the_base_is_the_base_again_after_all_networks(road: Road, other_adapter
     split = load_labeled_split(road.labeled)
     base, *others = embed_split(backbone, adapters, split, Embedding(preprocessing_for(adapters[0])))
     assert fingerprint(backbone.model.state_dict()).digest == before
-    assert not any(torch.equal(base.queries, other.queries) for other in others)
+    assert not any(torch.equal(base.test, other.test) for other in others)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("gate", "passed"),
     [

@@ -14,6 +14,8 @@ from tests.adapters.forging import random_masks
 from tests.commands.conftest import Road
 from tests.conftest import RESNET, Outcome
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., Outcome]
 
 

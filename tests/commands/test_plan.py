@@ -90,6 +90,7 @@ def test_bad_images_are_told_with_what_they_lead_to_and_stop_nothing(run_cli: Ru
     assert "unusable: 1 of 20 looked at: more than --max-bad 0.01, at which smn adapt stops" in outcome.err
 
 
+@pytest.mark.slow
 def test_a_run_over_a_tar_is_planned_and_goes_the_whole_road(run_cli: Run, road: Road, tmp_path: Path) -> None:
     tar = tmp_path / "shard.tar"
     with tarfile.open(tar, "w") as file:
@@ -104,6 +105,7 @@ def test_a_run_over_a_tar_is_planned_and_goes_the_whole_road(run_cli: Run, road:
     assert run_cli("verify", tmp_path / "a.safetensors", "--weights", road.weights).code == 0
 
 
+@pytest.mark.slow
 def test_more_images_than_a_run_can_use_are_told(
     run_cli: Run, road: Road, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

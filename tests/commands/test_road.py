@@ -26,6 +26,7 @@ def parsed(outcome: Outcome, schema: str) -> dict[str, Any]:
     return content
 
 
+@pytest.mark.slow
 def test_adapt_makes_a_run_folder_and_reports_it(road: Road, run_cli: Run, tmp_path: Path) -> None:
     words = ["adapt", road.images, "--arch", RESNET, "--weights", road.weights, "--out", tmp_path / "run"]
     content = parsed(run_cli(*words, *SHORT.split(), "--json", "-"), "smn.adapt/1")
@@ -39,6 +40,7 @@ def test_adapt_makes_a_run_folder_and_reports_it(road: Road, run_cli: Run, tmp_p
     assert (tmp_path / "run" / "checkpoint" / "state.pt").is_file()
 
 
+@pytest.mark.slow
 def test_adapt_lists_the_images_it_left_out(road: Road, run_cli: Run, tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"no image")
     words = ["adapt", road.images, tmp_path / "broken.png", "--arch", RESNET, "--weights", road.weights]
@@ -48,6 +50,7 @@ def test_adapt_lists_the_images_it_left_out(road: Road, run_cli: Run, tmp_path: 
     assert (tmp_path / "run" / "bad_images.txt").read_text().startswith(f"{tmp_path / 'broken.png'}\tnot a readable")
 
 
+@pytest.mark.slow
 def test_pack_reports_the_bytes_of_the_file(road: Road, run_cli: Run, tmp_path: Path) -> None:
     out = tmp_path / "a.safetensors"
     content = parsed(run_cli("pack", road.run, "--out", out, "--json", "-"), "smn.pack/1")
@@ -69,6 +72,7 @@ def test_pack_uses_the_codec_it_is_told(road: Road, run_cli: Run, tmp_path: Path
     assert all(torch.equal(masks[name], mask) for name, mask in expected.items())
 
 
+@pytest.mark.slow
 def test_apply_writes_a_checkpoint_that_timm_loads_and_verify_proves_it(
     road: Road, run_cli: Run, tmp_path: Path
 ) -> None:
@@ -171,6 +175,7 @@ def test_results_go_to_stdout_and_talk_to_stderr(road: Road, run_cli: Run, tmp_p
     assert json.loads((tmp_path / "r").read_text())["schema"] == "smn.eval/1"
 
 
+@pytest.mark.slow
 def test_overwrite_replaces_what_is_there(road: Road, run_cli: Run, tmp_path: Path) -> None:
     out = tmp_path / "a.safetensors"
     out.write_text("old")

@@ -35,6 +35,7 @@ save_file({"features": features.contiguous()}, out)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("statistics", list(RECIPES))
 @pytest.mark.parametrize("arch", [RESNET, CONVNET, VIT])
 def test_plain_timm_in_another_process_computes_the_live_networks_bits(

@@ -46,23 +46,23 @@ def test_features_of_zero_are_no_fault() -> None:
     assert found.logits(torch.zeros(1, 4)).argmax() == 0
 
 
-def test_the_decay_is_chosen_by_the_queries() -> None:
+def test_the_decay_is_chosen_by_the_test_images() -> None:
     winners = set()
     for seed in range(6):
         features, labels = blobs(12, 3, seed=seed, scale=1.0)
-        queries, query_labels = blobs(60, 3, seed=100 + seed, scale=1.0)
+        test, test_labels = blobs(60, 3, seed=100 + seed, scale=1.0)
         fits = [fit_classifier(features, labels, 3, decay=decay) for decay in (0.1, 0.01, 0.001)]
-        right = [int((fit.logits(queries).argmax(dim=1) == query_labels).sum()) for fit in fits]
+        right = [int((fit.logits(test).argmax(dim=1) == test_labels).sum()) for fit in fits]
         winners.add(right.index(max(right)))
-        chosen = best_classifier(features, labels, queries, query_labels, 3)
+        chosen = best_classifier(features, labels, test, test_labels, 3)
         assert torch.equal(chosen.weight, fits[right.index(max(right))].weight)
     assert len(winners) > 1
 
 
 def test_classes_are_matched_by_name_and_unknown_ones_are_wrong() -> None:
     classifier = LinearClassifier(torch.eye(3), torch.zeros(3))
-    queries = torch.eye(3)[[0, 1, 2, 2]]
-    features = LabeledFeatures(torch.zeros(1, 3), torch.zeros(1), queries, torch.tensor([1, 0, 2, 0]))
+    test = torch.eye(3)[[0, 1, 2, 2]]
+    features = LabeledFeatures(torch.zeros(1, 3), torch.zeros(1), test, torch.tensor([1, 0, 2, 0]))
     scores = with_classifier(Scores({}, {}), features, classifier, ["a", "b", "c"], ["b", "a", "z"])
     assert scores.correct["classifier.top1"].tolist() == [True, True, False, False]
     assert scores.groups["classifier"] == {"top1": 0.5, "classes": 3}

@@ -13,7 +13,7 @@ from smn_cli.evaluation.knn import knn_predict
 from smn_cli.evaluation.linear_probe import linear_probe_predict
 
 
-def features(*, spread: float, num_bank: int = 60, num_queries: int = 45) -> LabeledFeatures:
+def features(*, spread: float, num_train: int = 60, num_test: int = 45) -> LabeledFeatures:
     """Three clouds; the wider, the harder."""
     generator = torch.Generator().manual_seed(1)
 
@@ -21,16 +21,16 @@ def features(*, spread: float, num_bank: int = 60, num_queries: int = 45) -> Lab
         labels = torch.arange(count) % 3
         return torch.eye(3)[labels] + torch.randn(count, 3, generator=generator) * spread, labels
 
-    return LabeledFeatures(*cloud(num_bank), *cloud(num_queries))
+    return LabeledFeatures(*cloud(num_train), *cloud(num_test))
 
 
 def test_scores_are_the_shares_of_right_predictions() -> None:
     hard = features(spread=0.8)
     scores = score(hard, ScoringProtocol(knn=True, linear=True, ks=(20, 5)))
-    neighbours = knn_predict(hard.bank, hard.bank_labels, hard.queries, ks=[20, 5], num_classes=3)
-    probe = linear_probe_predict(hard.bank, hard.bank_labels, hard.queries)
+    neighbours = knn_predict(hard.train, hard.train_labels, hard.test, ks=[20, 5], num_classes=3)
+    probe = linear_probe_predict(hard.train, hard.train_labels, hard.test)
     expected = {"knn.top1": neighbours[20], "knn.top1@5": neighbours[5], "linear.top1": probe}
-    shares = {name: int((found == hard.query_labels).sum()) / 45 for name, found in expected.items()}
+    shares = {name: int((found == hard.test_labels).sum()) / 45 for name, found in expected.items()}
     assert scores.metrics == pytest.approx(shares)
     assert 0.4 < min(shares.values()) <= max(shares.values()) < 1.0
     assert scores.groups == {
@@ -39,18 +39,18 @@ def test_scores_are_the_shares_of_right_predictions() -> None:
     }
 
 
-def test_k_is_at_most_the_bank_and_named_once() -> None:
-    scores = score(features(spread=0.5, num_bank=30), ScoringProtocol(ks=(200, 20, 30)))
+def test_k_is_at_most_the_training_images_and_named_once() -> None:
+    scores = score(features(spread=0.5, num_train=30), ScoringProtocol(ks=(200, 20, 30)))
     assert list(scores.groups["knn"]) == ["k", "temperature", "top1", "top1@20"]
     assert scores.groups["knn"]["k"] == 30
 
 
-def test_classes_that_only_queries_or_only_the_bank_have_are_scored() -> None:
+def test_classes_that_only_test_or_only_training_images_have_are_scored() -> None:
     easy = features(spread=0.01)
-    bank_lacks = LabeledFeatures(easy.bank, easy.bank_labels, easy.queries, easy.query_labels + 1)
-    assert score(bank_lacks, ScoringProtocol(ks=(5,))).metrics == {"knn.top1": 0.0}
-    queries_lack = LabeledFeatures(easy.bank, easy.bank_labels, easy.queries[:1], easy.query_labels[:1])
-    assert score(queries_lack, ScoringProtocol(ks=(5,), linear=True)).metrics == {"knn.top1": 1.0, "linear.top1": 1.0}
+    train_lacks = LabeledFeatures(easy.train, easy.train_labels, easy.test, easy.test_labels + 1)
+    assert score(train_lacks, ScoringProtocol(ks=(5,))).metrics == {"knn.top1": 0.0}
+    test_lacks = LabeledFeatures(easy.train, easy.train_labels, easy.test[:1], easy.test_labels[:1])
+    assert score(test_lacks, ScoringProtocol(ks=(5,), linear=True)).metrics == {"knn.top1": 1.0, "linear.top1": 1.0}
 
 
 def test_the_json_has_the_keys_of_the_contract() -> None:
@@ -67,7 +67,7 @@ def test_the_json_has_the_keys_of_the_contract() -> None:
     assert content["verdict"] == "better"
 
 
-def test_gains_pair_the_same_queries() -> None:
+def test_gains_pair_the_same_test_images() -> None:
     base = score(features(spread=0.9), ScoringProtocol(ks=(20,)))
     adapted = score(features(spread=0.1), ScoringProtocol(ks=(20,)))
     assert compare(base, adapted).gains["knn.top1"] == paired_gain(

@@ -18,28 +18,28 @@ from smn_cli.evaluation.intervals import paired_difference
 
 def test_likeness_is_the_teachers_cosine_weighted_as_the_vote_is() -> None:
     angles = torch.tensor([0.1, 0.4, 2.0])
-    bank = torch.stack([angles.cos(), angles.sin()], dim=1)
-    queries = torch.tensor([[1.0, 0.0]])
+    training = torch.stack([angles.cos(), angles.sin()], dim=1)
+    held_out = torch.tensor([[1.0, 0.0]])
     teacher = torch.tensor([[0.9, -0.3, 0.5]])
     weights = [math.exp(math.cos(angle) / 0.1) for angle in (0.1, 0.4)]
     expected = (weights[0] * 0.9 + weights[1] * -0.3) / sum(weights)
-    found = neighbour_likeness(queries, bank, teacher, k=2)
+    found = neighbour_likeness(held_out, training, teacher, k=2)
     assert found.tolist() == pytest.approx([expected], rel=1e-5)
 
 
 def test_likeness_falls_when_the_nearest_are_the_wrong_ones() -> None:
-    bank = torch.eye(4)
+    training = torch.eye(4)
     teacher = torch.eye(4)
-    right = neighbour_likeness(torch.eye(4), bank, teacher, k=1)
-    wrong = neighbour_likeness(torch.eye(4).roll(1, dims=0), bank, teacher, k=1)
+    right = neighbour_likeness(torch.eye(4), training, teacher, k=1)
+    wrong = neighbour_likeness(torch.eye(4).roll(1, dims=0), training, teacher, k=1)
     assert right.tolist() == [1, 1, 1, 1]
     assert wrong.tolist() == [0, 0, 0, 0]
 
 
-def test_more_neighbours_than_the_bank_holds_means_all_of_it() -> None:
-    bank = torch.eye(3)
+def test_more_neighbours_than_training_images_means_all_of_them() -> None:
+    training = torch.eye(3)
     teacher = torch.tensor([[0.3, 0.3, 0.3]])
-    assert neighbour_likeness(torch.ones(1, 3), bank, teacher, k=50).tolist() == pytest.approx([0.3])
+    assert neighbour_likeness(torch.ones(1, 3), training, teacher, k=50).tolist() == pytest.approx([0.3])
 
 
 @pytest.mark.parametrize("rank", [1, 2, 5])

@@ -18,32 +18,32 @@ def blobs(num_classes: int, per_class: int, *, seed: int, spread: float = 0.3) -
 
 @pytest.mark.parametrize("num_classes", [2, 3, 8])
 def test_separable_classes_are_all_right(num_classes: int) -> None:
-    bank, bank_labels = blobs(num_classes, 30, seed=0)
-    queries, query_labels = blobs(num_classes, 20, seed=1)
-    assert torch.equal(linear_probe_predict(bank, bank_labels, queries), query_labels)
+    train, train_labels = blobs(num_classes, 30, seed=0)
+    test, test_labels = blobs(num_classes, 20, seed=1)
+    assert torch.equal(linear_probe_predict(train, train_labels, test), test_labels)
 
 
-def test_labels_that_the_bank_lacks_are_skipped() -> None:
-    bank, labels = blobs(3, 30, seed=0)
-    queries, query_labels = blobs(3, 20, seed=1)
+def test_labels_that_no_training_image_has_are_skipped() -> None:
+    train, labels = blobs(3, 30, seed=0)
+    test, test_labels = blobs(3, 20, seed=1)
     names = torch.tensor([2, 5, 9])
-    assert torch.equal(linear_probe_predict(bank, names[labels], queries), names[query_labels])
+    assert torch.equal(linear_probe_predict(train, names[labels], test), names[test_labels])
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e4])
 def test_the_scale_of_the_features_does_not_matter(scale: float) -> None:
-    bank, labels = blobs(4, 30, seed=0, spread=2.5)
-    queries, _ = blobs(4, 100, seed=1, spread=2.5)
-    expected = linear_probe_predict(bank, labels, queries)
-    found = linear_probe_predict(bank * scale, labels, queries * scale)
-    assert int((found != expected).sum()) <= 2  # rounding may tip a query on the border
+    train, labels = blobs(4, 30, seed=0, spread=2.5)
+    test, _ = blobs(4, 100, seed=1, spread=2.5)
+    expected = linear_probe_predict(train, labels, test)
+    found = linear_probe_predict(train * scale, labels, test * scale)
+    assert int((found != expected).sum()) <= 2  # rounding may tip a test image on the border
 
 
-def fit_slowly(bank: Tensor, labels: Tensor, queries: Tensor, *, penalty: float) -> Tensor:
+def fit_slowly(train: Tensor, labels: Tensor, test: Tensor, *, penalty: float) -> Tensor:
     """Minimise mean cross-entropy + penalty / (2 N) x |W|^2 (section 4) in float64, far from scikit-learn."""
-    scale = bank.double().square().mean().sqrt()
-    inputs, targets = bank.double() / scale, labels
-    weight = torch.zeros(int(labels.max()) + 1, bank.shape[1], dtype=torch.float64, requires_grad=True)
+    scale = train.double().square().mean().sqrt()
+    inputs, targets = train.double() / scale, labels
+    weight = torch.zeros(int(labels.max()) + 1, train.shape[1], dtype=torch.float64, requires_grad=True)
     bias = torch.zeros(len(weight), dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([weight, bias], max_iter=500, line_search_fn="strong_wolfe")
 
@@ -55,16 +55,16 @@ def fit_slowly(bank: Tensor, labels: Tensor, queries: Tensor, *, penalty: float)
         return float(loss.detach())
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
-    return ((queries.double() / scale) @ weight.T + bias).argmax(dim=1).detach()
+    return ((test.double() / scale) @ weight.T + bias).argmax(dim=1).detach()
 
 
 def test_the_fit_is_that_of_the_paper_with_its_penalty() -> None:
-    bank, labels = blobs(3, 20, seed=0, spread=2.5)
-    queries, _ = blobs(3, 200, seed=1, spread=2.5)
-    papers, heavy = (fit_slowly(bank, labels, queries, penalty=penalty) for penalty in (0.01, 10.0))
-    # both stop short of the exact minimum, which tips a few queries on the border
-    assert int((linear_probe_predict(bank, labels, queries) != papers).sum()) <= 3
-    assert int((linear_probe_predict(bank, labels, queries, c=0.1) != heavy).sum()) <= 3
+    train, labels = blobs(3, 20, seed=0, spread=2.5)
+    test, _ = blobs(3, 200, seed=1, spread=2.5)
+    papers, heavy = (fit_slowly(train, labels, test, penalty=penalty) for penalty in (0.01, 10.0))
+    # both stop short of the exact minimum, which tips a few test images on the border
+    assert int((linear_probe_predict(train, labels, test) != papers).sum()) <= 3
+    assert int((linear_probe_predict(train, labels, test, c=0.1) != heavy).sum()) <= 3
     assert int((papers != heavy).sum()) > 20
 
 
@@ -74,24 +74,24 @@ def test_features_of_zeros_give_the_larger_class() -> None:
 
 
 def test_a_fit_cut_short_is_used_without_a_warning() -> None:
-    bank, labels = blobs(4, 30, seed=0, spread=2.5)
-    found = linear_probe_predict(bank, labels, bank, max_iterations=1)
+    train, labels = blobs(4, 30, seed=0, spread=2.5)
+    found = linear_probe_predict(train, labels, train, max_iterations=1)
     assert found.dtype == torch.int64
     # one step of descent already beats chance (a quarter) by far
     assert np.mean((found == labels).numpy()) > 0.6
 
 
-def test_a_bank_of_one_class_predicts_that_class() -> None:
-    queries, _ = blobs(3, 5, seed=1)
-    assert linear_probe_predict(queries[:4], torch.full((4,), 7), queries).tolist() == [7] * 15
+def test_training_images_of_one_class_predict_that_class() -> None:
+    test, _ = blobs(3, 5, seed=1)
+    assert linear_probe_predict(test[:4], torch.full((4,), 7), test).tolist() == [7] * 15
 
 
 @pytest.mark.parametrize("per_class", [1, 3, 20])
 def test_with_fewer_images_than_features_the_fit_is_still_that_of_the_paper(per_class: int) -> None:
     generator = torch.Generator().manual_seed(0)
     mixing = torch.randn(8, 100, generator=generator)
-    bank, labels = blobs(3, per_class, seed=0, spread=1.5)
-    queries, _ = blobs(3, 200, seed=1, spread=1.5)
-    found = linear_probe_predict(bank @ mixing, labels, queries @ mixing)
-    # both fits end near the one minimum: a query that differs lies on a border
-    assert int((found != fit_slowly(bank @ mixing, labels, queries @ mixing, penalty=0.01)).sum()) <= 3
+    train, labels = blobs(3, per_class, seed=0, spread=1.5)
+    test, _ = blobs(3, 200, seed=1, spread=1.5)
+    found = linear_probe_predict(train @ mixing, labels, test @ mixing)
+    # both fits end near the one minimum: a test image that differs lies on a border
+    assert int((found != fit_slowly(train @ mixing, labels, test @ mixing, penalty=0.01)).sum()) <= 3

@@ -22,18 +22,18 @@ def features(*, spread: float, num_classes: int = 5, per_class: int = 30, seed: 
         labels = torch.arange(num_classes).repeat_interleave(count)
         return torch.eye(8)[labels] + spread * torch.randn(len(labels), 8, generator=generator), labels
 
-    (bank, bank_labels), (queries, query_labels) = cloud(per_class), cloud(10)
-    return LabeledFeatures(bank, bank_labels, queries, query_labels)
+    (train, train_labels), (test, test_labels) = cloud(per_class), cloud(10)
+    return LabeledFeatures(train, train_labels, test, test_labels)
 
 
 def part_of(whole: LabeledFeatures, part: tuple[int, ...]) -> LabeledFeatures:
     rows = torch.tensor(part)
-    return LabeledFeatures(whole.bank[rows], whole.bank_labels[rows], whole.queries, whole.query_labels)
+    return LabeledFeatures(whole.train[rows], whole.train_labels[rows], whole.test, whole.test_labels)
 
 
-def test_a_part_is_scored_as_if_it_were_the_whole_bank() -> None:
+def test_a_part_is_scored_as_if_it_were_all_training_images() -> None:
     whole = features(spread=0.6)
-    subsets = draw_subsets(whole.bank_labels.tolist(), [0.2, 1.0], num_repeats=3, seed=0)
+    subsets = draw_subsets(whole.train_labels.tolist(), [0.2, 1.0], num_repeats=3, seed=0)
     few, all_labels = score_subsets(whole, subsets, BOTH)
     for repeat, part in enumerate(subsets[0].positions):
         expected = score(part_of(whole, part), BOTH).correct
@@ -45,21 +45,21 @@ def test_a_part_is_scored_as_if_it_were_the_whole_bank() -> None:
 
 def test_classes_that_a_part_lacks_are_wrong_and_shift_no_other() -> None:
     whole = features(spread=0.05)
-    kept = tuple(position for position, label in enumerate(whole.bank_labels.tolist()) if label in (1, 3))
+    kept = tuple(position for position, label in enumerate(whole.train_labels.tolist()) if label in (1, 3))
     [scores] = score_subsets(whole, [LabelSubsets(0.4, (kept,))], BOTH)
-    there = torch.isin(whole.query_labels, torch.tensor([1, 3]))
+    there = torch.isin(whole.test_labels, torch.tensor([1, 3]))
     assert all(torch.equal(right[0], there) for right in scores.correct.values())
 
 
 def test_a_part_with_one_image_predicts_its_class() -> None:
     whole = features(spread=0.05)
     [scores] = score_subsets(whole, [LabelSubsets(0.01, ((40,),))], BOTH)
-    assert all(torch.equal(right[0], whole.query_labels == 1) for right in scores.correct.values())
+    assert all(torch.equal(right[0], whole.test_labels == 1) for right in scores.correct.values())
 
 
 def test_k_is_cut_to_the_part_and_keeps_the_name_it_was_asked_for_by() -> None:
     whole = features(spread=0.6)
-    subsets = draw_subsets(whole.bank_labels.tolist(), [7 / 150], num_repeats=2, seed=0)
+    subsets = draw_subsets(whole.train_labels.tolist(), [7 / 150], num_repeats=2, seed=0)
     [scores] = score_subsets(whole, subsets, ScoringProtocol(linear=True, ks=(20, 10)))
     assert list(scores.correct) == ["knn.top1", "knn.top1@10", "linear.top1"]
     assert scores.groups["knn"]["k"] == 7
@@ -84,7 +84,7 @@ def test_missing_classes_are_counted_in_the_worst_repeat() -> None:
 
 def test_the_table_has_means_spreads_and_gains_in_plain_json() -> None:
     base, adapted = features(spread=0.9), features(spread=0.4)
-    labels = base.bank_labels.tolist()
+    labels = base.train_labels.tolist()
     subsets = draw_subsets(labels, [1.0, 0.1], num_repeats=3, seed=0)
     scores = [score_subsets(each, subsets, BOTH) for each in (base, adapted)]
     rows = tabulate(subsets, labels, scores[0], {"mine": scores[1]})

@@ -19,10 +19,10 @@ WIDTH = 16
 
 @pytest.fixture(autouse=True, scope="module")
 def _small_blocks() -> Iterator[None]:
-    """Blocks of 2 queries and 4 rows, so that few rows make many of them."""
+    """Blocks of 2 test and 4 training rows, so that few rows make many of them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(neighbours, "BLOCK_QUERIES", 2)
-        patch.setattr(neighbours, "BLOCK_ROWS", 4)
+        patch.setattr(neighbours, "BLOCK_TEST", 2)
+        patch.setattr(neighbours, "BLOCK_TRAIN", 4)
         yield
 
 
@@ -36,26 +36,26 @@ def corners(num_rows: int, num_free: int, generator: torch.Generator) -> Tensor:
     return rows
 
 
-def nearest_slowly(bank: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def nearest_slowly(train: Tensor, test: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Cosines and positions of the first k of all rows, sorted by falling cosine, then by position."""
-    cosines = (queries.double() @ bank.double().T) / WIDTH
+    cosines = (test.double() @ train.double().T) / WIDTH
     positions = torch.tensor(
-        [sorted(range(len(bank)), key=lambda row: (-line[row], row))[:k] for line in cosines.tolist()]
+        [sorted(range(len(train)), key=lambda row: (-line[row], row))[:k] for line in cosines.tolist()]
     )
     return cosines.gather(1, positions).float(), positions
 
 
-def nearest_at_once(bank: Tensor, queries: Tensor, k: int, chunk_bytes: int) -> tuple[Tensor, Tensor]:
+def nearest_at_once(train: Tensor, test: Tensor, k: int, chunk_bytes: int) -> tuple[Tensor, Tensor]:
     """All chunks of `nearest`, put together."""
-    parts = list(nearest(bank, queries, k=k, device=CPU, chunk_bytes=chunk_bytes))
-    assert [row for rows, _ in parts for row in range(len(queries))[rows]] == list(range(len(queries)))
+    parts = list(nearest(train, test, k=k, device=CPU, chunk_bytes=chunk_bytes))
+    assert [row for rows, _ in parts for row in range(len(test))[rows]] == list(range(len(test)))
     return torch.cat([found.cosines for _, found in parts]), torch.cat([found.positions for _, found in parts])
 
 
 @settings(max_examples=150, deadline=None)
 @given(
-    num_bank=st.integers(1, 40),
-    num_queries=st.integers(1, 9),
+    num_train=st.integers(1, 40),
+    num_test=st.integers(1, 9),
     num_free=st.integers(0, WIDTH),
     k=st.integers(1, 45),
     chunk_bytes=st.integers(1, 20_000),
@@ -63,28 +63,29 @@ def nearest_at_once(bank: Tensor, queries: Tensor, k: int, chunk_bytes: int) -> 
     seed=st.integers(0, 2**32),
 )
 def test_tiles_of_any_size_find_the_same_neighbours_in_the_same_order(
-    num_bank: int, num_queries: int, num_free: int, k: int, chunk_bytes: int, dtype: torch.dtype, seed: int
+    num_train: int, num_test: int, num_free: int, k: int, chunk_bytes: int, dtype: torch.dtype, seed: int
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
-    bank, queries = corners(num_bank, num_free, generator), corners(num_queries, num_free, generator)
-    k = min(k, num_bank)
-    cosines, positions = nearest_at_once(bank.to(dtype), queries.to(dtype), k, chunk_bytes)
-    expected_cosines, expected = nearest_slowly(bank, queries, k)
+    train, test = corners(num_train, num_free, generator), corners(num_test, num_free, generator)
+    k = min(k, num_train)
+    cosines, positions = nearest_at_once(train.to(dtype), test.to(dtype), k, chunk_bytes)
+    expected_cosines, expected = nearest_slowly(train, test, k)
     assert torch.equal(positions, expected)
     assert torch.equal(cosines, expected_cosines)
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(chunk_bytes=st.integers(1, 200_000), k=st.integers(1, 60), seed=st.integers(0, 2**32))
 def test_tiles_of_any_size_predict_the_same(chunk_bytes: int, k: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
-    bank, queries = torch.randn(60, 24, generator=generator), torch.randn(20, 24, generator=generator)
-    bank[30:45] = bank[:15]  # the same image twice, now and then with two labels
+    train, test = torch.randn(60, 24, generator=generator), torch.randn(20, 24, generator=generator)
+    train[30:45] = train[:15]  # the same image twice, now and then with two labels
     labels = torch.randint(4, (60,), generator=generator)
-    whole = knn_predict(bank, labels, queries, ks=[k], num_classes=4)[k]
-    assert torch.equal(knn_predict(bank, labels, queries, ks=[k], num_classes=4, chunk_bytes=chunk_bytes)[k], whole)
-    cosines, positions = nearest_at_once(bank, queries, k, chunk_bytes)
-    expected_cosines, expected = nearest_at_once(bank, queries, k, 1 << 29)
+    whole = knn_predict(train, labels, test, ks=[k], num_classes=4)[k]
+    assert torch.equal(knn_predict(train, labels, test, ks=[k], num_classes=4, chunk_bytes=chunk_bytes)[k], whole)
+    cosines, positions = nearest_at_once(train, test, k, chunk_bytes)
+    expected_cosines, expected = nearest_at_once(train, test, k, 1 << 29)
     assert torch.equal(cosines, expected_cosines)
     assert torch.equal(positions, expected)
 
@@ -105,12 +106,13 @@ class LargestResult(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return results
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_no_result_on_the_way_is_larger_than_its_share_of_the_memory(dtype: torch.dtype) -> None:
-    bank, queries = torch.ones(4_000, 32, dtype=dtype), torch.ones(150, 32, dtype=dtype)
+    train, test = torch.ones(4_000, 32, dtype=dtype), torch.ones(150, 32, dtype=dtype)
     largest = LargestResult()
     with largest:
-        for _ in nearest(bank, queries, k=50, device=CPU, chunk_bytes=80_000):
+        for _ in nearest(train, test, k=50, device=CPU, chunk_bytes=80_000):
             pass
     assert 0 < largest.size_bytes <= 80_000 // 2
 
@@ -121,22 +123,22 @@ def test_a_tile_is_no_larger_than_what_there_is() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_bank_and_queries_stay_as_they_are(dtype: torch.dtype) -> None:
-    bank, queries = torch.full((9, 4), 3.0, dtype=dtype), torch.full((5, 4), 7.0, dtype=dtype)
-    nearest_at_once(bank, queries, 2, 100)
-    assert set(bank.flatten().tolist()) == {3.0}
-    assert set(queries.flatten().tolist()) == {7.0}
+def test_both_sets_of_features_stay_as_they_are(dtype: torch.dtype) -> None:
+    train, test = torch.full((9, 4), 3.0, dtype=dtype), torch.full((5, 4), 7.0, dtype=dtype)
+    nearest_at_once(train, test, 2, 100)
+    assert set(train.flatten().tolist()) == {3.0}
+    assert set(test.flatten().tolist()) == {7.0}
 
 
 def test_rows_without_a_direction_are_at_right_angles_to_everything() -> None:
-    bank = torch.tensor([[0.0, 0.0], [-1.0, 0.0], [1.0, 0.0]])
-    cosines, positions = nearest_at_once(bank, torch.tensor([[2.0, 0.0], [0.0, 0.0]]), 3, 1 << 20)
+    train = torch.tensor([[0.0, 0.0], [-1.0, 0.0], [1.0, 0.0]])
+    cosines, positions = nearest_at_once(train, torch.tensor([[2.0, 0.0], [0.0, 0.0]]), 3, 1 << 20)
     assert positions.tolist() == [[2, 0, 1], [0, 1, 2]]
     assert cosines.tolist() == [[1.0, 0.0, -1.0], [0.0, 0.0, 0.0]]
 
 
 def test_features_that_are_no_numbers_stop_nothing() -> None:
-    bank = torch.ones(12, 4)
-    bank[3] = torch.nan
-    _, positions = nearest_at_once(bank, torch.ones(2, 4), 5, 1 << 20)
+    train = torch.ones(12, 4)
+    train[3] = torch.nan
+    _, positions = nearest_at_once(train, torch.ones(2, 4), 5, 1 << 20)
     assert positions.sort(dim=1).values.tolist() == [[0, 1, 2, 3, 4]] * 2

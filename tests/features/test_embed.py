@@ -44,7 +44,7 @@ def identity() -> Mapping[str, str]:
 
 
 def equal(one: LabeledFeatures, other: LabeledFeatures) -> bool:
-    return torch.equal(one.bank, other.bank) and torch.equal(one.queries, other.queries)
+    return torch.equal(one.train, other.train) and torch.equal(one.test, other.test)
 
 
 def test_the_second_time_no_image_is_embedded_and_no_bit_differs(split: LabeledSplit, tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_an_image_that_changes_meanwhile_keeps_features_out_of_the_cache(split: 
     cache = FeatureCache(tmp_path / "cache")
 
     def touch(_done: int) -> None:
-        split.bank_paths[0].write_bytes(split.bank_paths[1].read_bytes())
+        split.train_paths[0].write_bytes(split.train_paths[1].read_bytes())
 
     labeled_features(Counting(), split, Embedding(PLAIN, cache=cache), identity=identity, progress=touch)
     assert not cache.folder.exists()

@@ -1,7 +1,5 @@
 """The masked backbone computes with masked weights and leaves the network beneath as it was."""
 
-import hashlib
-
 import pytest
 import timm
 import torch
@@ -19,6 +17,7 @@ from smn_cli.masking.backbone import (
 )
 from smn_cli.masking.maskable import maskable_names
 from tests.conftest import CONVNET, RESNET, VIT, random_weights
+from tests.small_runs import digests
 
 ARCHES = (CONVNET, VIT, RESNET)
 
@@ -43,11 +42,6 @@ def scores_of(model: nn.Module, *, kept: float = 1.0) -> dict[str, Tensor]:
     """Random scores, positive for a fraction `kept`."""
     names = maskable_names(model, include_depthwise=True, include_stem=True)
     return {name: torch.rand_like(model.get_parameter(name)) - (1 - kept) + 1e-3 for name in names}
-
-
-def digests(model: nn.Module) -> dict[str, str]:
-    """SHA-256 of the bytes of every parameter and buffer."""
-    return {k: hashlib.sha256(v.contiguous().numpy().tobytes()).hexdigest() for k, v in model.state_dict().items()}
 
 
 def pictures(size: int = 32) -> Tensor:

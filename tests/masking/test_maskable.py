@@ -1,13 +1,11 @@
 """Scores go to the weights of convolution and linear layers and to nothing else."""
 
 import pytest
-import timm
-import torch
 from torch import nn
 
 from smn_cli.masking.maskable import is_depthwise, maskable_names
 from smn_cli.recipes import RECIPES
-from tests.conftest import CONVNET, RESNET, VIT
+from tests.conftest import CONVNET, RESNET, VIT, meta_model
 
 NEVER = (
     nn.modules.batchnorm._BatchNorm,
@@ -15,13 +13,6 @@ NEVER = (
     nn.LayerNorm,
     nn.Embedding,
 )
-
-
-def meta_model(arch: str) -> nn.Module:
-    """A network without memory: names and shapes only."""
-    with torch.device("meta"):
-        model: nn.Module = timm.create_model(arch, num_classes=0)
-    return model
 
 
 def count(model: nn.Module, names: list[str]) -> int:

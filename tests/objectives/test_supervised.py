@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch.nn import functional
 
-from smn_cli.backbones.loading import Backbone, load_backbone
 from smn_cli.config.options import AdaptOptions
 from smn_cli.data.images.validate import ImageSet
 from smn_cli.data.labels.eval_split import load_labeled_split
@@ -25,21 +24,19 @@ from smn_cli.training.planning import make_plan
 from smn_cli.training.run_context import Execution, RunRequest
 from smn_cli.training.session import Session, StopSignal
 from tests.conftest import CONVNET, VIT, write_images
-from tests.small_runs import digests, equal, log_of, scores_of
+from tests.small_runs import Workshop, digests, equal, log_of, scores_of
 
 SMALL: dict[str, Any] = {
     "labels": "folders", "size": 32, "teacher_size": 32, "batch_size": 8, "steps": 6, "lr_scores": 0.2,
 }  # fmt: skip
 
 
-class LabeledRuns:
+class LabeledRuns(Workshop):
     """Runs over one weights file and one folder of three classes."""
 
     def __init__(self, weights: Path, arch: str, data: Path, runs: Path) -> None:
-        self.weights, self.arch, self.data, self.runs = weights, arch, data, runs
-
-    def backbone(self) -> Backbone:
-        return load_backbone(self.arch, self.weights)
+        super().__init__(weights, arch, data, runs)
+        self.data = data
 
     def start(self, name: str, *, execution: Execution | None = None, val: Any = None, **options: Any) -> Session:
         asked = AdaptOptions(**{**SMALL, **options})
@@ -49,15 +46,6 @@ class LabeledRuns:
             self.runs / name, ImageSet(labeled.paths), asked, str(self.weights), val=val, labeled=labeled
         )
         return Session.start(request, self.backbone(), execution=execution)
-
-    def finish(self, name: str, **options: Any) -> Session:
-        session = self.start(name, **options)
-        for _ in session.steps():
-            pass
-        return session
-
-    def resume(self, name: str) -> Session:
-        return Session.resume(self.runs / name, self.backbone())
 
 
 Make = Callable[..., LabeledRuns]

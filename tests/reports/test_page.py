@@ -46,5 +46,6 @@ def test_an_alarm_and_the_base_kept_are_said_first(page: Callable[..., str]) -> 
     assert text.index("The base is kept") < text.index("<h2>")
 
 
+@pytest.mark.slow
 def test_the_same_run_gives_the_same_page(page: Callable[..., str]) -> None:
     assert page("first", "--keep", "last") == page("second", "--keep", "last")

@@ -18,6 +18,7 @@ Make = Callable[..., Workshop]
 STATE = Path("checkpoint", "state.pt")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", [0.0, 0.001, 0.5, 0.9, 0.9999])
 def test_a_truncated_state_is_refused_by_path(workshop: Make, keep: float) -> None:
     place = workshop()

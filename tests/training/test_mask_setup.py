@@ -112,6 +112,7 @@ SELECTIVE: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", SELECTIVE)
 def test_resumed_runs_equal_the_uninterrupted_one_bit_for_bit(workshop: Make, options: dict[str, Any]) -> None:
     place = workshop()

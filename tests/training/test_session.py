@@ -39,6 +39,7 @@ def finish(session: Session) -> None:
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES_UNDER_TEST)
 @pytest.mark.parametrize(("arch", "norm_stats"), [(CONVNET, "adapt"), (VIT, "frozen")])
 def test_interrupted_and_resumed_runs_equal_the_uninterrupted_one_bit_for_bit(

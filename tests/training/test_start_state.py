@@ -49,6 +49,7 @@ def density(masks: dict[str, Tensor]) -> float:
     return sum(int(m.sum()) for m in masks.values()) / sum(m.numel() for m in masks.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm_stats", ["adapt", "frozen"])
 def test_it_starts_at_the_last_scores_statistics_and_head(workshop: Make, norm_stats: str) -> None:
     place = workshop(CONVNET)
@@ -114,6 +115,7 @@ def test_it_falls_back_to_where_it_started_and_not_to_the_base(workshop: Make) -
     assert density(found.masks) < 1
 
 
+@pytest.mark.slow
 def test_its_judge_compares_with_where_it_started(workshop: Make) -> None:
     place = workshop(CONVNET)
     first = place.finish("first", **FAST, norm_stats="adapt")
@@ -131,6 +133,7 @@ def test_its_judge_compares_with_where_it_started(workshop: Make) -> None:
     assert not torch.equal(found, of_base)
 
 
+@pytest.mark.slow
 def test_stopped_and_resumed_it_equals_the_uninterrupted_one(workshop: Make) -> None:
     place = workshop(CONVNET)
     first = place.finish("first", **FAST, norm_stats="adapt")

@@ -151,6 +151,7 @@ def test_scores_start_where_the_options_say(workshop: Make) -> None:
     assert all(bool((tensor == 2.5).all()) for tensor in scores.values())
 
 
+@pytest.mark.slow
 def test_the_queue_fills_once_the_run_is_a_fifth_done_and_changes_the_loss_only_when_full(workshop: Make) -> None:
     place = workshop(VIT)
     with_queue = metrics(place.finish("with", steps=15, queue=16, lr_scores=0.0))

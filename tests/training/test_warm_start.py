@@ -36,6 +36,7 @@ def test_mirrored_scores_give_the_mask_at_the_same_distance(values: list[tuple[f
     assert torch.allclose((found - threshold).abs(), (scores - threshold).abs(), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_labels_after_no_labels(workshop: Make, labeled_folder: Path, tmp_path: Path) -> None:
     place = workshop(CONVNET)
     first = place.finish("first", **{**WISHES, "recipe": "default", "queue": None, "prototypes": None})

@@ -13,7 +13,6 @@ from smn_cli.data.images.extensions import (
     is_tar,
     suffix_of,
 )
-from smn_cli.data.images.folders import list_files
 from smn_cli.data.images.tar import is_tar_member, list_tar
 from smn_cli.errors import DataError, first_few
 
@@ -103,6 +102,41 @@ def _in_folder(folder: Path, note: _Note) -> Iterator[tuple[str, Path]]:
             yield from _in_tar(tar)
     if compressed:
         note(f"{folder}: compressed tars are left out ({_first(compressed)})")
+
+
+def list_files(folder: Path, suffixes: frozenset[str]) -> list[str]:
+    """Files with one of the suffixes (lower case, with the dot) below a folder, relative to it.
+
+    Hidden entries and links to folders are left out. A folder's files come sorted, then its folders, sorted.
+
+    Raises:
+        DataError: a folder cannot be read.
+    """
+    root, found, waiting = _absolute(folder), [], [""]
+    while waiting:
+        inner = waiting.pop()
+        try:
+            folders, files = _list_folder(os.path.join(root, inner) if inner else root, suffixes)  # noqa: PTH118
+        except OSError as error:
+            raise DataError(f"{error.filename} cannot be searched for images: {error.strerror}") from None
+        prefix = f"{inner}/" if inner else ""
+        found += [prefix + name for name in files]
+        waiting += [prefix + name for name in reversed(folders)]
+    return found
+
+
+def _list_folder(path: str, suffixes: frozenset[str]) -> tuple[list[str], list[str]]:
+    """Sorted names of the folders and of the wanted files in a folder."""
+    folders, files = [], []
+    with os.scandir(path) as entries:  # Path costs more than listing
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(entry.name)
+            elif suffix_of(entry.name) in suffixes and not (entry.is_symlink() and os.path.isdir(entry.path)):  # noqa: PTH112
+                files.append(entry.name)
+    return sorted(folders), sorted(files)
 
 
 def _in_tar(tar: Path) -> Iterator[tuple[str, Path]]:

@@ -25,6 +25,7 @@ MAX_MEMBER_BYTES = 1_000_000_000
 """Largest member that is read: a member goes through memory whole, and no decodable image is larger."""
 
 Stamp = tuple[int, int, int]
+_INTO_TAR = re.compile(r"\.tar" + re.escape(os.sep), re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -99,9 +100,6 @@ def _split(path: str) -> tuple[str, str, Stamp] | None:
             if stat.S_ISREG(found.st_mode):  # a folder may have such a name too
                 return tar, path[match.end() :].replace(os.sep, "/"), _stamp(found)
     return None
-
-
-_INTO_TAR = re.compile(r"\.tar" + re.escape(os.sep), re.IGNORECASE)
 
 
 def _index_of(tar: Path) -> TarIndex:

@@ -1,4 +1,4 @@
-"""Indexes of folders and tars, kept in the user's cache folder: whole, or ignored. Losing one costs time alone."""
+"""Indexes of tars, kept in the user's cache folder: whole, or ignored. Losing one costs time alone."""
 
 import contextlib
 import hashlib
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from smn_cli.atomic import write_atomically
+from smn_cli.cache_folder import cache_folder
 
 VERSION = 1
 SETTLED_NS = 2_000_000_000
@@ -18,23 +19,11 @@ KEPT_FOR_S = 30 * 86_400
 _DIGEST_BYTES = 32
 
 
-def cache_folder() -> Path:
-    """`$SMN_CACHE_HOME`, else `$XDG_CACHE_HOME/smn`, else `~/.cache/smn`, on every system as for torch and timm's hub.
-
-    Raises:
-        RuntimeError: the user has no home folder.
-    """
-    if own := os.environ.get("SMN_CACHE_HOME"):
-        return Path(own)
-    wanted = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (wanted if wanted.is_absolute() else Path.home() / ".cache") / "smn"
-
-
 def load_index(subject: str) -> Any:
-    """What `save_index` kept of a folder or file, or None: nothing is kept, or it is damaged or of another version.
+    """What `save_index` kept of a tar, or None: nothing is kept, or it is damaged or of another version.
 
     Args:
-        subject: absolute path of what is indexed.
+        subject: absolute path of the tar.
     """
     try:
         path = _path_of(subject)
@@ -44,7 +33,7 @@ def load_index(subject: str) -> Any:
             return None
         kept = json.loads(body)
         os.utime(path)  # in use, so not to be removed
-    except (OSError, RuntimeError, ValueError):
+    except (OSError, ValueError):
         return None
     return kept["content"] if (kept["version"], kept["subject"]) == (VERSION, subject) else None
 
@@ -52,7 +41,7 @@ def load_index(subject: str) -> Any:
 def save_index(subject: str, content: Any) -> None:
     """Keep plain values for `load_index`; where the cache folder cannot be written, nothing is kept."""
     body = json.dumps({"version": VERSION, "subject": subject, "content": content}, separators=(",", ":")).encode()
-    with contextlib.suppress(OSError, RuntimeError):
+    with contextlib.suppress(OSError):
         path = _path_of(subject)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # names of files are the user's own affair
         write_atomically(path, hashlib.sha256(body).digest() + body)

@@ -1,6 +1,5 @@
 """A look at the images before training: which ones are bad, and whether they are too many."""
 
-import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -8,6 +7,9 @@ from pathlib import Path
 
 from smn_cli.data.images.decode import BadImageError, read_image
 from smn_cli.errors import DataError, first_few
+from smn_cli.seeding import named_draw
+
+_PORTION = 10_000
 
 
 @dataclass
@@ -78,7 +80,7 @@ def check_some_images(
     Raises:
         DataError: more than `max_bad` of the files looked at are bad, or all of them.
     """
-    order = random.Random(f"{seed} images").sample(range(len(paths)), len(paths))
+    order = named_draw(seed, "images").sample(range(len(paths)), len(paths))
     images, num_seen = ImageSet(good=[]), 0
 
     def tick(_done: int) -> None:
@@ -117,9 +119,6 @@ def _reasons(paths: list[Path], num_threads: int) -> Iterator[tuple[Path, str | 
         for first in range(0, len(paths), _PORTION):
             portion = paths[first : first + _PORTION]
             yield from zip(portion, pool.map(_reason, portion), strict=True)
-
-
-_PORTION = 10_000
 
 
 def _reason(path: Path) -> str | None:

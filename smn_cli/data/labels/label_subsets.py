@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from itertools import zip_longest
 
 from smn_cli.evaluation.low_shot import LabelSubsets
+from smn_cli.seeding import named_draw
 
 
 def draw_fraction(labels: Sequence[int], fraction: float, seed: int, balanced: bool = True) -> list[int]:
@@ -26,7 +27,7 @@ def draw_fraction(labels: Sequence[int], fraction: float, seed: int, balanced: b
     """
     if not 0 < fraction <= 1:
         raise ValueError(f"expected a fraction above 0 and at most 1, found {fraction}")
-    generator = random.Random(f"{seed} fraction")
+    generator = named_draw(seed, "fraction")
     order = generator.sample(range(len(labels)), len(labels))
     num_drawn = max(1, round(fraction * len(labels)))
     if balanced:
@@ -38,12 +39,12 @@ def draw_fraction(labels: Sequence[int], fraction: float, seed: int, balanced: b
 def draw_subsets(
     labels: Sequence[int], fractions: Sequence[float], *, num_repeats: int, seed: int, balanced: bool = True
 ) -> list[LabelSubsets]:
-    """Parts of a bank at every fraction, as often as asked; in a repeat the parts are nested.
+    """Parts of the training images at every fraction, as often as asked; in a repeat the parts are nested.
 
     All of the labels is one part, however often it is drawn.
 
     Args:
-        labels: of the bank.
+        labels: of the training images.
         fractions: above 0 and at most 1.
         num_repeats: draws, 1 or more.
         seed: of all draws.

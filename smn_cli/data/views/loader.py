@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -26,6 +25,7 @@ from smn_cli.data.views.crops import ViewCutter, least_side, read_again
 from smn_cli.data.views.pixel_cache import make_cache
 from smn_cli.errors import DataError
 from smn_cli.recipes import ViewPlan
+from smn_cli.seeding import epoch_generator, step_generator
 
 SLICE = 16
 """Images whose pixels are held at a time while their views are cut; what a thread takes in one piece."""
@@ -63,7 +63,7 @@ class _ViewDataset(Dataset[tuple[Tensor, Tensor]]):
     def slices(self, task: Task) -> list[Callable[[], tuple[Tensor, Tensor]]]:
         """The batch as independent pieces of work."""
         rank, world_size = self.part
-        places = self.cutter.draw(len(task.positions), _generator(self.seed, task.step, "places"))[rank::world_size]
+        places = self.cutter.draw(len(task.positions), step_generator(self.seed, task.step, "places"))[rank::world_size]
         own = task.positions[rank::world_size]
         starts = range(0, len(own), SLICE)
         return [partial(self.cutter.cut, own[at : at + SLICE], places[at : at + SLICE]) for at in starts]
@@ -96,7 +96,7 @@ class ViewLoader:
         for step in range(first_step, last_step):
             epoch, place = divmod(step, steps_per_epoch)
             if order is None or place == 0:
-                generator = torch.Generator().manual_seed(_mix(self.seed, epoch))
+                generator = epoch_generator(self.seed, epoch)
                 order = torch.randperm(len(self.paths), generator=generator)
             yield Task(step, order[place * self.batch_size : (place + 1) * self.batch_size].tolist())
 
@@ -111,7 +111,7 @@ class ViewLoader:
         num_views = self.plan.num_global + self.plan.num_local
         with closing(cut):
             for task, (large, small) in zip(self.tasks(first_step, last_step), cut, strict=True):
-                generator = _generator(self.seed, task.step, "changes")
+                generator = step_generator(self.seed, task.step, "changes")
                 changes = draw_changes(self.plan, (num_views, len(task.positions)), generator)
                 own = Changes(*(values[:, rank::world_size] for values in changes))
                 views = [view.permute(0, 3, 1, 2) for view in (*large.unbind(1), *small.unbind(1))]
@@ -219,18 +219,6 @@ def _from_worker(error: DataError) -> DataError:
 def _joined(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     large, small = zip(*parts, strict=True)
     return torch.cat(large), torch.cat(small)
-
-
-def _generator(seed: int, step: int, purpose: str) -> np.random.Generator:
-    return np.random.default_rng([seed, step, _PURPOSES.index(purpose)])
-
-
-_PURPOSES = ("places", "changes")
-
-
-def _mix(seed: int, epoch: int) -> int:
-    # an odd multiplier keeps (seed, epoch) pairs apart for any realistic number of epochs
-    return (seed * 1_000_003 + epoch) % 2**63
 
 
 def _one_thread(_worker: int) -> None:

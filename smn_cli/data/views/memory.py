@@ -5,6 +5,12 @@ from pathlib import Path
 
 UNKNOWN = 1 << 30
 """What is taken to be free where the system does not say, in bytes."""
+_LIMITS = (
+    ("memory.max", "memory.current", "memory.stat"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "memory.stat"),
+)
+"""Of control groups, version 2 and 1: the limit, what is used, and what of this are files that can be dropped."""
 
 
 def free_memory(root: Path = Path("/")) -> int:
@@ -17,14 +23,6 @@ def free_memory(root: Path = Path("/")) -> int:
     left = [_left(groups / own, *names) for own in ("", *_own_groups(root / "proc/self/cgroup")) for names in _LIMITS]
     known = [value for value in (_available(root / "proc/meminfo"), *left) if value is not None]
     return max(0, min(known)) if known else UNKNOWN
-
-
-_LIMITS = (
-    ("memory.max", "memory.current", "memory.stat"),
-    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
-    ("memory.limit_in_bytes", "memory.usage_in_bytes", "memory.stat"),
-)
-"""Of control groups, version 2 and 1: the limit, what is used, and what of this are files that can be dropped."""
 
 
 def _own_groups(listing: Path) -> list[str]:

@@ -4,9 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from smn_cli.data.images.extensions import IMAGE_SUFFIXES
-from smn_cli.data.images.find import find_class_folders, find_images
+from smn_cli.data.images.find import find_class_folders, find_images, list_files
 from smn_cli.errors import DataError
 
 
@@ -123,6 +125,69 @@ def test_a_folder_that_cannot_be_read_is_named_and_not_skipped(tmp_path: Path, m
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(DataError, match=r"/locked cannot be searched for images: Permission denied"):
         find_images([tmp_path])
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="images cannot be searched for images: No such file"):
+        list_files(tmp_path / "images", IMAGE_SUFFIXES)
+
+
+def by_walk(root: Path) -> list[str]:
+    """The slow way, by os.walk, in the order that is promised."""
+    found = []
+    for folder, names, files in os.walk(root):
+        names[:] = sorted(name for name in names if not name.startswith("."))
+        found += [
+            (Path(folder) / name).relative_to(root).as_posix()
+            for name in sorted(files)
+            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
+        ]
+    return found
+
+
+FILES = [
+    "a.png",
+    "b.PNG",
+    "a.txt",
+    ".c.png",
+    "x/a.png",
+    "x/y/b.jpg",
+    "x/y/.z/c.jpg",
+    ".e/a.png",
+    "x.png/d.png",
+    "v/a.png",
+    "z/a.png",
+    "w/a.png",
+]
+LINKS = ["k.png", "x/l.png"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    files=st.sets(st.sampled_from(FILES)),
+    links=st.dictionaries(st.sampled_from(LINKS), st.sampled_from(["x", "a.png", "nothing", "k.png"])),
+)
+def test_any_tree_is_listed_as_a_slow_walk_lists_it(
+    tmp_path_factory: pytest.TempPathFactory, files: set[str], links: dict[str, str]
+) -> None:
+    root = tmp_path_factory.mktemp("images")
+    touch(root, *files)
+    for name, target in links.items():
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).symlink_to(root / target)
+    assert list_files(root, IMAGE_SUFFIXES) == by_walk(root)
+
+
+def test_only_the_wanted_suffixes_are_listed(tmp_path: Path) -> None:
+    touch(tmp_path, "1.png", "2.tar")
+    assert list_files(tmp_path, frozenset({".png"})) == ["1.png"]
+    assert list_files(tmp_path, frozenset({".tar"})) == ["2.tar"]
+
+
+def test_names_that_are_no_text_are_listed(tmp_path: Path) -> None:
+    names = sorted([os.fsdecode(b"\xff\xfe.png"), "ä b.png", "tab\t.png"])
+    touch(tmp_path, *names)
+    assert list_files(tmp_path, IMAGE_SUFFIXES) == names
 
 
 def test_class_folders_are_sorted_and_empty_or_hidden_ones_left_out(tmp_path: Path) -> None:

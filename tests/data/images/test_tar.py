@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from smn_cli.cache_folder import cache_folder
 from smn_cli.data.images import tar as tar_module
 from smn_cli.data.images import tar_headers
 from smn_cli.data.images.decode import BadImageError, read_image
 from smn_cli.data.images.find import find_class_folders, find_images
 from smn_cli.data.images.tar_headers import read_members
-from smn_cli.data.images.tar_index import cache_folder
 from smn_cli.data.images.validate import check_images
 from smn_cli.errors import DataError
 from tests.conftest import write_images

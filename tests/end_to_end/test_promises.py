@@ -62,6 +62,7 @@ def test_keeping_the_best_of_the_paper_recipe_holds_images_out() -> None:
     assert make_plan(AdaptOptions(recipe="paper", keep="best"), 1000).num_holdout == 100
 
 
+@pytest.mark.slow
 def test_adapting_statistics_through_the_api_gives_an_adapter_and_the_base_back(
     weights_file: Callable[[str], Path], image_folder: Path
 ) -> None:
@@ -96,6 +97,7 @@ def test_resume_refuses_settings_of_its_own(run_cli: Callable[..., Outcome], wor
     assert "goes on with the settings of the run" in refused.err
 
 
+@pytest.mark.slow
 def test_labels_that_judge_are_remembered_on_resume(
     run_cli: Callable[..., Outcome], workshop: Make, labeled_folder: Path, tmp_path: Path
 ) -> None:

@@ -9,8 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.conftest import CONVNET
 from tests.small_runs import Workshop, equal, log_of, metrics, scores_of
+
+pytestmark = pytest.mark.slow
 
 NUM_STEPS = 30
 REPOSITORY = Path(__file__).parents[2]

@@ -52,6 +52,7 @@ def num_different_bits(first: dict[str, Tensor], second: dict[str, Tensor]) -> i
     return sum(int(((first[name] > 0) != (second[name] > 0)).sum()) for name in first)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the processes of torchrun through /proc")
 def test_two_processes_learn_the_masks_of_one_and_the_same_if_one_of_them_dies(workshop: Make) -> None:
     place = workshop()
@@ -68,6 +69,7 @@ def test_two_processes_learn_the_masks_of_one_and_the_same_if_one_of_them_dies(w
     assert metrics_in(calm) == metrics_in(place.runs / "disturbed")
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_codes_of_one_from_the_whole_batch_and_queue(workshop: Make) -> None:
     place = workshop()
     finish(launch(place, "two", "--recipe", "paper", "--local-views", "1", "--prototypes", "8", "--queue", "16"))

@@ -57,6 +57,7 @@ def test_an_unknown_precision_is_refused() -> None:
         AdaptOptions(precision="fp16")  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_compiled_network_learns_nearly_the_same_masks(workshop: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     # all of the compiler but the C++ at its end, which takes a minute; benchmarks/speed.py runs that
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))

@@ -1,0 +1,161 @@
+"""JSON of `smn eval`: scores of base and adapted network, gains with intervals, gates."""
+
+from typing import Annotated, Literal
+
+from typing_extensions import NotRequired, TypedDict
+
+from smn_cli.schemas.images import PreprocessingJson
+
+_OtherK = Annotated[float, "`top1@K`: accuracy with each further `--k`, 0 to 1"]
+
+
+# PEP 728, which mypy does not know yet
+class KnnJson(TypedDict, extra_items=_OtherK):  # type: ignore[call-arg, unused-ignore]
+    """Nearest neighbours."""
+
+    k: Annotated[int, "neighbours that vote for `top1`: the first `--k`, at most the training images there are"]
+    temperature: Annotated[float, "a neighbour's vote is exp(cosine / temperature)"]
+    top1: Annotated[float, "accuracy, 0 to 1"]
+
+
+class LinearJson(TypedDict):
+    """Linear probe."""
+
+    top1: Annotated[float, "accuracy, 0 to 1"]
+    C: Annotated[float, "inverse penalty of the logistic regression"]
+
+
+class ClassifierJson(TypedDict):
+    """The classifier that an adapter carries."""
+
+    top1: Annotated[float, "accuracy, 0 to 1; images of a class that it does not know count as wrong"]
+    classes: Annotated[int, "that it tells apart"]
+
+
+class ScoresJson(TypedDict):
+    """Scores of one network; a metric's name is its path here, such as `knn.top1`."""
+
+    knn: NotRequired[Annotated[KnnJson, "unless only `--linear` was asked for"]]
+    linear: NotRequired[Annotated[LinearJson, "with `--linear`"]]
+    classifier: NotRequired[Annotated[ClassifierJson, "of an adapted network that carries a classifier"]]
+
+
+class GainJson(TypedDict):
+    """A mean difference over the test images, adapted minus base."""
+
+    value: Annotated[float, "the difference, -1 to 1"]
+    low: Annotated[float, "lower end of its 95 % bootstrap interval"]
+    high: Annotated[float, "upper end of it"]
+
+
+class GateJson(TypedDict):
+    """What became of a gate."""
+
+    gate: Annotated[str, "`knn.top1>=0.7`, or of a gain `gain(knn.top1)>=0`"]
+    value: Annotated[float | None, "what was measured; null if the metric was not computed, which fails the gate"]
+    passed: Annotated[bool, "whether it held"]
+
+
+class WayNoteJson(TypedDict):
+    """One way from a cascade's networks to features."""
+
+    dim: Annotated[int, "width of the features"]
+    fitted_on: Annotated[str, "images that its whitening was fitted on, in words; `nothing` if it has none"]
+
+
+class WayJson(WayNoteJson, ScoresJson):
+    """One way from a cascade's networks to features, and its scores."""
+
+
+class ComparisonJson(TypedDict):
+    """Base and adapted network on the same images."""
+
+    base: Annotated[ScoresJson, "of the base"]
+    adapted: NotRequired[Annotated[ScoresJson, "of the adapted network, the first of several; absent for a base alone"]]
+    gain: NotRequired[Annotated[dict[str, GainJson], "by metric, such as `knn.top1`; absent for a base alone"]]
+    verdict: NotRequired[
+        Annotated[
+            Literal["better", "same", "worse"],
+            "`worse` if any interval lies below 0, else `better` if any is above, else `same`; absent for a base alone",
+        ]
+    ]
+
+
+class CascadeComparisonJson(ComparisonJson):
+    """Base and cascade on the same images."""
+
+    cascade: NotRequired[
+        Annotated[
+            dict[str, WayJson],
+            "only of a cascade, its parts and ways: `dispatcher`, `dispatcher_whitened`, `dispatcher_whitened@D` (to "
+            "width D), `conditional`, `unconditional`, and both with `_whitened`, unless the cascade does that itself",
+        ]
+    ]
+
+
+class AdapterScoresJson(ScoresJson):
+    """One of several adapters, and its scores."""
+
+    name: Annotated[str, "of the adapter's file without its ending; its path where two share that name"]
+    gain: Annotated[dict[str, GainJson], "over the base, by metric"]
+    verdict: Annotated[Literal["better", "same", "worse"], "as above, of this adapter"]
+
+
+class FewScoresJson(TypedDict):
+    """Scores of one network with a part of the labels, means over the draws."""
+
+    knn: NotRequired[Annotated[KnnJson, "unless only `--linear` was asked for"]]
+    linear: NotRequired[Annotated[LinearJson, "with `--linear`"]]
+    spread: Annotated[
+        dict[str, float | None],
+        "standard deviation over the draws, by metric such as `knn.top1`; null of a single draw",
+    ]
+
+
+class FewAdapterScoresJson(FewScoresJson):
+    """The same of an adapted network."""
+
+    name: Annotated[str, "of the adapter's file, or of the run, without its ending; its path where two share that name"]
+    gain: Annotated[dict[str, GainJson], "over the base, by metric"]
+
+
+class LowShotJson(TypedDict):
+    """All networks with one part of the labels."""
+
+    fraction: Annotated[float, "of the training images, above 0, at most 1"]
+    num_images: Annotated[int, "training images in each draw"]
+    repeats: Annotated[int, "draws"]
+    missing_classes: Annotated[int, "classes that a draw has no image of, in the worst draw"]
+    base: Annotated[FewScoresJson, "of the base"]
+    adapters: Annotated[list[FewAdapterScoresJson], "of every adapted network; empty for a base alone"]
+
+
+class EvalScoresJson(CascadeComparisonJson):
+    """All scores of an evaluation."""
+
+    adapters: NotRequired[Annotated[list[AdapterScoresJson], "only if `--adapter` was repeated: all of them, in order"]]
+    low_shot: NotRequired[
+        Annotated[list[LowShotJson], "only with `--label-fraction`: a fraction each, fewest labels first"]
+    ]
+
+
+class EvalDataJson(TypedDict):
+    """The labeled images."""
+
+    path: Annotated[str, "of the folder"]
+    train: Annotated[int, "images that neighbours and probe have the labels of"]
+    test: Annotated[int, "images that are scored"]
+    classes: Annotated[list[str], "names of the class folders"]
+    split: Annotated[str, "where the split comes from, in words"]
+
+
+class EvalJson(EvalScoresJson):
+    """What `smn eval` measured; written even if a gate fails, which is exit code 3."""
+
+    schema: Literal["smn.eval/1"]
+    data: Annotated[EvalDataJson, "the labeled images"]
+    arch: Annotated[str, "timm architecture"]
+    preprocessing: Annotated[PreprocessingJson, "how the images were prepared"]
+    precision: Annotated[str, "`fp32` or `bf16`: what the networks computed in"]
+    gates: Annotated[list[GateJson], "in the order `--fail-under`, `--min-gain`; empty if none was asked for"]
+    passed: Annotated[bool, "whether all gates held; true if there are none"]
