@@ -38,7 +38,7 @@ class CascadeOptions:
         "Run",
         minimum=0,
         below=1 << 32,
-        told="0 or more and less than 4294967296, which a cascade file can hold",
+        told="0 or more, below 2^32, which a cascade file can hold",
     )
     keep: Keep | None = option(
         None, "Of experts: best (or the dispatcher's mask), or last; by default as the run's.", "Method"

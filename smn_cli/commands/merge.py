@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from smn_cli.terminal.option_parameters import choosing
 from smn_cli.terminal.options import JsonOption, WeightsOption, check_out_file
 
 if TYPE_CHECKING:
@@ -15,7 +16,12 @@ def merge(
     files: Annotated[list[Path], typer.Argument(metavar="A B...", help="Adapter files over the same base.")],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Adapter file to write.")],
     how: Annotated[
-        str, typer.Option("--how", help="Keep what all keep (and), any keeps (or), most keep (majority).")
+        str,
+        typer.Option(
+            "--how",
+            help="Keep what all keep (and), any keeps (or), most keep (majority).",
+            **choosing(("and", "or", "majority")),
+        ),
     ] = "majority",
     weights: WeightsOption = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,

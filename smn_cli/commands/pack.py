@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from smn_cli.terminal.option_parameters import choosing
 from smn_cli.terminal.options import JsonOption, WeightsOption, check_out_file
 from smn_cli.terminal.tables import report_sizes
 
@@ -22,6 +23,7 @@ def pack(
         typer.Option(
             "--codec",
             help="bits, lzma, context or context2 (decode with the base), or auto: the smallest it finds in seconds.",
+            **choosing(("auto", "bits", "lzma", "context", "context2")),
         ),
     ] = "auto",
     weights: WeightsOption = None,

@@ -73,17 +73,22 @@ class Option:
     @property
     def expected(self) -> str:
         """The allowed values in words; empty if the type says all."""
-        if self.told or self.choices:
-            return self.told or any_of(self.choices)
-        bounds = {"{} or more": self.minimum, "above {}": self.above, "at most {}": self.maximum}
-        parts = [
-            words.format(bound) for words, bound in {**bounds, "below {}": self.below}.items() if bound is not None
-        ]
-        is_open = self.maximum is None and self.below is None
-        return ", ".join([*parts, "finite"] if parts and is_open and self._is_float else parts)
+        return any_of(self.choices) if self.choices else self.range
+
+    @property
+    def range(self) -> str:
+        """The bounds in words; empty if there are none."""
+        if self.told:
+            return self.told
+        parts = [f"{self.minimum} or more"] if self.minimum is not None else []
+        parts += [f"above {self.above}"] if self.above is not None else []
+        parts += [f"at most {self.maximum}"] if self.maximum is not None else []
+        parts += [f"below {self.below}"] if self.below is not None else []
+        parts += ["finite"] if self._is_float and self.maximum is None and self.below is None else []
+        return ", ".join(parts)
 
     def allows(self, value: Any) -> bool:
-        """Whether a value of the type is among the allowed ones; of floats only finite ones are."""
+        """Whether a value, or an element of a tuple, is among the allowed ones; of floats only finite ones are."""
         if value is None and type(None) in get_args(self.type):
             return True
         if self.choices:
@@ -137,7 +142,8 @@ def check_options(options: Any) -> None:
     """
     for name, declared in options_of(type(options)).items():
         value = getattr(options, name)
-        require(declared.allows(value), declared.flag, value, declared.expected)
+        for each in value if isinstance(value, tuple) else (value,):
+            require(declared.allows(each), declared.flag, each, declared.expected)
 
 
 def require(holds: bool, flag: str, value: object, expected: str) -> None:

@@ -85,7 +85,9 @@ class AdaptOptions:
     precision: Precision | None = option(None, "fp32, bf16; by default what trains fastest on the device.", "Run")
     compile: bool = option(False, "Compile the network with torch.compile first.", "Run")
     grad_checkpoint: bool = option(False, "Less memory, a third more time: activations are computed twice.", "Run")
-    seed: int = option(0, "Two runs with one seed are equal.", "Run", minimum=0, below=2**63)
+    seed: int = option(
+        0, "Two runs with one seed are equal.", "Run", minimum=0, below=2**63, told="0 or more, below 2^63"
+    )
     score_start: float | None = None
     threshold: float = 0.0
 

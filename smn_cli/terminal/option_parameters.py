@@ -60,5 +60,6 @@ def _parameter(declared: Option) -> inspect.Parameter:
         kind = list[get_args(kind)[0]]  # type: ignore[misc]  # a type that is made while running
     elif bool in get_args(kind):
         flag = f"{flag}/--no-{flag.removeprefix('--')}"
-    told = typer.Option(declared.default, flag, help=declared.help, rich_help_panel=declared.group, **shown)
+    text = f"{declared.help}  [{declared.range}]" if declared.range else declared.help
+    told = typer.Option(declared.default, flag, help=text, rich_help_panel=declared.group, **shown)
     return inspect.Parameter(declared.name, inspect.Parameter.KEYWORD_ONLY, default=told, annotation=kind)
