@@ -9,6 +9,7 @@ from typing import Any
 import typer.main
 
 from smn_cli.cli import app
+from smn_cli.terminal.help_page import grouped, split_examples
 
 HEAD = """# Commands
 
@@ -28,7 +29,7 @@ which then holds nothing else.
 | 6 | unreadable or damaged file |
 | 130 | interrupted; the state is saved and `--resume` continues |
 
-`smn --debug COMMAND` shows tracebacks.
+`smn --debug COMMAND` shows tracebacks. `smn --install-completion` teaches the shell to complete options and choices.
 """
 
 
@@ -40,24 +41,29 @@ def render() -> str:
 
 def _section(name: str, command: Any) -> str:
     arguments = [p for p in command.params if p.param_type_name == "argument"]
-    options = [p for p in command.params if p.param_type_name == "option" and "--help" not in p.opts]
+    groups = grouped(command.params)
     usage = " ".join(["smn", name, *(p.metavar or p.name.upper() for p in arguments), "[OPTIONS]"])
-    lines = [f"\n## smn {name}\n", f"{command.help.strip()}\n", f"    {usage}\n"]
+    text, examples = split_examples(command.help)
+    lines = [f"\n## smn {name}\n", f"{text}\n", f"    {usage}\n", "For example:\n"]
+    lines += [*(f"    {example}" for example in examples), ""]
     lines += ["| | | default |", "|---|---|---|"]
     lines += [f"| `{p.metavar or p.name.upper()}` | {p.help or ''} | |" for p in arguments]
-    lines += [f"| {_names(p)} | {p.help or ''} | {_default(p)} |" for p in options]
+    for title, options in groups.items():
+        lines += [f"| **{title}** | | |"] if len(groups) > 1 else []
+        lines += [f"| {_names(p)} | {p.help or ''} | {_default(p)} |" for p in options]
     return "\n".join(lines) + "\n"
 
 
 def _names(option: Any) -> str:
     metavar = f" {option.metavar}" if option.metavar and not option.is_flag else ""
-    return f"`{option.opts[0]}{metavar}`"
+    words = ", ".join([option.opts[0] + metavar, *option.secondary_opts])
+    return f"`{words}`".replace("|", r"\|")  # else a cell of the table would end there
 
 
 def _default(option: Any) -> str:
     if option.required:
         return "required"
-    if option.default is None or option.is_flag or callable(option.default):
+    if option.default in (None, ()) or option.is_flag or callable(option.default):
         return ""
     return f"`{option.default}`"
 

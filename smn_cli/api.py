@@ -14,6 +14,7 @@ from smn_cli.adapters.adapter_set import AdapterSet
 from smn_cli.backbones.loading import Backbone
 from smn_cli.cascade.cascade import Cascade
 from smn_cli.cascade.file import load_cascade
+from smn_cli.config.option import takes_settings
 from smn_cli.config.options import AdaptOptions
 from smn_cli.data.images.find import find_images
 from smn_cli.data.images.validate import check_images
@@ -56,6 +57,7 @@ Images = str | Path | Sequence[str | Path]
 Masks = Adapter | Cascade | str | Path
 
 
+@takes_settings(AdaptOptions)
 def adapt(
     model: nn.Module,
     images: Images | None = None,

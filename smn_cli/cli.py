@@ -23,15 +23,15 @@ from smn_cli.commands.pack import pack
 from smn_cli.commands.plan import plan
 from smn_cli.commands.verify import verify
 from smn_cli.errors import SmnError
+from smn_cli.terminal.help_page import HelpPage
 
 # Typer vendors click since 0.26, so its usage error is reached through the class that both have
 _USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
 
 app = typer.Typer(
     name="smn",
-    add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    rich_markup_mode=None,  # plain text, see HelpPage
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -72,14 +72,14 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo,
 }
 for _name, _command in _COMMANDS.items():
-    app.command(_name)(_command)
+    app.command(_name, cls=HelpPage)(_command)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run smn and exit with the code of the contract."""
     words = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
-        code = app(words, standalone_mode=False)
+        code = app(words, prog_name="smn", standalone_mode=False)
         sys.stdout.flush()
     except SmnError as error:
         code = _fail(str(error), error.exit_code, words)

@@ -12,7 +12,6 @@ Keep = Literal["best", "last"]
 MaskKind = Literal["threshold", "topk"]
 ScoreInit = Literal["constant", "magnitude", "kaiming"]
 Precision = Literal["fp32", "bf16"]
-TRAIN_CHOICES = ("mask", "norm", "full", "head")
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,6 @@ TRAIN_MODES: dict[Train, TrainMode] = {
     "full": TrainMode(False, True, True, False, "trained themselves"),
     "head": TrainMode(True, False, False, False, "left alone"),
 }
-LABEL_CHOICES = ("folders",)
 
 
 @dataclass(frozen=True)

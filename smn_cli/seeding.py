@@ -61,8 +61,8 @@ def initial_weights(seed: int) -> Iterator[None]:
 
 
 @contextmanager
-def torch_streams_kept(devices: Sequence[int]) -> Iterator[None]:
-    """Torch's own generators, of the CPU and of CUDA devices by number, are afterwards where they were."""
+def torch_streams_kept(devices: Sequence[torch.device]) -> Iterator[None]:
+    """Torch's own generators, of the CPU and of these CUDA devices, are afterwards where they were."""
     with torch.random.fork_rng(devices=list(devices)):
         yield
 

@@ -9,20 +9,22 @@ authors' code up to a constant, components are divided by their standard deviati
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from smn_cli.cascade.options import CombinationKind, Mode
 from smn_cli.cascade.projection import Projection, check_finite, fit_projection
 from smn_cli.cascade.router import unit
 from smn_cli.cascade.whitening import Whitening, fit_whitening
 from smn_cli.errors import DataError, UsageError
 
-KINDS = ("none", "random", "whitened", "blocks", "pca")
+KINDS: tuple[str, ...] = get_args(CombinationKind)
 WHITENED_DIM = 256
 """Default width of "whitened": 33 kB of matrix; wider ones weigh more than they bring."""
-MODES = ("conditional", "unconditional")
+MODES: tuple[str, ...] = get_args(Mode)
 MAX_SIGNS = 1 << 28
 """Random signs of a block: two gigabytes in double precision, and a file needs no bytes to promise more."""
 _ROWS = 4096

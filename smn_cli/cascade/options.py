@@ -1,62 +1,54 @@
 """What a user may ask of a cascade."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
-from smn_cli.errors import UsageError
+from smn_cli.config.option import check_options, documents_options, option
 from smn_cli.recipes import Keep
 
-_SEEDS = 1 << 32
+Clustering = Literal["gmm", "kmeans"]
+CombinationKind = Literal["none", "random", "whitened", "blocks", "pca"]
+Mode = Literal["conditional", "unconditional"]
 
 
+@documents_options
 @dataclass(frozen=True)
 class CascadeOptions:
     """What `smn cascade` was asked for.
 
-    Attributes:
-        experts: clusters of images, each of which gets an expert.
-        cluster: "gmm" or "kmeans".
-        steps: of each expert; None for as many as the dispatcher took.
-        combine: how features become one, see `smn_cli.cascade.combining.KINDS`.
-        dim: width of the combined features; None leaves it to the kind.
-        mode: "conditional" or "unconditional".
-        seed: of clusters, experts and projection.
-        keep: "best" (or the dispatcher's mask, if nothing beat it) or "last"; None for what the dispatcher's run did.
-        lr_scores: learning rate of the experts' scores; None for the recipe's part of the dispatcher's
-            (`Recipe.expert_lr_share`): the lower, the fewer bits differ.
+    Raises:
+        UsageError: an option has a value that cannot be used.
     """
 
-    experts: int = 5
-    cluster: str = "gmm"
-    steps: int | None = None
-    combine: str = "whitened"
-    dim: int | None = None
-    mode: str = "unconditional"
-    seed: int = 0
-    keep: Keep | None = None
-    lr_scores: float | None = None
+    experts: int = option(5, "Clusters of images, an expert each.", "Method", minimum=1)
+    cluster: Clustering = option("gmm", "gmm (Gaussian mixture) or kmeans.", "Method")
+    steps: int | None = option(
+        None, "Steps of each expert; by default as many as the dispatcher took.", "Method", minimum=1
+    )
+    combine: CombinationKind = option(
+        "whitened", "How features become one: none (side by side), random, whitened, blocks, pca.", "Method"
+    )
+    dim: int | None = option(
+        None, "Width of the combined features, but for none; by default the kind's own.", "Method", minimum=1
+    )
+    mode: Mode = option("unconditional", "conditional (two networks an image) or unconditional (all).", "Method")
+    seed: int = option(
+        0,
+        "Of clusters, experts and projection.",
+        "Run",
+        minimum=0,
+        below=1 << 32,
+        told="0 or more, below 2^32, which a cascade file can hold",
+    )
+    keep: Keep | None = option(
+        None, "Of experts: best (or the dispatcher's mask), or last; by default as the run's.", "Method"
+    )
+    lr_scores: float | None = option(
+        None, "Of experts; by default a quarter of the run's (--recipe paper: the run's).", "Method", minimum=0
+    )
 
     def __post_init__(self) -> None:
-        for name, least in (("experts", 1), ("steps", 1), ("dim", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise UsageError(f"--{name} is {value}: expected {least} or more")
-        if self.seed >= _SEEDS:
-            raise UsageError(f"--seed is {self.seed}: expected less than {_SEEDS}, which a cascade file can hold")
-        if self.lr_scores is not None and not 0 <= self.lr_scores < float("inf"):
-            raise UsageError(f"--lr-scores is {self.lr_scores}: expected 0 or more, finite")
-        if self.keep not in (None, "best", "last"):
-            raise UsageError(f"--keep is {self.keep}: expected best or last")
-
-    def check_choices(self, choices: dict[str, tuple[str, ...]]) -> None:
-        """Refuse words that are not among the choices of their option.
-
-        Raises:
-            UsageError: the first that is not.
-        """
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                raise UsageError(f"--{name} is {getattr(self, name)}: expected one of {', '.join(known)}")
+        check_options(self)
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionary."""

@@ -8,6 +8,7 @@ with is rounded before the clusters are fitted, so that the router in memory and
 
 import warnings
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 import torch
@@ -15,11 +16,12 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.nn import functional
 
+from smn_cli.cascade.options import Clustering
 from smn_cli.cascade.projection import Projection, check_finite, fit_projection
 from smn_cli.errors import DataError, UsageError
 from smn_cli.seeding import sklearn_seed
 
-CLUSTERINGS = ("gmm", "kmeans")
+CLUSTERINGS: tuple[str, ...] = get_args(Clustering)
 NUM_COMPONENTS = 20
 """As in the paper."""
 _KMEANS_STARTS = 10

@@ -17,11 +17,11 @@ from smn_cli.adapters.adapter import Adapter, load_adapter
 from smn_cli.backbones.loading import Backbone, to_device
 from smn_cli.cascade.blocks import expert_blocks, features_under
 from smn_cli.cascade.cascade import Cascade, make_cascade
-from smn_cli.cascade.combining import KINDS, MODES, Combination, fit_combination, plain_combination
+from smn_cli.cascade.combining import Combination, fit_combination, plain_combination
 from smn_cli.cascade.expert_plan import make_expert_plan, min_images
 from smn_cli.cascade.file import save_cascade
 from smn_cli.cascade.options import CascadeOptions
-from smn_cli.cascade.router import CLUSTERINGS, Router, fit_router
+from smn_cli.cascade.router import Router, fit_router
 from smn_cli.config.plan import AdaptPlan
 from smn_cli.data.images.validate import ImageSet
 from smn_cli.errors import CheckpointError, UsageError
@@ -38,7 +38,6 @@ from smn_cli.training.session import Session
 from smn_cli.training.start_state import StartState, read_start_state
 
 START_STATE_FILE, ROUTER_FILE, DISPATCHER_FILE = "beginning.safetensors", "router.safetensors", "dispatcher.safetensors"
-CHOICES = {"cluster": CLUSTERINGS, "combine": KINDS, "mode": MODES}
 Pack = Callable[[RunFolder, Backbone], Adapter]
 Progress = Callable[[int], None]
 _ROUTES = "routes"
@@ -133,7 +132,6 @@ class CascadeRun:
             CheckpointError, MismatchError: the run is damaged, or the base another one.
         """
         execution = execution or Execution()
-        options.check_choices(CHOICES)
         # refused now, not when all experts are trained
         plain_combination(
             options.experts + 1,

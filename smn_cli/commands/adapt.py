@@ -9,9 +9,9 @@ import typer
 
 from smn_cli.config.options import AdaptOptions
 from smn_cli.errors import Interrupted, TrainingError, UsageError, first_few
-from smn_cli.terminal.adapt_options import takes_options
 from smn_cli.terminal.conclusion import conclude_run
-from smn_cli.terminal.options import DeviceOption, ImagesArgument, JsonOption, WeightsOption, WorkersOption
+from smn_cli.terminal.option_parameters import takes_options
+from smn_cli.terminal.options import ArchOption, DeviceOption, ImagesArgument, JsonOption, WeightsOption, WorkersOption
 from smn_cli.terminal.stopping import saving_on_signals
 from smn_cli.terminal.tables import report_judgement
 
@@ -26,24 +26,39 @@ if TYPE_CHECKING:
 def adapt(
     *,
     images: ImagesArgument = None,
-    arch: Annotated[str | None, typer.Option("--arch", help="Any timm model name.")] = None,
+    arch: ArchOption = None,
     weights: WeightsOption = None,
-    out: Annotated[Path, typer.Option("--out", metavar="RUN", help="Run folder to make.")] = Path("run"),
+    out: Annotated[
+        Path, typer.Option("--out", metavar="RUN", help="Run folder to make.", rich_help_panel="Output")
+    ] = Path("run"),
     options: AdaptOptions,
     val: Annotated[
-        Path | None, typer.Option("--val", metavar="DIR", help="Labeled folders that decide what is kept.")
+        Path | None,
+        typer.Option("--val", metavar="DIR", help="Labeled folders that decide what is kept.", rich_help_panel="Data"),
     ] = None,
     start: Annotated[
-        Path | None, typer.Option("--start", metavar="RUN|FILE", help="Run or adapter whose mask is the start.")
+        Path | None,
+        typer.Option(
+            "--start", metavar="RUN|FILE", help="Run or adapter whose mask is the start.", rich_help_panel="Network"
+        ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in --out.")] = False,
-    save_every: Annotated[float, typer.Option("--save-every", min=0, help="Seconds between checkpoints.")] = 60.0,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.", rich_help_panel="Run")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the run in --out.", rich_help_panel="Output")
+    ] = False,
+    save_every: Annotated[
+        float, typer.Option("--save-every", min=0, help="Seconds between checkpoints.", rich_help_panel="Run")
+    ] = 60.0,
     device: DeviceOption = "auto",
     workers: WorkersOption = None,
     json: JsonOption = None,
 ) -> None:
-    """Learn a mask over a frozen timm backbone from images, unlabeled or, with --labels, in class folders."""
+    """Learn a mask over a frozen timm backbone from images, unlabeled or, with --labels, in class folders.
+
+    Examples:
+        smn adapt ./images --arch resnet50 --out run
+        smn adapt ./images --arch resnet50 --mask-kind topk --density 0.9 --out run
+    """
     from smn_cli.console import Output
     from smn_cli.distributed import device_of_process, team_of
     from smn_cli.runs.run_config import is_own_restart

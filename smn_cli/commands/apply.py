@@ -25,7 +25,12 @@ def apply(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
     json: JsonOption = None,
 ) -> None:
-    """Rebuild the adapted checkpoint over its base, checked before and after, for timm to load."""
+    """Rebuild the adapted checkpoint over its base, checked before and after, for timm to load.
+
+    Examples:
+        smn apply adapter.safetensors --out adapted.safetensors
+        smn apply cascade/cascade.safetensors --expert 0 --out expert.safetensors
+    """
     check_out_file(out, overwrite=overwrite)
     if out.suffix != ".safetensors":
         raise UsageError(f"--out {out}: expected a name ending in .safetensors, by which timm knows the format")

@@ -9,6 +9,7 @@ import typer
 from smn_cli.cascade.options import CascadeOptions
 from smn_cli.errors import Interrupted, UsageError
 from smn_cli.terminal.cascades import CascadeSizes, describe_experts, report_cascade
+from smn_cli.terminal.option_parameters import takes_options
 from smn_cli.terminal.options import DeviceOption, JsonOption, WeightsOption, WorkersOption
 from smn_cli.terminal.stopping import saving_on_signals
 from smn_cli.terminal.tables import report_judgement
@@ -22,64 +23,45 @@ if TYPE_CHECKING:
     from smn_cli.training.run_context import Execution
     from smn_cli.training.session import Session
 
-_DEFAULT = CascadeOptions()
 
-
+@takes_options
 def cascade(
+    *,
     images: Annotated[
         list[Path] | None,
         typer.Argument(metavar="IMAGES...", help="Folders, image files, tars, text files of paths; or the run's own."),
     ] = None,
     run: Annotated[
-        Path | None, typer.Option("--run", metavar="RUN", help="Run folder of the dispatcher, from smn adapt.")
+        Path | None,
+        typer.Option(
+            "--run", metavar="RUN", help="Run folder of the dispatcher, from smn adapt.", rich_help_panel="Network"
+        ),
     ] = None,
     weights: WeightsOption = None,
-    out: Annotated[Path, typer.Option("--out", metavar="CASCADE", help="Folder to make.")] = Path("cascade"),
-    experts: Annotated[int, typer.Option("--experts", help="Clusters of images, an expert each.")] = _DEFAULT.experts,
-    cluster: Annotated[str, typer.Option("--cluster", help="gmm (Gaussian mixture) or kmeans.")] = _DEFAULT.cluster,
-    steps: Annotated[
-        int | None, typer.Option("--steps", help="Steps of each expert; by default as many as the dispatcher took.")
-    ] = _DEFAULT.steps,
-    combine: Annotated[
-        str,
-        typer.Option("--combine", help="How features become one: none (side by side), random, whitened, blocks, pca."),
-    ] = _DEFAULT.combine,
-    dim: Annotated[
-        int | None,
-        typer.Option("--dim", help="Width of the combined features, but for none; by default the kind's own."),
-    ] = _DEFAULT.dim,
-    mode: Annotated[
-        str, typer.Option("--mode", help="conditional (two networks an image) or unconditional (all).")
-    ] = _DEFAULT.mode,
-    keep: Annotated[
-        str | None,
-        typer.Option("--keep", help="Of experts: best (or the dispatcher's mask), or last; by default as the run's."),
-    ] = _DEFAULT.keep,
-    lr_scores: Annotated[
-        float | None,
-        typer.Option("--lr-scores", help="Of experts; by default a quarter of the run's (--recipe paper: the run's)."),
-    ] = _DEFAULT.lr_scores,
-    seed: Annotated[int, typer.Option("--seed", help="Of clusters, experts and projection.")] = _DEFAULT.seed,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the cascade in --out.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the cascade in --out.")] = False,
-    save_every: Annotated[float, typer.Option("--save-every", min=0, help="Seconds between checkpoints.")] = 60.0,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="CASCADE", help="Folder to make.", rich_help_panel="Output")
+    ] = Path("cascade"),
+    options: CascadeOptions,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the cascade in --out.", rich_help_panel="Run")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the cascade in --out.", rich_help_panel="Output")
+    ] = False,
+    save_every: Annotated[
+        float, typer.Option("--save-every", min=0, help="Seconds between checkpoints.", rich_help_panel="Run")
+    ] = 60.0,
     device: DeviceOption = "auto",
     workers: WorkersOption = None,
     json: JsonOption = None,
 ) -> None:
-    """Train an expert for each cluster of the images, from a run's masks on, and write one cascade file."""
-    options = CascadeOptions(
-        experts,
-        cluster,
-        steps,
-        combine,
-        dim,
-        mode,
-        seed,
-        keep,  # type: ignore[arg-type]  # checked there
-        lr_scores,
-    )
-    if resume and (images or run or overwrite or options != _DEFAULT):
+    """Train an expert for each cluster of the images, from a run's masks on, and write one cascade file.
+
+    Examples:
+        smn cascade --run run --out cascade
+        smn cascade --run run --experts 3 --mode conditional --out cascade
+    """
+    if resume and (images or run or overwrite or options != CascadeOptions()):
         raise UsageError(
             "--resume goes on with the settings of the cascade: leave out IMAGES, --run and other settings"
         )

@@ -27,7 +27,12 @@ def data(
     seed: Annotated[int, typer.Option("--seed", help="Of the split, for sets that have none.")] = 0,
     json: JsonOption = None,
 ) -> None:
-    """Write a data set of the paper as class folders with its split, downloaded or from files that are there."""
+    """Write a data set of the paper as class folders with its split, downloaded or from files that are there.
+
+    Examples:
+        smn data cifar10 ./cifar10
+        smn data eurosat ./eurosat --split split_zhou_EuroSAT.json
+    """
     from functools import partial
 
     from smn_cli.console import Output

@@ -30,7 +30,12 @@ def demo(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier demo made.")] = False,
     json: JsonOption = None,
 ) -> None:
-    """Adapt, pack, apply, prove and score on real weights and images, in minutes on a laptop CPU."""
+    """Adapt, pack, apply, prove and score on real weights and images, in minutes on a laptop CPU.
+
+    Examples:
+        smn demo
+        smn demo --out demo --steps 40 --overwrite
+    """
     from smn_cli.backbones.loading import load_backbone
     from smn_cli.backbones.packaged import LITE0_ARCH, lite0_weights
     from smn_cli.console import Output, duration

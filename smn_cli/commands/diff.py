@@ -20,7 +20,12 @@ def diff(
     weights: WeightsOption = None,
     json: JsonOption = None,
 ) -> None:
-    """Compare two adapters: agreement by layer, overlap of the cut weights, what else differs."""
+    """Compare two adapters: agreement by layer, overlap of the cut weights, what else differs.
+
+    Examples:
+        smn diff a.safetensors b.safetensors
+        smn diff a.safetensors b.safetensors --json diff.json
+    """
     from smn_cli.adapters.adapter import load_adapter
     from smn_cli.adapters.combining import (
         check_same_base,

@@ -13,6 +13,8 @@ from smn_cli.terminal.options import (
     ImagesArgument,
     JsonOption,
     PrecisionOption,
+    RunOption,
+    SizeOption,
     WeightsOption,
     WorkersOption,
     check_out_file,
@@ -28,24 +30,41 @@ if TYPE_CHECKING:
 
 
 def embed(
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Features to write: .npy or .parquet.")],
+    out: Annotated[
+        Path,
+        typer.Option("--out", metavar="FILE", help="Features to write: .npy or .parquet.", rich_help_panel="Output"),
+    ],
     images: ImagesArgument = None,
-    adapter: Annotated[Path | None, typer.Option("--adapter", metavar="FILE", help="Adapter file.")] = None,
-    run: Annotated[Path | None, typer.Option("--run", metavar="RUN", help="Run folder instead of a file.")] = None,
-    arch: Annotated[str | None, typer.Option("--arch", help="timm model, for a base alone.")] = None,
+    adapter: Annotated[
+        Path | None, typer.Option("--adapter", metavar="FILE", help="Adapter file.", rich_help_panel="Network")
+    ] = None,
+    run: RunOption = None,
+    arch: Annotated[
+        str | None, typer.Option("--arch", help="timm model, for a base alone.", rich_help_panel="Network")
+    ] = None,
     weights: WeightsOption = None,
-    size: Annotated[int | None, typer.Option("--size", min=16, help="Image side; by default the adapter's.")] = None,
-    l2: Annotated[bool, typer.Option("--l2", help="Scale every image's features to length 1.")] = False,
+    size: SizeOption = None,
+    l2: Annotated[
+        bool, typer.Option("--l2", help="Scale every image's features to length 1.", rich_help_panel="Output")
+    ] = False,
     max_bad: Annotated[
-        float, typer.Option("--max-bad", min=0, max=1, help="Fraction of bad images put up with.")
+        float,
+        typer.Option("--max-bad", min=0, max=1, help="Fraction of bad images put up with.", rich_help_panel="Data"),
     ] = 0.01,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing file.", rich_help_panel="Output")
+    ] = False,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "fp32",
     workers: WorkersOption = None,
     json: JsonOption = None,
 ) -> None:
-    """Write the features of images, sorted by path, under an adapted network or a base alone."""
+    """Write the features of images, sorted by path, under an adapted network or a base alone.
+
+    Examples:
+        smn embed ./images --adapter adapter.safetensors --out features.npy
+        smn embed ./images --arch resnet50 --l2 --out base.npy
+    """
     check_choice("smn embed", [] if adapter is None else [adapter], run, arch)
     if not images:
         raise UsageError("smn embed needs IMAGES: folders, image files, tars or text files of paths")

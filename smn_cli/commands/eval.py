@@ -5,11 +5,21 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from smn_cli.config.eval_options import EvalOptions
 from smn_cli.errors import GateError, UsageError
 from smn_cli.terminal.cascades import report_rows
 from smn_cli.terminal.low_shot import check_low_shot_options, parse_fractions, report_low_shot
 from smn_cli.terminal.networks import check_choice, open_networks
-from smn_cli.terminal.options import DeviceOption, JsonOption, PrecisionOption, WeightsOption, WorkersOption
+from smn_cli.terminal.option_parameters import takes_options
+from smn_cli.terminal.options import (
+    DeviceOption,
+    JsonOption,
+    PrecisionOption,
+    RunOption,
+    SizeOption,
+    WeightsOption,
+    WorkersOption,
+)
 from smn_cli.terminal.tables import report_scores
 
 if TYPE_CHECKING:
@@ -25,62 +35,50 @@ if TYPE_CHECKING:
     from smn_cli.terminal.networks import Networks
 
 
+@takes_options
 def evaluate(
+    *,
     data: Annotated[Path, typer.Argument(metavar="DATA", help="train/ and test/ (or val/), or class folders alone.")],
     adapter: Annotated[
         list[Path] | None,
-        typer.Option("--adapter", metavar="FILE", help="Adapter or cascade. May repeat; gates are about the first."),
-    ] = None,
-    run: Annotated[Path | None, typer.Option("--run", metavar="RUN", help="Run folder instead of a file.")] = None,
-    arch: Annotated[str | None, typer.Option("--arch", help="timm model, to score a base alone.")] = None,
-    weights: WeightsOption = None,
-    knn: Annotated[bool, typer.Option("--knn", help="Nearest neighbours (the default).")] = False,
-    linear: Annotated[bool, typer.Option("--linear", help="Linear probe.")] = False,
-    k: Annotated[
-        list[int] | None, typer.Option("--k", min=1, help="Neighbours; the first is top1. May repeat.")
-    ] = None,
-    size: Annotated[int | None, typer.Option("--size", min=16, help="Image side; by default the adapter's.")] = None,
-    label_fraction: Annotated[
-        str | None,
         typer.Option(
-            "--label-fraction", metavar="X,Y,...", help="Score with these parts of the labels, too, such as 1,0.1."
+            "--adapter",
+            metavar="FILE",
+            help="Adapter or cascade. May repeat; gates are about the first.",
+            rich_help_panel="Network",
         ),
     ] = None,
-    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Draws of each part of the labels.")] = 5,
-    unbalanced: Annotated[
-        bool, typer.Option("--unbalanced", help="Draw these parts as the paper does: classes uneven, some missing.")
-    ] = False,
-    plot: Annotated[
-        Path | None, typer.Option("--plot", metavar="FILE", help="Accuracy against labels as .png or .svg.")
+    run: RunOption = None,
+    arch: Annotated[
+        str | None, typer.Option("--arch", help="timm model, to score a base alone.", rich_help_panel="Network")
     ] = None,
-    report: Annotated[
-        Path | None, typer.Option("--report", metavar="FILE", help="That picture with its numbers as one .html page.")
-    ] = None,
-    max_train: Annotated[int | None, typer.Option("--max-train", min=2, help="Most training images used.")] = None,
-    max_test: Annotated[int | None, typer.Option("--max-test", min=1, help="Most test images used.")] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of a split made here, and of the limits.")] = 0,
-    fail_under: Annotated[
-        list[str] | None, typer.Option("--fail-under", metavar="METRIC=X", help="Exit 3 below it. May repeat.")
-    ] = None,
-    min_gain: Annotated[
-        list[str] | None, typer.Option("--min-gain", metavar="METRIC=X", help="The same, of the gain over the base.")
-    ] = None,
+    weights: WeightsOption = None,
+    size: SizeOption = None,
+    options: EvalOptions,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "fp32",
     workers: WorkersOption = None,
     no_cache: Annotated[
-        bool, typer.Option("--no-cache", help="Embed every image, though features may be in the cache.")
+        bool,
+        typer.Option(
+            "--no-cache", help="Embed every image, though features may be in the cache.", rich_help_panel="Run"
+        ),
     ] = False,
     json: JsonOption = None,
 ) -> None:
-    """Score base and adapted features on labeled folders, and say better, same or worse."""
+    """Score base and adapted features on labeled folders, and say better, same or worse.
+
+    Examples:
+        smn eval ./labeled --adapter adapter.safetensors --knn --linear
+        smn eval ./labeled --run run --min-gain knn.top1=0.0 --json eval.json
+    """
     from smn_cli.evaluation.gates import parse_gate
 
-    gates = [parse_gate(text, on_gain=False) for text in fail_under or []]
-    gates += [parse_gate(text, on_gain=True) for text in min_gain or []]
+    gates = [parse_gate(text, on_gain=False) for text in options.fail_under]
+    gates += [parse_gate(text, on_gain=True) for text in options.min_gain]
     check_choice("smn eval", adapter or [], run, arch)
-    check_low_shot_options(label_fraction, unbalanced=unbalanced, plot=plot, report=report)
-    fractions = parse_fractions(label_fraction) if label_fraction is not None else []
+    check_low_shot_options(options)
+    fractions = parse_fractions(options.label_fraction) if options.label_fraction is not None else []
     from smn_cli.console import Output
     from smn_cli.data.labels.eval_split import load_labeled_split
     from smn_cli.data.labels.label_subsets import draw_subsets
@@ -92,20 +90,26 @@ def evaluate(
     output = Output(json)
     device = resolve_device(device)
     precision = resolve_precision(precision, device)
-    split = load_labeled_split(data, seed=seed, max_train=max_train, max_test=max_test)
+    split = load_labeled_split(data, seed=options.seed, max_train=options.max_train, max_test=options.max_test)
     networks = open_networks(adapter or [], run, arch, weights, size)
     output.talk(f"{_in_words(split)}, {networks.preprocessing.size} px")
     if networks.cascade is not None and fractions:
         raise UsageError("--label-fraction does not take a cascade: give adapters")
     cache = None if no_cache else FeatureCache()
     embedding = Embedding(networks.preprocessing, precision, resolve_workers(workers), cache)
-    protocol = ScoringProtocol(knn=knn or not linear, linear=linear, ks=tuple(k or ScoringProtocol.ks))
-    subsets = draw_subsets(split.train_labels, fractions, num_repeats=repeats, seed=seed, balanced=not unbalanced)
+    is_knn = options.knn or not options.linear
+    protocol = ScoringProtocol(knn=is_knn, linear=options.linear, ks=options.k or ScoringProtocol.ks)
+    subsets = draw_subsets(
+        split.train_labels,
+        fractions,
+        num_repeats=options.repeats,
+        seed=options.seed,
+        balanced=not options.unbalanced,
+    )
     comparisons, rows = _score(output, networks, split, embedding, protocol, subsets, device)
     results = _check(gates, next(iter(comparisons.values())), rows)
     _report(output, comparisons, rows, results)
-    draws = f"{repeats}, seed {seed}, classes {'as chance has them' if unbalanced else 'even'}"
-    _draw(rows, plot, report, networks, {**_facts(data, split), "draws": draws})
+    _draw(rows, options, networks, _facts(data, split))
     content: EvalJson = {
         "schema": "smn.eval/1",
         "data": _describe(data, split),
@@ -214,16 +218,16 @@ def _facts(data: Path, split: "LabeledSplit") -> dict[str, Any]:
     }
 
 
-def _draw(
-    rows: "list[LowShotRow]", plot: Path | None, report: Path | None, networks: "Networks", facts: dict[str, Any]
-) -> None:
+def _draw(rows: "list[LowShotRow]", options: EvalOptions, networks: "Networks", facts: dict[str, Any]) -> None:
     from smn_cli.reports.low_shot import write_low_shot_page, write_plot
 
-    if plot is not None:
-        write_plot(rows, plot)
-    if report is not None:
-        facts = {**facts, "image side": f"{networks.preprocessing.size} px"}
-        write_low_shot_page(rows, report, arch=networks.backbone.arch, facts=facts)
+    if options.plot is not None:
+        write_plot(rows, options.plot)
+    if options.report is not None:
+        classes = "as chance has them" if options.unbalanced else "even"
+        draws = f"{options.repeats}, seed {options.seed}, classes {classes}"
+        facts = {**facts, "draws": draws, "image side": f"{networks.preprocessing.size} px"}
+        write_low_shot_page(rows, options.report, arch=networks.backbone.arch, facts=facts)
 
 
 def _to_json(comparisons: "dict[str, Comparison]", rows: "list[LowShotRow]") -> "EvalScoresJson":

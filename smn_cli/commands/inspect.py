@@ -20,7 +20,12 @@ BAR_WIDTH = 30
 def inspect(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Adapter or cascade file.")], json: JsonOption = None
 ) -> None:
-    """Show what an adapter or a cascade holds: base, density by layer or expert, bytes by part, provenance."""
+    """Show what an adapter or a cascade holds: base, density by layer or expert, bytes by part, provenance.
+
+    Examples:
+        smn inspect adapter.safetensors
+        smn inspect adapter.safetensors --json -
+    """
     from smn_cli.adapters.adapter import load_adapter
     from smn_cli.cascade.file import is_cascade
     from smn_cli.console import Output

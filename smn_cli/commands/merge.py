@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from smn_cli.terminal.option_parameters import choosing
 from smn_cli.terminal.options import JsonOption, WeightsOption, check_out_file
 
 if TYPE_CHECKING:
@@ -15,13 +16,23 @@ def merge(
     files: Annotated[list[Path], typer.Argument(metavar="A B...", help="Adapter files over the same base.")],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Adapter file to write.")],
     how: Annotated[
-        str, typer.Option("--how", help="Keep what all keep (and), any keeps (or), most keep (majority).")
+        str,
+        typer.Option(
+            "--how",
+            help="Keep what all keep (and), any keeps (or), most keep (majority).",
+            **choosing(("and", "or", "majority")),
+        ),
     ] = "majority",
     weights: WeightsOption = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
     json: JsonOption = None,
 ) -> None:
-    """Merge the masks of several adapters into one; evaluate it before you ship it."""
+    """Merge the masks of several adapters into one; evaluate it before you ship it.
+
+    Examples:
+        smn merge a.safetensors b.safetensors c.safetensors --out merged.safetensors
+        smn merge a.safetensors b.safetensors --how or --out merged.safetensors
+    """
     check_out_file(out, overwrite=overwrite)
     from smn_cli.adapters.adapter import load_adapter
     from smn_cli.adapters.combining import HOW, check_same_base

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from smn_cli.terminal.option_parameters import choosing
 from smn_cli.terminal.options import JsonOption, WeightsOption, check_out_file
 from smn_cli.terminal.tables import report_sizes
 
@@ -22,13 +23,19 @@ def pack(
         typer.Option(
             "--codec",
             help="bits, lzma, context or context2 (decode with the base), or auto: the smallest it finds in seconds.",
+            **choosing(("auto", "bits", "lzma", "context", "context2")),
         ),
     ] = "auto",
     weights: WeightsOption = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
     json: JsonOption = None,
 ) -> None:
-    """Pack a run's masks into one adapter file and show what it weighs."""
+    """Pack a run's masks into one adapter file and show what it weighs.
+
+    Examples:
+        smn pack run --out adapter.safetensors
+        smn pack run --codec bits --out plain.safetensors
+    """
     from smn_cli.adapters.sizes import measure_sizes
     from smn_cli.console import Output
     from smn_cli.runs.pack import pack_run

@@ -2,14 +2,12 @@
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
-
-import typer
+from typing import TYPE_CHECKING, cast
 
 from smn_cli.config.options import AdaptOptions
 from smn_cli.errors import UsageError
-from smn_cli.terminal.adapt_options import takes_options
-from smn_cli.terminal.options import DeviceOption, ImagesArgument, JsonOption, WeightsOption, WorkersOption
+from smn_cli.terminal.option_parameters import takes_options
+from smn_cli.terminal.options import ArchOption, DeviceOption, ImagesArgument, JsonOption, WeightsOption, WorkersOption
 from smn_cli.terminal.settings import explain_plan
 
 if TYPE_CHECKING:
@@ -25,14 +23,19 @@ if TYPE_CHECKING:
 def plan(
     *,
     images: ImagesArgument = None,
-    arch: Annotated[str | None, typer.Option("--arch", help="Any timm model name.")] = None,
+    arch: ArchOption = None,
     weights: WeightsOption = None,
     options: AdaptOptions,
     device: DeviceOption = "auto",
     workers: WorkersOption = None,
     json: JsonOption = None,
 ) -> None:
-    """Say what smn adapt would do and what it takes, after a few real steps that leave nothing behind."""
+    """Say what smn adapt would do and what it takes, after a few real steps that leave nothing behind.
+
+    Examples:
+        smn plan ./images --arch resnet50
+        smn plan ./images --arch resnet50 --recipe paper --json plan.json
+    """
     if arch is None or not images:
         raise UsageError("smn plan needs IMAGES and --arch, as smn adapt does")
     from smn_cli.backbones.loading import load_backbone

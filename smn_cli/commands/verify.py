@@ -19,7 +19,12 @@ def verify(
     ] = None,
     json: JsonOption = None,
 ) -> None:
-    """Prove that file and base belong together and rebuild to the recorded digest."""
+    """Prove that file and base belong together and rebuild to the recorded digest.
+
+    Examples:
+        smn verify adapter.safetensors
+        smn verify adapter.safetensors --checkpoint adapted.safetensors
+    """
     from smn_cli.adapters.adapter import load_adapter
     from smn_cli.cascade.file import is_cascade, load_cascade
     from smn_cli.console import Output

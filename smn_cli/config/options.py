@@ -1,13 +1,13 @@
 """What a user may ask of a run."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from smn_cli.config.mask_selection import MIN_SHARE, parse_selection
+from smn_cli.config.option import check_options, documents_options, option, require
 from smn_cli.errors import UsageError
 from smn_cli.recipes import (
-    LABEL_CHOICES,
     RECIPES,
-    TRAIN_CHOICES,
     TRAIN_MODES,
     WITH_LABELS,
     Keep,
@@ -18,60 +18,81 @@ from smn_cli.recipes import (
     Train,
 )
 
-_MINIMUM = {"steps": 1, "epochs": 1, "size": 16, "teacher_size": 16, "prototypes": 2, "queue": 0}
 
-
+@documents_options
 @dataclass(frozen=True)
 class AdaptOptions:
-    """What `smn adapt` was asked for; None leaves the choice to the recipe and the data."""
+    """What `smn adapt` was asked for; None leaves the choice to the recipe and the data.
 
-    recipe: str = "default"
-    train: Train = "mask"
-    steps: int | None = None
-    epochs: int | None = None
-    batch_size: int = 64
-    size: int | None = None
-    teacher_size: int | None = None
-    prototypes: int | None = None
-    queue: int | None = None
-    local_views: int | None = None
-    lr_scores: float | None = None
-    lr_head: float | None = None
-    norm_stats: NormStats | None = None
+    `score_start`, by default the recipe's, and `threshold`, at which and below which a score cuts its weight, are for
+    Python alone.
+
+    Raises:
+        UsageError: an option has a value that cannot be used, alone or with the others.
+    """
+
+    recipe: str = option(
+        "default", "default; swav without a teacher; paper for its exact settings.", "Method", words=RECIPES
+    )
+    train: Train = option("mask", "mask; or a baseline: norm (statistics only), full, head (nothing).", "Method")
+    keep: Keep | None = option(None, "best (or the base, if nothing beat it), or last.", "Method")
+    steps: int | None = option(None, "Length of the run; by default from the images.", "Method", minimum=1)
+    epochs: int | None = option(None, "The same, in passes over the images.", "Method", minimum=1)
+    batch_size: int = option(64, "Images a step.", "Method", minimum=2)
+    size: int | None = option(None, "Side of the global views, in pixels.", "Method", minimum=16)
+    teacher_size: int | None = option(None, "Side of the views that the frozen network sees.", "Method", minimum=16)
+    local_views: int | None = option(None, "Small views an image.", "Method", minimum=0)
+    prototypes: int | None = option(None, "By default from the images.", "Method", minimum=2)
+    queue: int | None = option(None, "Embeddings kept for the codes.", "Method", minimum=0)
+    lr_scores: float | None = option(None, "Learning rate of the scores.", "Method", minimum=0)
+    lr_head: float | None = option(None, "Learning rate of the head.", "Method", minimum=0)
+    norm_stats: NormStats | None = option(None, "frozen, or adapt to re-estimate and carry them.", "Method")
+    labels: Literal["folders"] | None = option(
+        None, "folders: class folders label the images; a classifier is learned.", "Data"
+    )
+    label_fraction: float | None = option(
+        None, "Share of the labeled images used, even over the classes.", "Data", above=0, maximum=1
+    )
+    max_bad: float = option(
+        0.01, "Fraction of bad images put up with.", "Data", minimum=0, maximum=1, told="a fraction between 0 and 1"
+    )
+    mask_kind: MaskKind = option("threshold", "threshold; topk to keep a given fraction of every tensor.", "Mask")
+    density: float | None = option(
+        None,
+        "The fraction that topk keeps.",
+        "Mask",
+        minimum=MIN_SHARE,
+        below=1,
+        told="a fraction above 0 and below 1",
+    )
+    density_start: float | None = option(
+        None,
+        "It falls from here to --density, step by step.",
+        "Mask",
+        maximum=1,
+        told="above --density and at most 1",
+    )
+    score_init: ScoreInit | None = option(None, "Where scores start: magnitude, constant, kaiming (topk only).", "Mask")
+    mask_only: tuple[str, ...] = option(
+        (),
+        "Weights that may be cut: blocks:N, name:PATTERN, all-but:PATTERN, random:P, largest:P, smallest:P; "
+        "may be repeated.",
+        "Mask",
+        metavar="SPEC",
+    )
+    include_stem: bool | None = option(None, "Whether to mask the first layer.", "Mask")
+    include_depthwise: bool | None = option(None, "Whether to mask depthwise convolutions.", "Mask")
+    precision: Precision | None = option(None, "fp32, bf16; by default what trains fastest on the device.", "Run")
+    compile: bool = option(False, "Compile the network with torch.compile first.", "Run")
+    grad_checkpoint: bool = option(False, "Less memory, a third more time: activations are computed twice.", "Run")
+    seed: int = option(
+        0, "Two runs with one seed are equal.", "Run", minimum=0, below=2**63, told="0 or more, below 2^63"
+    )
     score_start: float | None = None
     threshold: float = 0.0
-    keep: Keep | None = None
-    seed: int = 0
-    max_bad: float = 0.01
-    precision: Precision | None = None
-    compile: bool = False
-    grad_checkpoint: bool = False
-    labels: str | None = None
-    label_fraction: float | None = None
-    mask_kind: MaskKind = "threshold"
-    density: float | None = None
-    density_start: float | None = None
-    score_init: ScoreInit | None = None
-    mask_only: tuple[str, ...] = ()
-    include_stem: bool | None = None
-    include_depthwise: bool | None = None
 
     def __post_init__(self) -> None:
-        _require(self.recipe in RECIPES, "recipe", self.recipe, f"one of {', '.join(RECIPES)}")
-        _require(self.norm_stats in (None, "frozen", "adapt"), "norm-stats", self.norm_stats, "frozen or adapt")
-        _require(self.train in TRAIN_CHOICES, "train", self.train, f"one of {', '.join(TRAIN_CHOICES)}")
-        _require(self.precision in (None, "fp32", "bf16"), "precision", self.precision, "fp32 or bf16")
-        _require(self.keep in (None, "best", "last"), "keep", self.keep, "best or last")
-        _require(self.batch_size >= 2, "batch-size", self.batch_size, "2 or more")
-        _require(0 <= self.max_bad <= 1, "max-bad", self.max_bad, "a fraction between 0 and 1")
-        _require(0 <= self.seed < 2**63, "seed", self.seed, "0 or more")
-        for name, least in _MINIMUM.items():
-            value = getattr(self, name)
-            _require(value is None or value >= least, name.replace("_", "-"), value, f"{least} or more")
-        _require(self.local_views is None or self.local_views >= 0, "local-views", self.local_views, "0 or more")
-        for name in ("lr_scores", "lr_head"):
-            value = getattr(self, name)
-            _require(value is None or 0 <= value < float("inf"), name.replace("_", "-"), value, "0 or more, finite")
+        check_options(self)
         _check_labels(self)
         if self.steps is not None and self.epochs is not None:
             raise UsageError("--steps and --epochs both set the length of the run: give one of them")
@@ -80,9 +101,6 @@ class AdaptOptions:
 
 def _check_mask(options: AdaptOptions) -> None:
     """What is asked of the mask has to fit together, and to what is trained."""
-    _require(options.mask_kind in ("threshold", "topk"), "mask-kind", options.mask_kind, "threshold or topk")
-    starts = ("constant", "magnitude", "kaiming")
-    _require(options.score_init in (None, *starts), "score-init", options.score_init, f"one of {', '.join(starts)}")
     selection = parse_selection(options.mask_only)
     mode = TRAIN_MODES[options.train]
     if not (mode.has_mask and mode.moves):
@@ -107,9 +125,8 @@ def _check_mask(options: AdaptOptions) -> None:
 def _check_density(options: AdaptOptions) -> None:
     if options.density is None:
         raise UsageError("--mask-kind topk needs --density, the fraction of every tensor to keep, such as 0.9")
-    _require(MIN_SHARE <= options.density < 1, "density", options.density, "a fraction above 0 and below 1")
     start = options.density_start
-    _require(start is None or options.density < start <= 1, "density-start", start, "above --density and at most 1")
+    require(start is None or options.density < start, "--density-start", start, "above --density and at most 1")
     if options.score_init == "constant":
         raise UsageError(
             "--score-init constant makes all scores equal, so that topk would cut by position: "
@@ -118,16 +135,7 @@ def _check_density(options: AdaptOptions) -> None:
 
 
 def _check_labels(options: AdaptOptions) -> None:
-    _require(options.labels in (None, *LABEL_CHOICES), "labels", options.labels, "folders")
     if options.labels is not None and options.recipe not in WITH_LABELS:
         raise UsageError(f"--labels with --recipe {options.recipe}: expected one of {', '.join(WITH_LABELS)}")
-    if options.label_fraction is None:
-        return
-    if options.labels is None:
+    if options.label_fraction is not None and options.labels is None:
         raise UsageError("--label-fraction has no effect without --labels folders")
-    _require(0 < options.label_fraction <= 1, "label-fraction", options.label_fraction, "above 0, at most 1")
-
-
-def _require(holds: bool, option: str, value: object, expected: str) -> None:
-    if not holds:
-        raise UsageError(f"--{option} is {value}: expected {expected}")

@@ -1,6 +1,5 @@
 """Options and table of scores with few labels."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from smn_cli.errors import UsageError
@@ -8,6 +7,7 @@ from smn_cli.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from smn_cli.config.eval_options import EvalOptions
     from smn_cli.console import Output
     from smn_cli.evaluation.low_shot import LowShotRow
 
@@ -31,23 +31,24 @@ def parse_fractions(text: str) -> list[float]:
     return fractions
 
 
-def check_low_shot_options(fractions: str | None, *, unbalanced: bool, plot: Path | None, report: Path | None) -> None:
+def check_low_shot_options(options: "EvalOptions") -> None:
     """Refuse options that have nothing to work on, and files that cannot be written, before the work is done.
 
     Raises:
         UsageError: it is so.
     """
-    asked = {"--unbalanced": unbalanced, f"--plot {plot}": plot is not None, f"--report {report}": report is not None}
-    without = [option for option, is_asked in asked.items() if is_asked]
-    if fractions is None and without:
-        raise UsageError(f"{without[0]} is about few labels: add --label-fraction, such as 1,0.1,0.01")
-    for option, path, suffixes in (("--plot", plot, PLOT_SUFFIXES), ("--report", report, (".html",))):
+    files = {"--plot": (options.plot, PLOT_SUFFIXES), "--report": (options.report, (".html",))}
+    asked = ["--unbalanced"] * options.unbalanced
+    asked += [f"{flag} {path}" for flag, (path, _) in files.items() if path is not None]
+    if options.label_fraction is None and asked:
+        raise UsageError(f"{asked[0]} is about few labels: add --label-fraction, such as 1,0.1,0.01")
+    for flag, (path, suffixes) in files.items():
         if path is None:
             continue
         if path.suffix.lower() not in suffixes:
-            raise UsageError(f"{option} {path}: expected a name ending in {' or '.join(suffixes)}")
+            raise UsageError(f"{flag} {path}: expected a name ending in {' or '.join(suffixes)}")
         if not path.absolute().parent.is_dir() or path.is_dir():
-            raise UsageError(f"{option} {path}: its folder does not exist, or it is a folder itself")
+            raise UsageError(f"{flag} {path}: its folder does not exist, or it is a folder itself")
 
 
 def report_low_shot(output: "Output", rows: "Sequence[LowShotRow]") -> None:

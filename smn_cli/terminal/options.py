@@ -1,31 +1,55 @@
 """Options that several commands share, so that each is worded once."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, get_args
 
 import typer
 
+from smn_cli.config.option import any_of
 from smn_cli.errors import UsageError
-
-if TYPE_CHECKING:
-    from smn_cli.recipes import Precision
+from smn_cli.recipes import Precision
+from smn_cli.terminal.option_parameters import choosing
 
 ImagesArgument = Annotated[
     list[Path] | None, typer.Argument(metavar="IMAGES...", help="Folders, image files, tars, text files of paths.")
 ]
+ArchOption = Annotated[str | None, typer.Option("--arch", help="Any timm model name.", rich_help_panel="Network")]
+RunOption = Annotated[
+    Path | None,
+    typer.Option("--run", metavar="RUN", help="Run folder instead of a file.", rich_help_panel="Network"),
+]
+SizeOption = Annotated[
+    int | None, typer.Option("--size", min=16, help="Image side; by default the adapter's.", rich_help_panel="Data")
+]
 JsonOption = Annotated[
-    str | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON; '-' is stdout.")
+    str | None,
+    typer.Option("--json", metavar="FILE", help="Write the result as JSON; '-' is stdout.", rich_help_panel="Output"),
 ]
 WeightsOption = Annotated[
     Path | None,
-    typer.Option("--weights", metavar="FILE", help="Pretrained weights (.safetensors, .pth) instead of timm's hub."),
+    typer.Option(
+        "--weights",
+        metavar="FILE",
+        help="Pretrained weights (.safetensors, .pth) instead of timm's hub.",
+        rich_help_panel="Network",
+    ),
 ]
-DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.", rich_help_panel="Run")]
 WorkersOption = Annotated[
-    int | None, typer.Option("--workers", min=0, help="Image loading processes; by default from the CPU count.")
+    int | None,
+    typer.Option(
+        "--workers", min=0, help="Image loading processes; by default from the CPU count.", rich_help_panel="Run"
+    ),
 ]
+PRECISIONS = ("auto", *get_args(Precision))
 PrecisionOption = Annotated[
-    str, typer.Option("--precision", help="fp32; bf16 for matrix products and convolutions; auto: what suits.")
+    str,
+    typer.Option(
+        "--precision",
+        help="fp32; bf16 for matrix products and convolutions; auto: what suits.",
+        rich_help_panel="Run",
+        **choosing(PRECISIONS),
+    ),
 ]
 
 
@@ -47,7 +71,7 @@ def resolve_device(name: str) -> str:
     return name
 
 
-def resolve_precision(name: str, device: str) -> "Precision":
+def resolve_precision(name: str, device: str) -> Precision:
     """fp32 or bf16; "auto" is what suits the device.
 
     Raises:
@@ -59,8 +83,8 @@ def resolve_precision(name: str, device: str) -> "Precision":
 
     if name == "auto":
         return fast_precision(torch.device(device))
-    if name not in ("fp32", "bf16"):
-        raise UsageError(f"--precision {name}: expected one of auto, fp32, bf16")
+    if name not in PRECISIONS:
+        raise UsageError(f"--precision {name}: expected {any_of(PRECISIONS)}")
     return name  # type: ignore[return-value]
 
 

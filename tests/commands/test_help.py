@@ -1,15 +1,25 @@
 """Help answers at once and for every command; the version too."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import pytest
+import typer.main
 
 import smn_cli
+from smn_cli.adapters.codecs import CODECS
+from smn_cli.adapters.combining import HOW
+from smn_cli.cli import app
+from smn_cli.recipes import RECIPES
+from smn_cli.terminal.help_page import split_examples
 from tests.conftest import Outcome
 
-COMMANDS = ["adapt", "plan", "eval", "embed", "pack", "apply", "inspect", "verify", "data", "demo"]
+COMMANDS = [
+    "adapt", "plan", "eval", "embed", "pack", "apply", "inspect", "verify", "diff", "merge", "cascade", "data", "demo",
+]  # fmt: skip
 
 
 def test_the_command_line_is_ready_without_any_heavy_library() -> None:
@@ -36,6 +46,68 @@ def test_every_command_has_help_with_its_json_option(run_cli: Callable[..., Outc
     assert outcome.code == 0
     assert f"smn {command}" in outcome.out or f"{command} [OPTIONS]" in outcome.out
     assert "--json" in outcome.out
+
+
+def command_of(name: str) -> Any:
+    """What Typer made of a command."""
+    group: Any = typer.main.get_command(app)
+    return group.commands[name]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_examples_of_a_page_are_understood_by_its_command(run_cli: Callable[..., Outcome], command: str) -> None:
+    parser = command_of(command)
+    _, examples = split_examples(parser.help)
+    assert len(examples) == 2
+    assert run_cli(command, "--help").out.endswith("Examples:\n" + "".join(f"  {line}\n" for line in examples))
+    for line in examples:
+        smn, name, *words = line.split()
+        assert (smn, name) == ("smn", command)
+        values = parser.make_context(name, words).params
+        for parameter in parser.params:
+            if (parameter.metavar or "").startswith("<"):
+                assert values[parameter.name] in (None, *parameter.metavar.strip("<>").split("|"))
+
+
+@pytest.mark.parametrize(
+    ("command", "titles"),
+    [
+        ("adapt", ["Network", "Data", "Method", "Mask", "Run", "Output"]),
+        ("plan", ["Network", "Data", "Method", "Mask", "Run", "Output"]),
+        ("eval", ["Network", "Data", "Scores", "Gates", "Run", "Output"]),
+        ("embed", ["Network", "Data", "Run", "Output"]),
+        ("cascade", ["Network", "Method", "Run", "Output"]),
+    ],
+)
+def test_the_options_of_a_long_page_stand_in_titled_groups(
+    run_cli: Callable[..., Outcome], command: str, titles: list[str]
+) -> None:
+    page = run_cli(command, "--help").out
+    found = [line.removesuffix(":") for line in page.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    assert found == ["Arguments", *titles, "Other", "Examples"]
+    assert page.partition("\nOther:\n")[2].strip().startswith("-h, --help")  # every option of its own has a group
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "choices"),
+    [
+        ("adapt", "--recipe", list(RECIPES)),
+        ("adapt", "--train", ["mask", "norm", "full", "head"]),
+        ("plan", "--score-init", ["constant", "magnitude", "kaiming"]),
+        ("eval", "--precision", ["auto", "fp32", "bf16"]),
+        ("cascade", "--mode", ["conditional", "unconditional"]),
+        ("pack", "--codec", ["auto", *CODECS]),
+        ("merge", "--how", list(HOW)),
+    ],
+)
+def test_choices_are_listed_and_completed(
+    run_cli: Callable[..., Outcome], command: str, option: str, choices: list[str]
+) -> None:
+    assert f"{option} <{'|'.join(choices)}>" in " ".join(run_cli(command, "--help").out.split())
+    asked = {"_SMN_COMPLETE": "complete_bash", "COMP_WORDS": f"smn {command} {option} ", "COMP_CWORD": "3"}
+    words = [sys.executable, "-m", "smn_cli"]
+    found = subprocess.run(words, capture_output=True, text=True, check=True, env={**os.environ, **asked})
+    assert found.stdout.split() == choices
 
 
 def test_the_version_is_that_of_the_package(run_cli: Callable[..., Outcome]) -> None:

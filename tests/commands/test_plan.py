@@ -13,8 +13,8 @@ import pytest
 
 from smn_cli.commands.adapt import adapt
 from smn_cli.commands.plan import plan
+from smn_cli.config.option import options_of
 from smn_cli.config.options import AdaptOptions
-from smn_cli.terminal.adapt_options import OPTIONS
 from smn_cli.training import profiling
 from tests.commands.conftest import SHORT, Road
 from tests.conftest import RESNET, Outcome, write_images
@@ -121,6 +121,7 @@ def test_more_images_than_a_run_can_use_are_told(
 
 def test_both_commands_take_every_setting_that_a_user_may_wish() -> None:
     kept_from_users = {"score_start", "threshold"}
-    assert OPTIONS.keys() == {field.name for field in fields(AdaptOptions)} - kept_from_users
+    declared = options_of(AdaptOptions).keys()
+    assert declared == {field.name for field in fields(AdaptOptions)} - kept_from_users
     for command in (adapt, plan):
-        assert OPTIONS.keys() < inspect.signature(command).parameters.keys()
+        assert declared < inspect.signature(command).parameters.keys()

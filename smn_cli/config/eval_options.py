@@ -1,0 +1,35 @@
+"""What a user may ask of an evaluation."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from smn_cli.config.option import check_options, documents_options, option
+
+
+@documents_options
+@dataclass(frozen=True)
+class EvalOptions:
+    """What `smn eval` was asked for, besides networks and data.
+
+    Raises:
+        UsageError: an option has a value that cannot be used.
+    """
+
+    max_train: int | None = option(None, "Most training images used.", "Data", minimum=2)
+    max_test: int | None = option(None, "Most test images used.", "Data", minimum=1)
+    seed: int = option(0, "Of a split made here, and of the limits.", "Data")
+    knn: bool = option(False, "Nearest neighbours (the default).", "Scores")
+    linear: bool = option(False, "Linear probe.", "Scores")
+    k: tuple[int, ...] = option((), "Neighbours; the first is top1. May repeat.", "Scores", minimum=1)
+    label_fraction: str | None = option(
+        None, "Score with these parts of the labels, too, such as 1,0.1.", "Scores", metavar="X,Y,..."
+    )
+    repeats: int = option(5, "Draws of each part of the labels.", "Scores", minimum=1)
+    unbalanced: bool = option(False, "Draw these parts as the paper does: classes uneven, some missing.", "Scores")
+    fail_under: tuple[str, ...] = option((), "Exit 3 below it. May repeat.", "Gates", metavar="METRIC=X")
+    min_gain: tuple[str, ...] = option((), "The same, of the gain over the base.", "Gates", metavar="METRIC=X")
+    plot: Path | None = option(None, "Accuracy against labels as .png or .svg.", "Output", metavar="FILE")
+    report: Path | None = option(None, "That picture with its numbers as one .html page.", "Output", metavar="FILE")
+
+    def __post_init__(self) -> None:
+        check_options(self)
