@@ -24,7 +24,7 @@ from smn_cli.errors import UsageError
 from smn_cli.evaluation.compare import Comparison, ScoringProtocol
 from smn_cli.features.cache import FeatureCache
 from smn_cli.features.embed import Embedding
-from smn_cli.objectives.table import check_options
+from smn_cli.objectives.table import refuse_idle_options
 from smn_cli.recipes import TRAIN_MODES, Precision
 from smn_cli.runs.pack import pack_run
 from smn_cli.runs.run_folder import RunFolder
@@ -266,7 +266,7 @@ def _started(
     val: str | Path | None,
     overwrite: bool,
 ) -> Session:
-    check_options(options)
+    refuse_idle_options(options)
     inputs = _listed(images)
     labeled = find_labeled_images(inputs, options)
     checked = check_for_run(find_images(inputs) if labeled is None else labeled.paths, options)

@@ -25,7 +25,7 @@ def objective_of(plan: AdaptPlan) -> type[Objective]:
     return OBJECTIVES[plan.objective]
 
 
-def check_options(options: AdaptOptions) -> None:
+def refuse_idle_options(options: AdaptOptions) -> None:
     """Refuse options that have no effect on the objective of their recipe; to be asked before any work is done.
 
     Raises:

@@ -7,7 +7,7 @@ from smn_cli.config.options import AdaptOptions
 from smn_cli.config.plan import AdaptPlan
 from smn_cli.errors import DataError, UsageError
 from smn_cli.objectives.base import PlanRules
-from smn_cli.objectives.table import OBJECTIVES, check_options
+from smn_cli.objectives.table import OBJECTIVES, refuse_idle_options
 from smn_cli.recipes import TRAIN_MODES, NormStats, Precision, Recipe, ScoreInit, ViewPlan, recipe_of
 
 Value = TypeVar("Value")
@@ -47,7 +47,7 @@ def make_plan(
         UsageError: an option has no effect on the recipe's objective.
         DataError: fewer images than one batch.
     """
-    check_options(options)
+    refuse_idle_options(options)
     recipe = recipe_of(options.recipe, options.labels)
     rules = OBJECTIVES[recipe.objective].rules
     if num_images < options.batch_size:
