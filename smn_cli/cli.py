@@ -4,6 +4,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from inspect import signature
 from typing import Annotated, Any
 
 import typer
@@ -23,6 +24,7 @@ from smn_cli.commands.pack import pack
 from smn_cli.commands.plan import plan
 from smn_cli.commands.verify import verify
 from smn_cli.errors import SmnError
+from smn_cli.terminal.flags import in_flags
 from smn_cli.terminal.help_page import HelpPage
 
 # Typer vendors click since 0.26, so its usage error is reached through the class that both have
@@ -82,7 +84,7 @@ def main(arguments: list[str] | None = None) -> None:
         code = app(words, prog_name="smn", standalone_mode=False)
         sys.stdout.flush()
     except SmnError as error:
-        code = _fail(str(error), error.exit_code, words)
+        code = _fail(in_flags(str(error), _parameter_names()), error.exit_code, words)
     except _USAGE_ERROR as error:
         code = _fail(f"{error.format_message().rstrip('.')}. See smn --help.", 2, words)
     except (KeyboardInterrupt, typer.Abort):
@@ -98,6 +100,10 @@ def main(arguments: list[str] | None = None) -> None:
             raise SystemExit(_fail("out of memory: use smaller images (--size) or batches", 1, words)) from None
         code = _fail(f"unexpected fault, {type(error).__name__}: {error} (smn --debug shows where)", 1, words)
     raise SystemExit(code or 0)
+
+
+def _parameter_names() -> frozenset[str]:
+    return frozenset(name for command in _COMMANDS.values() for name in signature(command).parameters)
 
 
 def _fail(message: str, code: int, words: list[str]) -> int:

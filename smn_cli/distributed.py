@@ -51,7 +51,7 @@ class Team:
             UsageError: the batch is no multiple of the processes, or they are more than the images that judge.
         """
         if batch_size % self.size:
-            raise UsageError(f"--batch-size {batch_size} cannot be shared by {self.size} processes: give a multiple")
+            raise UsageError(f"`batch_size` {batch_size} cannot be shared by {self.size} processes: give a multiple")
         if num_judging < self.size:
             raise UsageError(f"{self.size} processes, but {num_judging} held-out images to judge by: start fewer")
 

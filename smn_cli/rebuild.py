@@ -96,7 +96,7 @@ def check_checkpoint(adapter: Adapter, path: Path) -> None:
     found = fingerprint(select_base(tensors, adapter.base_fingerprint)).digest
     if found != adapter.header.adapted_digest:
         raise MismatchError(
-            f"--checkpoint {path} is not the adapted network: digest {found[:12]}... instead of "
+            f"`checkpoint` {path} is not the adapted network: digest {found[:12]}... instead of "
             f"{adapter.header.adapted_digest[:12]}...; rebuild it with smn apply"
         )
 
@@ -110,6 +110,6 @@ def backbone_for(adapter: Adapter, weights: str | Path | None) -> Backbone:
     if weights is None and not adapter.header.tag:
         raise BackboneError(
             f"the adapter was made over weights of {adapter.header.arch} from a file, not from timm's hub: "
-            "give that file with --weights"
+            "give that file with `weights`"
         )
     return load_backbone(adapter.made_for if weights is None else adapter.header.arch, weights)

@@ -124,7 +124,7 @@ def kill_one(agent: "subprocess.Popen[str]", *, once: Path) -> None:
 
 
 def test_work_that_cannot_be_shared_out_is_refused() -> None:
-    with pytest.raises(UsageError, match="--batch-size 64 cannot be shared by 3 processes"):
+    with pytest.raises(UsageError, match="`batch_size` 64 cannot be shared by 3 processes"):
         Team(0, 3).check_shares(64, num_judging=100)
     with pytest.raises(UsageError, match="4 processes, but 3 held-out images"):
         Team(0, 4).check_shares(64, num_judging=3)

@@ -111,7 +111,7 @@ def get_codec(name: str) -> Codec:
         UsageError: there is none of that name.
     """
     if name not in CODECS:
-        raise UsageError(f"--codec {name} is unknown: expected auto or one of {', '.join(CODECS)}")
+        raise UsageError(f"`codec` {name} is unknown: expected auto or one of {', '.join(CODECS)}")
     return CODECS[name]
 
 

@@ -135,14 +135,14 @@ def merge_masks(masks: Sequence[Mapping[str, Tensor]], how: str) -> dict[str, Te
         UsageError: unknown way, or a merged mask would be empty.
     """
     if how not in HOW:
-        raise UsageError(f"--how {how} is unknown: expected one of {', '.join(HOW)}")
+        raise UsageError(f"`how` {how} is unknown: expected one of {', '.join(HOW)}")
     needed = {"and": len(masks), "or": 1, "majority": len(masks) // 2 + 1}[how]
     merged = {}
     for name in sorted({name for each in masks for name in each}):
         votes = sum(each[name].to(torch.int32) if name in each else torch.tensor(1) for each in masks)
         merged[name] = torch.as_tensor(votes) >= needed
         if not merged[name].any():
-            raise UsageError(f"--how {how} leaves no weight of {name}: try --how or")
+            raise UsageError(f"`how` {how} leaves no weight of {name}: try `how` or")
     return merged
 
 

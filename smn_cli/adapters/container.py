@@ -82,7 +82,7 @@ def unseal(
             "it is a cascade: expected an adapter; smn inspect, verify, eval, embed and apply --expert take cascades"
         )
     if what == "a cascade" and CASCADE_TENSOR not in tensors and "mask" in tensors:
-        raise AdapterFileError("it is an adapter: expected a cascade; an adapter is taken without --expert")
+        raise AdapterFileError("it is an adapter: expected a cascade; an adapter is taken without `expert`")
     for name in (*kinds, "sha256"):
         if name not in tensors and name not in optional:
             raise AdapterFileError(f"it lacks the tensor {name!r}")

@@ -78,4 +78,4 @@ def rounded_head(classifier: LinearClassifier, *, name: str, classes: tuple[str,
     try:
         return store_head(classifier, name=name, classes=classes)
     except ValueError as error:
-        raise TrainingError(f"{error}: lower --lr-head") from None
+        raise TrainingError(f"{error}: lower `lr_head`") from None

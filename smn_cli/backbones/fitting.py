@@ -43,7 +43,7 @@ def read_fitting(path: Path, arch: str, model: nn.Module, classifier: list[str])
     try:
         renamed = rename_to_timm(file.tensors, list(own), classifier)
     except ValueError as error:
-        raise FileError(f"--weights {path} cannot be renamed for timm: {error}") from None
+        raise FileError(f"`weights` {path} cannot be renamed for timm: {error}") from None
     _check_fit(path, arch, own, renamed)
     notes = [*file.notes]
     if renamed.layout is not None:
@@ -68,8 +68,8 @@ def _check_fit(path: Path, arch: str, own: dict[str, Any], renamed: Renamed) -> 
     what = f"has {first_few(wrong, limit=3)}" if wrong else f"lacks {first_few(missing, limit=3)}"
     better = guess_arch(tensors, is_quick_gelu=layout is not None and bool(layout.is_quick_gelu))
     kind = f"this is {layout.name}; " if layout is not None else ""
-    hint = f"try --arch {better}" if better not in (None, arch) else "is it of another architecture?"
-    raise BackboneError(f"--weights {path} does not fit {arch}: it {what}; {kind}{hint}")
+    hint = f"try `arch` {better}" if better not in (None, arch) else "is it of another architecture?"
+    raise BackboneError(f"`weights` {path} does not fit {arch}: it {what}; {kind}{hint}")
 
 
 def _check_details(path: Path, arch: str, model: Any, layout: Layout) -> list[str]:
@@ -77,7 +77,7 @@ def _check_details(path: Path, arch: str, model: Any, layout: Layout) -> list[st
     width, heads = layout.odd_heads or (0, 0)
     if getattr(model, "embed_dim", None) == width and (own := model.blocks[0].attn.num_heads) != heads:
         raise BackboneError(
-            f"--weights {path} does not fit {arch}: {layout.name.partition(',')[0]}'s ViT of width {width} has {heads} "
+            f"`weights` {path} does not fit {arch}: {layout.name.partition(',')[0]}'s ViT of width {width} has {heads} "
             f"attention heads, {arch} has {own}, and the features would be wrong; use a larger ViT of it"
         )
     if not layout.is_clip or (layout.is_quick_gelu and "quickgelu" in arch):
@@ -85,8 +85,8 @@ def _check_details(path: Path, arch: str, model: Any, layout: Layout) -> list[st
     other = arch.replace("_clip_quickgelu_", "_clip_") if "quickgelu" in arch else arch.replace("_clip_", _QUICK)
     if layout.is_quick_gelu:
         raise BackboneError(
-            f"--weights {path} does not fit {arch}: OpenAI's CLIP was trained with the quick GELU, "
-            f"{arch} computes the exact one; try --arch {other}"
+            f"`weights` {path} does not fit {arch}: OpenAI's CLIP was trained with the quick GELU, "
+            f"{arch} computes the exact one; try `arch` {other}"
         )
     where = f"; if this one is the other kind, take --arch {other}" if timm.is_model(other) else ""
     return [f"the file does not tell its GELU: OpenAI and MetaCLIP trained with the quick one, LAION mostly not{where}"]

@@ -90,7 +90,7 @@ def checkpoint_gradients(model: nn.Module) -> None:
         timm.layers.set_reentrant_ckpt(False)  # the other kind loses the gradient of weights that are not arguments
         model.set_grad_checkpointing(True)  # type: ignore[operator]
     except (AttributeError, AssertionError) as error:
-        raise BackboneError(f"timm cannot checkpoint this network ({error}): leave --grad-checkpoint out") from None
+        raise BackboneError(f"timm cannot checkpoint this network ({error}): leave `grad_checkpoint` out") from None
 
 
 @contextmanager
@@ -190,7 +190,7 @@ def _check_name(arch: str) -> None:
         return
     near = timm.list_models(f"*{name}*")[:3] or get_close_matches(name, timm.list_models(), 3)
     hint = f"did you mean {', '.join(near)}?" if near else "see timm.list_models()"
-    raise BackboneError(f"--arch {arch} is not a timm model: {hint}")
+    raise BackboneError(f"`arch` {arch} is not a timm model: {hint}")
 
 
 def _create(arch: str, *, pretrained: bool) -> nn.Module:
@@ -205,7 +205,7 @@ def _create(arch: str, *, pretrained: bool) -> nn.Module:
         except Exception as error:  # the hub client raises dozens of kinds
             reason = (str(error) or type(error).__name__).strip().splitlines()[0]
             raise BackboneError(
-                f"the pretrained weights of --arch {arch} cannot be had ({reason}): give a local file with --weights"
+                f"the pretrained weights of `arch` {arch} cannot be had ({reason}): give a local file with `weights`"
             ) from None
 
 
@@ -244,7 +244,7 @@ def check_sizes(backbone: Backbone, sizes: list[int]) -> None:
                 backbone.model(torch.zeros(2, 3, size, size, device=device))
         except (AssertionError, RuntimeError, ValueError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise BackboneError(f"{backbone.arch} cannot take images of {size} px ({reason}): set --size") from None
+            raise BackboneError(f"{backbone.arch} cannot take images of {size} px ({reason}): set `size`") from None
 
 
 def load_with_timm(arch: str, checkpoint: Path, num_classes: int) -> nn.Module:

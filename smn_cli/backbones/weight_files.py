@@ -39,7 +39,7 @@ def read_weight_file(path: Path, *, wanted: Collection[str] = ()) -> WeightFile:
         FileError: it is damaged, would need pickled code, or holds no state dict.
     """
     if not path.is_file():
-        raise DataError(f"--weights {path} does not exist: expected a .safetensors, .pth or .pth.tar file")
+        raise DataError(f"`weights` {path} does not exist: expected a .safetensors, .pth or .pth.tar file")
     notes: list[str] = []
     content = _load(path)
     # beside the nested weights there may be tensors of the training, such as the best accuracy

@@ -1,1 +1,1 @@
-"""Cascades: a dispatcher, a router, experts for clusters of images, and the combination of their features."""
+"""Experimental. Cascades: a dispatcher, a router, experts for clusters of images, and the combination of their features."""

@@ -163,12 +163,12 @@ def plain_combination(
         raise UsageError(f"combination {kind!r} is unknown: expected one of {', '.join(KINDS)}")
     if kind == "none" and dim not in (None, width):
         raise UsageError(
-            f"--dim {dim}: blocks side by side have {width} features, which cannot be chosen; give another --combine"
+            f"`dim` {dim}: blocks side by side have {width} features, which cannot be chosen; give another `combine`"
         )
     widest = {"none": width, "whitened": min(WHITENED_DIM, width)}.get(kind, num_features)
     wanted = widest if dim is None else dim
     if not (num_blocks if kind == "blocks" else 1) <= wanted <= width:
-        raise UsageError(f"--dim {wanted} is not to be had from {num_blocks} blocks of {num_features} features")
+        raise UsageError(f"`dim` {wanted} is not to be had from {num_blocks} blocks of {num_features} features")
     return Combination(kind, mode, num_blocks, num_features, wanted, seed, {})
 
 

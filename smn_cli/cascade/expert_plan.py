@@ -37,7 +37,7 @@ def make_expert_plan(
     if num_images < min_images(dispatcher):
         raise DataError(
             f"{num_images} images are too few for an expert: expected {min_images(dispatcher)}, a batch and those "
-            "that judge; give fewer --experts or more images"
+            "that judge; give fewer `experts` or more images"
         )
     rules = objective_of(dispatcher).rules
     # a head goes on with its prototypes; else those that were asked for stay

@@ -51,7 +51,7 @@ def load_expert(path: str | Path, number: int) -> Expert:
     """
     experts = load_cascade(path).experts
     if not 0 <= number < len(experts):
-        raise UsageError(f"--expert {number}: {path} has experts 0 to {len(experts) - 1}")
+        raise UsageError(f"`expert` {number}: {path} has experts 0 to {len(experts) - 1}")
     return experts[number]
 
 

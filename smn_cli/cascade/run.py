@@ -144,7 +144,7 @@ class CascadeRun:
         config = run.read_config()
         plan = plan_of(config, run)
         if not (plan.mode.has_mask and plan.mode.moves) or objective_of(plan).needs_labels:
-            raise UsageError(f"--run {run.path} did not learn a mask without labels: experts cannot go on from it")
+            raise UsageError(f"`run` {run.path} did not learn a mask without labels: experts cannot go on from it")
         check_run_base(config, backbone)
         with CascadeFolder.create(folder_path, overwrite=overwrite) as made:
             folder = CascadeFolder(made.path)

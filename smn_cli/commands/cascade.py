@@ -55,7 +55,7 @@ def cascade(
     workers: WorkersOption = None,
     json: JsonOption = None,
 ) -> None:
-    """Train an expert for each cluster of the images, from a run's masks on, and write one cascade file.
+    """Experimental: train an expert for each cluster of the images, from a run's masks on, and write one cascade file.
 
     Examples:
         smn cascade --run run --out cascade

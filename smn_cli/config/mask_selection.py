@@ -50,9 +50,9 @@ def parse_selection(specs: tuple[str, ...]) -> Selection:
         elif kind in ("random", "largest", "smallest"):
             draws.append((kind, _share(spec, value)))  # type: ignore[arg-type]  # one of the three
         else:
-            raise UsageError(f"--mask-only {spec}: expected {_EXPECTED}")
+            raise UsageError(f"`mask_only` {spec}: expected {_EXPECTED}")
     if len(blocks) > 1 or len(draws) > 1:
-        raise UsageError("--mask-only: give blocks once, and one of random, largest and smallest")
+        raise UsageError("`mask_only`: give blocks once, and one of random, largest and smallest")
     draw, share = draws[0] if draws else (None, 1.0)
     return Selection(tuple(names), tuple(all_but), blocks[0] if blocks else None, draw, share)
 
@@ -63,5 +63,5 @@ def _share(spec: str, value: str) -> float:
     except ValueError:
         share = 0.0
     if not MIN_SHARE <= share <= 1:
-        raise UsageError(f"--mask-only {spec}: expected a fraction above 0 and at most 1, such as 0.25")
+        raise UsageError(f"`mask_only` {spec}: expected a fraction above 0 and at most 1, such as 0.25")
     return share

@@ -143,7 +143,7 @@ def check_options(options: Any) -> None:
     for name, declared in options_of(type(options)).items():
         value = getattr(options, name)
         for each in value if isinstance(value, tuple) else (value,):
-            require(declared.allows(each), declared.flag, each, declared.expected)
+            require(declared.allows(each), f"`{name}`", each, declared.expected)
 
 
 def require(holds: bool, flag: str, value: object, expected: str) -> None:

@@ -95,7 +95,7 @@ class AdaptOptions:
         check_options(self)
         _check_labels(self)
         if self.steps is not None and self.epochs is not None:
-            raise UsageError("--steps and --epochs both set the length of the run: give one of them")
+            raise UsageError("`steps` and `epochs` both set the length of the run: give one of them")
         _check_mask(self)
 
 
@@ -109,33 +109,33 @@ def _check_mask(options: AdaptOptions) -> None:
         )
         given = sorted(name for name in idle if getattr(options, name)) + ["mask_kind"] * (options.mask_kind == "topk")
         if selection.draw is not None and not given:
-            raise UsageError(f"--train full trains whole tensors: --mask-only {selection.draw} needs --train mask")
+            raise UsageError(f"`train` full trains whole tensors: `mask_only` {selection.draw} needs `train` mask")
         if given:
-            raise UsageError(f"--{given[0].replace('_', '-')} has no effect with --train {options.train}")
+            raise UsageError(f"`{given[0]}` has no effect with `train` {options.train}")
     if options.mask_kind == "threshold":
         for name in ("density", "density_start"):
             if getattr(options, name) is not None:
-                raise UsageError(f"--{name.replace('_', '-')} has no effect on a threshold: add --mask-kind topk")
+                raise UsageError(f"`{name}` has no effect on a threshold: add `mask_kind` topk")
         if options.score_init == "kaiming":
-            raise UsageError("--score-init kaiming starts half of the scores below 0: add --mask-kind topk")
+            raise UsageError("`score_init` kaiming starts half of the scores below 0: add `mask_kind` topk")
         return
     _check_density(options)
 
 
 def _check_density(options: AdaptOptions) -> None:
     if options.density is None:
-        raise UsageError("--mask-kind topk needs --density, the fraction of every tensor to keep, such as 0.9")
+        raise UsageError("`mask_kind` topk needs `density`, the fraction of every tensor to keep, such as 0.9")
     start = options.density_start
-    require(start is None or options.density < start, "--density-start", start, "above --density and at most 1")
+    require(start is None or options.density < start, "`density_start`", start, "above `density` and at most 1")
     if options.score_init == "constant":
         raise UsageError(
-            "--score-init constant makes all scores equal, so that topk would cut by position: "
+            "`score_init` constant makes all scores equal, so that topk would cut by position: "
             "give magnitude or kaiming"
         )
 
 
 def _check_labels(options: AdaptOptions) -> None:
     if options.labels is not None and options.recipe not in WITH_LABELS:
-        raise UsageError(f"--labels with --recipe {options.recipe}: expected one of {', '.join(WITH_LABELS)}")
+        raise UsageError(f"`labels` with `recipe` {options.recipe}: expected one of {', '.join(WITH_LABELS)}")
     if options.label_fraction is not None and options.labels is None:
-        raise UsageError("--label-fraction has no effect without --labels folders")
+        raise UsageError("`label_fraction` has no effect without `labels` folders")

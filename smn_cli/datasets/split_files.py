@@ -21,7 +21,7 @@ def split_by_file(examples: list[Example], path: Path) -> tuple[list[Example], l
         FileError: it is no such file.
     """
     if not path.is_file():
-        raise DataError(f"--split {path} does not exist: expected a JSON file of CoOp, split_zhou_*.json")
+        raise DataError(f"`split` {path} does not exist: expected a JSON file of CoOp, split_zhou_*.json")
     try:
         content = json.loads(path.read_bytes())
         names = {part: [str(entry[0]) for entry in content[part]] for part in ("train", "val", "test")}
@@ -32,12 +32,12 @@ def split_by_file(examples: list[Example], path: Path) -> tuple[list[Example], l
     known = _by_name(examples)
     unknown = [name for part in names.values() for name in part if name not in known]
     if unknown:
-        raise DataError(f"--split {path} names images that are not in this data set: {first_few(unknown, limit=3)}")
+        raise DataError(f"`split` {path} names images that are not in this data set: {first_few(unknown, limit=3)}")
     train = {known[name].path: known[name] for name in [*names["train"], *names["val"]]}
     test = {known[name].path: known[name] for name in names["test"]}
     twice = [chosen.name for place, chosen in test.items() if place in train]
     if twice:
-        raise DataError(f"--split {path} has images both for training and for testing: {first_few(twice, limit=3)}")
+        raise DataError(f"`split` {path} has images both for training and for testing: {first_few(twice, limit=3)}")
     return list(train.values()), list(test.values())
 
 

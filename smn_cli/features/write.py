@@ -30,7 +30,7 @@ def check_feature_file(path: Path, images: Sequence[Path]) -> None:
         DataError: a path holds a line break, so that a list of paths would be ambiguous.
     """
     if path.suffix not in SUFFIXES:
-        raise UsageError(f"--out {path}: expected a name ending in {' or '.join(SUFFIXES)}")
+        raise UsageError(f"`out` {path}: expected a name ending in {' or '.join(SUFFIXES)}")
     if path.suffix == ".parquet":
         _pyarrow(path)
         return
@@ -124,7 +124,7 @@ def _pyarrow(path: Path) -> ModuleType:
         import pyarrow
     except ImportError:
         raise UsageError(
-            f"--out {path}: parquet needs pyarrow, which is not installed: pip install 'smn-cli[parquet]', or use .npy"
+            f"`out` {path}: parquet needs pyarrow, which is not installed: pip install 'smn-cli[parquet]', or use .npy"
         ) from None
     module: ModuleType = pyarrow
     return module

@@ -71,7 +71,7 @@ class ClassifierJudge:
     def _correct(self, network: Network, head: StoredHead) -> Tensor:
         features = self._team.joined(extract_features(network, self._images.batches()), len(self._labels))
         if not torch.isfinite(features).all():
-            raise TrainingError("the features are no longer finite numbers: lower --lr-scores")
+            raise TrainingError("the features are no longer finite numbers: lower `lr_scores`")
         return head.classifier().logits(features).argmax(dim=1) == self._labels
 
 
@@ -84,5 +84,5 @@ def labels_in_order(split: LabeledSplit, classes: Sequence[str]) -> Tensor:
     number = {name: label for label, name in enumerate(classes)}
     strangers = [name for name in split.classes if name not in number]
     if strangers:
-        raise DataError(f"--val {split.folder} has classes that the training images do not: {first_few(strangers)}")
+        raise DataError(f"`val` {split.folder} has classes that the training images do not: {first_few(strangers)}")
     return torch.tensor([number[split.classes[label]] for label in split.test_labels])

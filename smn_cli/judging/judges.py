@@ -126,7 +126,7 @@ class HealthJudge:
         network = candidate.network
         held_out, training = self.embed(network)
         if not (torch.isfinite(held_out).all() and torch.isfinite(training).all()):
-            raise TrainingError("the features are no longer finite numbers: lower --lr-scores")
+            raise TrainingError("the features are no longer finite numbers: lower `lr_scores`")
         likeness, health = self._measure(network, held_out, training)
         difference = paired_difference(self._base_likeness, likeness)
         is_nearer = health.teacher_nearness > self.base_health.teacher_nearness

@@ -32,12 +32,12 @@ def refuse_idle_options(options: AdaptOptions) -> None:
         UsageError: the first of them.
     """
     rules = OBJECTIVES[recipe_of(options.recipe, options.labels).objective].rules
-    with_labels = " and --labels" if options.labels else ""
+    with_labels = " and `labels`" if options.labels else ""
     for name in rules.idle_options:
         if getattr(options, name) is not None:
-            raise UsageError(f"--{name.replace('_', '-')} has no effect with --recipe {options.recipe}{with_labels}")
+            raise UsageError(f"`{name}` has no effect with `recipe` {options.recipe}{with_labels}")
     if not (TRAIN_MODES[options.train].changes_network or rules.has_head):
         others = ", ".join(name for name, recipe in RECIPES.items() if OBJECTIVES[recipe.objective].rules.has_head)
         raise UsageError(
-            f"--train {options.train}: --recipe {options.recipe} has no head; add --recipe {others} or --labels"
+            f"`train` {options.train}: `recipe` {options.recipe} has no head; add `recipe` {others} or `labels`"
         )

@@ -32,11 +32,11 @@ def pack_run(folder: RunFolder, backbone: Backbone, *, codec: str = "auto") -> A
     learned = read_learned(folder)
     if not plan.mode.has_mask:
         raise UsageError(
-            f"{folder.path} trained the weights themselves (--train {plan.train}): there is no mask to pack"
+            f"{folder.path} trained the weights themselves (`train` {plan.train}): there is no mask to pack"
         )
     empty = [name for name, mask in learned.masks.items() if not mask.any()]
     if empty:
-        raise CheckpointError(f"{folder.path}: the mask of {empty[0]} is empty; lower --lr-scores and train again")
+        raise CheckpointError(f"{folder.path}: the mask of {empty[0]} is empty; lower `lr_scores` and train again")
     adapter = make_adapter(
         backbone.model.state_dict(),
         under_all_names(learned.masks, backbone.model),

@@ -54,6 +54,6 @@ def read_back(
         raise MismatchError(
             f"the packed adapter does not compute the features of the run's network (up to "
             f"{(live - loaded).abs().max():.2g} apart), so it is not made: {backbone.arch} holds or keeps weights in a "
-            "way that smn does not know; choose another --arch, and please report this one"
+            "way that smn does not know; choose another `arch`, and please report this one"
         )
     return again

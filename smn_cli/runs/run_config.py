@@ -81,7 +81,7 @@ def check_run_base(config: dict[str, Any], backbone: Backbone) -> None:
     if found != config.get("base_digest"):
         raise MismatchError(
             f"this base is not the one the run was started with ({found[:12]}... instead of "
-            f"{str(config.get('base_digest'))[:12]}...): give the same --weights"
+            f"{str(config.get('base_digest'))[:12]}...): give the same `weights`"
         )
 
 

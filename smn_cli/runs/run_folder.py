@@ -52,9 +52,9 @@ class RunFolder:
         if not path.exists() or is_empty_folder:
             return
         if path.is_symlink() or not is_run(path, cls.schema):
-            raise UsageError(f"--out {path} exists and is not a run folder of {cls.maker}: choose another --out")
+            raise UsageError(f"`out` {path} exists and is not a run folder of {cls.maker}: choose another `out`")
         if not overwrite:
-            raise UsageError(f"--out {path} exists: --resume continues it, --overwrite replaces it")
+            raise UsageError(f"`out` {path} exists: `resume` continues it, `overwrite` replaces it")
 
     @classmethod
     @contextmanager
@@ -69,7 +69,7 @@ class RunFolder:
             path.parent.mkdir(parents=True, exist_ok=True)
             making = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
         except OSError as error:
-            raise UsageError(f"--out {path} cannot be made: {error.strerror}") from None
+            raise UsageError(f"`out` {path} cannot be made: {error.strerror}") from None
         try:
             (making / STATE.parent).mkdir()
             making.chmod(0o755)

@@ -36,7 +36,7 @@ def names_to_train(backbone: nn.Module, plan: AdaptPlan) -> list[str]:
         blocks = _first_blocks(backbone, selection.num_blocks)
         chosen = [name for name in chosen if all(each.startswith(blocks) for each in all_names[name])]
     if plan.mask_only and not chosen:
-        raise UsageError(f"--mask-only {' '.join(plan.mask_only)} leaves no parameter of this network: see its names")
+        raise UsageError(f"`mask_only` {' '.join(plan.mask_only)} leaves no parameter of this network: see its names")
     return chosen
 
 
@@ -73,5 +73,5 @@ def _first_blocks(backbone: nn.Module, num_blocks: int) -> tuple[str, ...]:
     blocks = block_names(backbone)
     if num_blocks > len(blocks):
         has = f"has {len(blocks)} ({blocks[0]} to {blocks[-1]})" if blocks else "names none: give name:PATTERN"
-        raise UsageError(f"--mask-only blocks:{num_blocks}: this network {has}")
+        raise UsageError(f"`mask_only` blocks:{num_blocks}: this network {has}")
     return tuple(f"{name}." for name in blocks[:num_blocks])

@@ -53,7 +53,7 @@ def make_plan(
     if num_images < options.batch_size:
         raise DataError(
             f"{num_images} usable images are fewer than one batch of {options.batch_size}: "
-            "add images or lower --batch-size"
+            "add images or lower `batch_size`"
         )
     reasons: dict[str, str] = {}
     num_holdout = _num_holdout(options, recipe, num_images, reasons)
@@ -138,7 +138,7 @@ def _norm_stats(options: AdaptOptions, recipe: Recipe) -> NormStats:
     if TRAIN_MODES[options.train].adapts_statistics:
         norm_stats = "adapt"
     if options.grad_checkpoint and norm_stats == "adapt":
-        raise UsageError("--grad-checkpoint computes features twice, so statistics would adapt twice: leave it out")
+        raise UsageError("`grad_checkpoint` computes features twice, so statistics would adapt twice: leave it out")
     return norm_stats
 
 

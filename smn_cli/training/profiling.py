@@ -97,7 +97,7 @@ def profile_run(
     if len(images.good) < plan.batch_size:
         raise DataError(
             f"{len(images.good)} of {len(images.good) + len(images.bad)} images looked at are usable, fewer than one "
-            f"batch of {plan.batch_size}: mend them, or lower --batch-size"
+            f"batch of {plan.batch_size}: mend them, or lower `batch_size`"
         )
     ticks: list[tuple[int, float]] = []
     watched = Execution(

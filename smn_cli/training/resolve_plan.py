@@ -45,7 +45,7 @@ def count_classes(backbone: Backbone, labeled: LabeledImages | None) -> int:
         return 0
     if not backbone.classifier_name:
         raise BackboneError(
-            f"the classifier of {backbone.arch} is not one linear layer over the features: --labels cannot replace it; "
-            "choose another --arch"
+            f"the classifier of {backbone.arch} is not one linear layer over the features: `labels` cannot replace it; "
+            "choose another `arch`"
         )
     return len(labeled.classes)

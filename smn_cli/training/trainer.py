@@ -167,7 +167,7 @@ class Trainer:
             loss_value = float(total)
             if not math.isfinite(loss_value):
                 raise TrainingError(
-                    f"the loss is {loss_value} at step {self.step + 1}: lower --lr-scores or --lr-head and start again"
+                    f"the loss is {loss_value} at step {self.step + 1}: lower `lr_scores` or `lr_head` and start again"
                 )
             if loss.requires_grad:
                 loss.backward()  # type: ignore[no-untyped-call]
@@ -257,7 +257,7 @@ def _compiled(run: Run) -> Run:
                 return compiled(backbone, images, in_every_place(weights, backbone))
         except TorchDynamoException as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise TrainingError(f"torch.compile failed ({reason}): leave --compile out") from None
+            raise TrainingError(f"torch.compile failed ({reason}): leave `compile` out") from None
 
     return try_compiled
 

@@ -42,7 +42,7 @@ def read_start_masks(path: Path, backbone: Backbone) -> dict[str, Tensor]:
         plan = plan_of(config, folder)
         if not plan.mode.has_mask:
             raise UsageError(
-                f"--start {path} trained the weights themselves (--train {plan.train}): it has no mask to start from"
+                f"`start` {path} trained the weights themselves (`train` {plan.train}): it has no mask to start from"
             )
         masks, has_statistics = learned.masks, bool(learned.norm_stats)
     else:
@@ -52,7 +52,7 @@ def read_start_masks(path: Path, backbone: Backbone) -> dict[str, Tensor]:
         masks = under_first_names(adapter.masks(base), backbone.model)
         has_statistics = bool(adapter.header.norm_stats)
     if has_statistics:
-        raise UsageError(f"--start {path} carries normalisation statistics: start from a mask that was learned without")
+        raise UsageError(f"`start` {path} carries normalisation statistics: start from a mask that was learned without")
     return masks
 
 
@@ -87,10 +87,10 @@ class WarmStart:
         """
         plan, trained, masks = trainer.plan, trainer.source.trained, self.masks
         if not plan.mode.has_mask:
-            raise UsageError(f"--start with --train {plan.train}: it trains no mask")
+            raise UsageError(f"`start` with `train` {plan.train}: it trains no mask")
         strangers = sorted(masks.keys() - trained.keys())
         if any(not bool(masks[name].all()) for name in strangers):
-            raise UsageError(f"--start cuts weights of {strangers[0]}, which --recipe {plan.recipe} leaves alone")
+            raise UsageError(f"`start` cuts weights of {strangers[0]}, which `recipe` {plan.recipe} leaves alone")
         for name, scores in trained.items():
             if name in masks:
                 scores.copy_(mirrored_scores(scores, masks[name].to(scores.device), plan.threshold))
@@ -99,7 +99,7 @@ class WarmStart:
         others = [name for name in formed if name in masks and not torch.equal(formed[name].cpu(), masks[name].cpu())]
         if others:
             raise UsageError(
-                f"--start cuts weights of {others[0]} that the run's --mask-kind or --mask-only keeps, or the other "
+                f"`start` cuts weights of {others[0]} that the run's `mask_kind` or `mask_only` keeps, or the other "
                 "way round: give it the settings of the start"
             )
         if head := trainer.team.from_first(lambda: trainer.objective.head_for(features)):

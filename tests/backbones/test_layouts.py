@@ -252,7 +252,7 @@ def test_clip_as_hugging_face_names_it_has_its_features(is_tower_alone: bool, tm
 @pytest.mark.usefixtures("narrow")
 def test_a_clip_trained_with_the_quick_gelu_is_refused_by_the_exact_one(tmp_path: Path) -> None:
     path = saved(tmp_path / "clip.pth", ClipVision(QuickGelu(), WIDTH).file(is_openai=True))
-    with pytest.raises(BackboneError, match=rf"trained with the quick GELU.*; try --arch {QUICK_VIT}"):
+    with pytest.raises(BackboneError, match=rf"trained with the quick GELU.*; try `arch` {QUICK_VIT}"):
         load_backbone(CLIP_VIT, path)
 
 
@@ -278,11 +278,11 @@ def test_a_file_of_another_architecture_says_what_it_is(tmp_path: Path) -> None:
     state = source("vit_tiny_patch16_224")[1]
     path = saved(tmp_path / "dino.pth", {"student": {}, "teacher": dino_half(state)})
     with pytest.raises(
-        BackboneError, match=r"lacks conv1.*; this is DINO with its head; try --arch vit_tiny_patch16_224"
+        BackboneError, match=r"lacks conv1.*; this is DINO with its head; try `arch` vit_tiny_patch16_224"
     ):
         load_backbone("resnet18", path)
     path = saved(tmp_path / "swav.pth", swav(source("resnet18")[1]))
-    with pytest.raises(BackboneError, match=r"does not fit resnet34.*; this is SwAV; try --arch resnet18"):
+    with pytest.raises(BackboneError, match=r"does not fit resnet34.*; this is SwAV; try `arch` resnet18"):
         load_backbone("resnet34", path)
 
 

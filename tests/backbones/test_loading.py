@@ -58,7 +58,7 @@ def test_a_vit_takes_images_of_several_sizes(weights_file: WeightsFile) -> None:
 
 
 def test_a_size_that_the_network_cannot_take_is_refused(weights_file: WeightsFile) -> None:
-    with pytest.raises(BackboneError, match=r"test_vit cannot take images of 33 px \(.*\): set --size"):
+    with pytest.raises(BackboneError, match=r"test_vit cannot take images of 33 px \(.*\): set `size`"):
         check_sizes(load_backbone(VIT, weights_file(VIT)), [32, 33])
 
 
@@ -69,7 +69,7 @@ def test_a_size_that_a_network_refuses_without_a_word_is_one_clear_error(weights
         raise AssertionError  # as HaloNet does
 
     backbone.model.register_forward_pre_hook(refuse)
-    with pytest.raises(BackboneError, match=r"cannot take images of 32 px \(AssertionError\): set --size"):
+    with pytest.raises(BackboneError, match=r"cannot take images of 32 px \(AssertionError\): set `size`"):
         check_sizes(backbone, [32])
 
 
@@ -139,12 +139,12 @@ def test_a_half_precision_file_becomes_float32_of_the_same_values(tmp_path: Path
     ],
 )
 def test_an_unknown_name_suggests_near_ones(arch: str, hint: str) -> None:
-    with pytest.raises(BackboneError, match=rf"--arch {arch} is not a timm model: did you mean .*{hint}"):
+    with pytest.raises(BackboneError, match=rf"`arch` {arch} is not a timm model: did you mean .*{hint}"):
         load_backbone(arch)
 
 
 def test_a_name_near_none_says_where_the_names_are() -> None:
-    with pytest.raises(BackboneError, match=r"--arch zzzqqq is not a timm model: see timm\.list_models"):
+    with pytest.raises(BackboneError, match=r"`arch` zzzqqq is not a timm model: see timm\.list_models"):
         load_backbone("zzzqqq")
 
 
@@ -152,13 +152,13 @@ def test_an_unreachable_hub_is_one_clear_error() -> None:
     with pytest.raises(BackboneError) as error_info:
         load_backbone("test_resnet.r160_in1k")
     message = str(error_info.value)
-    assert message.startswith("the pretrained weights of --arch test_resnet.r160_in1k cannot be had (")
-    assert message.endswith("): give a local file with --weights")
+    assert message.startswith("the pretrained weights of `arch` test_resnet.r160_in1k cannot be had (")
+    assert message.endswith("): give a local file with `weights`")
     assert "\n" not in message
 
 
 def test_an_unknown_tag_is_refused_by_name() -> None:
-    with pytest.raises(BackboneError, match=r"--arch resnet50\.nonsense cannot be had \(Invalid pretrained tag"):
+    with pytest.raises(BackboneError, match=r"`arch` resnet50\.nonsense cannot be had \(Invalid pretrained tag"):
         load_backbone("resnet50.nonsense")
 
 

@@ -164,7 +164,7 @@ def test_names_that_are_no_text_and_values_that_are_no_tensors_are_left_out(tmp_
 @pytest.mark.parametrize("name", ["gone.pth", "folder.pth"])
 def test_a_missing_file_and_a_folder_are_named(tmp_path: Path, name: str) -> None:
     (tmp_path / "folder.pth").mkdir()
-    with pytest.raises(DataError, match=rf"--weights {tmp_path / name} does not exist: expected a \.safetensors"):
+    with pytest.raises(DataError, match=rf"`weights` {tmp_path / name} does not exist: expected a \.safetensors"):
         read_weight_file(tmp_path / name)
 
 

@@ -64,5 +64,5 @@ def test_a_batch_and_those_that_judge_are_the_least(keep: str, least: int) -> No
     [{"experts": 0}, {"steps": 0}, {"dim": 0}, {"seed": -1}, {"seed": 1 << 32}, {"keep": "all"}, {"lr_scores": -1.0}],
 )
 def test_numbers_out_of_range_are_refused_by_option(wrong: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match=f"--{next(iter(wrong)).replace('_', '-')} is"):
+    with pytest.raises(UsageError, match=f"`{next(iter(wrong))}` is"):
         CascadeOptions(**wrong)

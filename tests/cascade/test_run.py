@@ -163,13 +163,13 @@ def test_what_a_cascade_cannot_start_from_is_refused(place: Workshop, dispatcher
     untrained = place.finish("untrained", steps=1, train="head")
     with pytest.raises(UsageError, match="did not learn a mask"):
         begin(place, untrained.folder, "cascade")
-    with pytest.raises(UsageError, match="--combine is odd: expected one of none"):
+    with pytest.raises(UsageError, match="`combine` is odd: expected one of none"):
         begin(place, dispatcher, "cascade", combine="odd")
     assert not (place.runs / "cascade").exists()
     with pytest.raises(UsageError, match="is not a run folder of smn cascade"):
         begin(place, dispatcher, "run")
     begin(place, dispatcher, "cascade")
-    with pytest.raises(UsageError, match="exists: --resume continues it"):
+    with pytest.raises(UsageError, match="exists: `resume` continues it"):
         begin(place, dispatcher, "cascade")
 
 

@@ -22,13 +22,13 @@ def test_names_add_up_and_all_else_narrows() -> None:
     ["layer1", "blocks:", "blocks:0", "blocks:-1", "blocks:1.5", "blocks:²", "name:", "all-but:", "top:0.5"],
 )
 def test_what_cannot_be_understood_is_refused_by_its_own_words(spec: str) -> None:
-    with pytest.raises(UsageError, match=f"--mask-only {spec}: expected "):
+    with pytest.raises(UsageError, match=f"`mask_only` {spec}: expected "):
         parse_selection((spec,))
 
 
 @pytest.mark.parametrize("spec", ["random", "random:0", "largest:1.1", "smallest:x", "random:nan", "random:1e-9"])
 def test_a_share_is_a_fraction(spec: str) -> None:
-    with pytest.raises(UsageError, match=f"--mask-only {spec}: expected a fraction above 0 and at most 1"):
+    with pytest.raises(UsageError, match=f"`mask_only` {spec}: expected a fraction above 0 and at most 1"):
         parse_selection((spec,))
 
 
@@ -44,22 +44,22 @@ TOPK = {"mask_kind": "topk", "density": 0.5}
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"mask_kind": "top"}, "--mask-kind is top: expected threshold or topk"),
-        ({"mask_kind": "topk"}, "--mask-kind topk needs --density"),
-        ({"density": 0.5}, "--density has no effect on a threshold: add --mask-kind topk"),
-        ({"density_start": 1.0}, "--density-start has no effect on a threshold"),
-        (TOPK | {"density": 0.0}, "--density is 0.0: expected a fraction above 0 and below 1"),
-        (TOPK | {"density": 1.0}, "--density is 1.0"),
-        (TOPK | {"density_start": 0.5}, "--density-start is 0.5: expected above --density and at most 1"),
-        (TOPK | {"density_start": 1.01}, "--density-start is 1.01"),
-        (TOPK | {"score_init": "constant"}, "--score-init constant makes all scores equal"),
-        ({"score_init": "kaiming"}, "--score-init kaiming starts half of the scores below 0"),
-        ({"score_init": "ones"}, "--score-init is ones: expected one of constant, magnitude, kaiming"),
-        (TOPK | {"train": "full"}, "--density has no effect with --train full"),
-        ({"train": "norm", "mask_only": ("blocks:1",)}, "--mask-only has no effect with --train norm"),
-        ({"train": "full", "score_init": "magnitude"}, "--score-init has no effect with --train full"),
-        ({"train": "full", "mask_kind": "topk"}, "--mask-kind has no effect with --train full"),
-        ({"train": "full", "mask_only": ("random:.5",)}, "--train full trains whole tensors: --mask-only random"),
+        ({"mask_kind": "top"}, "`mask_kind` is top: expected threshold or topk"),
+        ({"mask_kind": "topk"}, "`mask_kind` topk needs `density`"),
+        ({"density": 0.5}, "`density` has no effect on a threshold: add `mask_kind` topk"),
+        ({"density_start": 1.0}, "`density_start` has no effect on a threshold"),
+        (TOPK | {"density": 0.0}, "`density` is 0.0: expected a fraction above 0 and below 1"),
+        (TOPK | {"density": 1.0}, "`density` is 1.0"),
+        (TOPK | {"density_start": 0.5}, "`density_start` is 0.5: expected above `density` and at most 1"),
+        (TOPK | {"density_start": 1.01}, "`density_start` is 1.01"),
+        (TOPK | {"score_init": "constant"}, "`score_init` constant makes all scores equal"),
+        ({"score_init": "kaiming"}, "`score_init` kaiming starts half of the scores below 0"),
+        ({"score_init": "ones"}, "`score_init` is ones: expected one of constant, magnitude, kaiming"),
+        (TOPK | {"train": "full"}, "`density` has no effect with `train` full"),
+        ({"train": "norm", "mask_only": ("blocks:1",)}, "`mask_only` has no effect with `train` norm"),
+        ({"train": "full", "score_init": "magnitude"}, "`score_init` has no effect with `train` full"),
+        ({"train": "full", "mask_kind": "topk"}, "`mask_kind` has no effect with `train` full"),
+        ({"train": "full", "mask_only": ("random:.5",)}, "`train` full trains whole tensors: `mask_only` random"),
     ],
 )
 def test_wishes_that_make_no_sense_together_are_refused(options: dict[str, Any], words: str) -> None:

@@ -68,9 +68,9 @@ def test_words_to_choose_from_are_looked_up_when_they_are_asked_for() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"leaf": "red"}, "--leaf is red: expected green or black"),
-        ({"cup_size": 9}, "--cup-size is 9: expected 2 or more, below 9"),
-        ({"sugar": (1.0, 0.0)}, "--sugar is 0.0: expected above 0, finite"),
+        ({"leaf": "red"}, "`leaf` is red: expected green or black"),
+        ({"cup_size": 9}, "`cup_size` is 9: expected 2 or more, below 9"),
+        ({"sugar": (1.0, 0.0)}, "`sugar` is 0.0: expected above 0, finite"),
     ],
 )
 def test_a_value_that_is_not_allowed_is_refused_with_those_that_are(given: dict[str, Any], message: str) -> None:
@@ -116,7 +116,6 @@ def test_the_python_api_names_every_setting() -> None:
     from smn_cli.config.options import AdaptOptions
 
     assert inspect.signature(AdaptOptions).parameters.keys() < inspect.signature(adapt).parameters.keys()
-    assert (
-        "        recipe: default; swav without a teacher; paper for its exact settings. Expected: one of"
-        in str(adapt.__doc__)
+    assert "        recipe: default; swav without a teacher; paper for its exact settings. Expected: one of" in str(
+        adapt.__doc__
     )

@@ -53,5 +53,5 @@ def test_an_image_in_both_halves_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"--split \S+ does not exist: expected a JSON file of CoOp"):
+    with pytest.raises(DataError, match=r"`split` \S+ does not exist: expected a JSON file of CoOp"):
         split_by_file(EXAMPLES, tmp_path / "gone.json")

@@ -242,7 +242,7 @@ def test_a_network_whose_classifier_is_no_linear_layer_is_refused(runs: Make) ->
     labeled = find_labeled_images([place.data], asked)
     assert labeled is not None
     backbone = replace(place.backbone(), classifier_name="")
-    with pytest.raises(BackboneError, match="is not one linear layer over the features: --labels cannot replace it"):
+    with pytest.raises(BackboneError, match="is not one linear layer over the features: `labels` cannot replace it"):
         Session.start(RunRequest(place.runs / "run", ImageSet(labeled.paths), asked, labeled=labeled), backbone)
     assert not (place.runs / "run").exists()
 
@@ -250,13 +250,13 @@ def test_a_network_whose_classifier_is_no_linear_layer_is_refused(runs: Make) ->
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"labels": "csv"}, "--labels is csv: expected folders"),
-        ({"labels": "folders", "recipe": "swav"}, "--labels with --recipe swav: expected one of default, paper"),
-        ({"labels": "folders", "queue": 64}, "--queue has no effect with --recipe default and --labels"),
-        ({"labels": "folders", "prototypes": 5}, "--prototypes has no effect with --recipe default and --labels"),
-        ({"label_fraction": 0.5}, "--label-fraction has no effect without --labels folders"),
-        ({"labels": "folders", "label_fraction": 0.0}, "--label-fraction is 0.0: expected above 0, at most 1"),
-        ({"labels": "folders", "label_fraction": 1.5}, "--label-fraction is 1.5: expected above 0, at most 1"),
+        ({"labels": "csv"}, "`labels` is csv: expected folders"),
+        ({"labels": "folders", "recipe": "swav"}, "`labels` with `recipe` swav: expected one of default, paper"),
+        ({"labels": "folders", "queue": 64}, "`queue` has no effect with `recipe` default and `labels`"),
+        ({"labels": "folders", "prototypes": 5}, "`prototypes` has no effect with `recipe` default and `labels`"),
+        ({"label_fraction": 0.5}, "`label_fraction` has no effect without `labels` folders"),
+        ({"labels": "folders", "label_fraction": 0.0}, "`label_fraction` is 0.0: expected above 0, at most 1"),
+        ({"labels": "folders", "label_fraction": 1.5}, "`label_fraction` is 1.5: expected above 0, at most 1"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(options: dict[str, Any], message: str) -> None:

@@ -116,7 +116,7 @@ def test_a_toy_objective_trains_resumes_and_packs(workshop: Make, toy: str) -> N
 
 
 def test_options_and_plan_follow_its_rules(toy: str) -> None:
-    with pytest.raises(UsageError, match="--queue has no effect with --recipe near"):
+    with pytest.raises(UsageError, match="`queue` has no effect with `recipe` near"):
         refuse_idle_options(AdaptOptions(recipe=toy, queue=8))
     refuse_idle_options(AdaptOptions(recipe=toy, train="head"))
     plan = make_plan(AdaptOptions(recipe=toy), 1000)

@@ -77,9 +77,9 @@ def test_it_reaches_the_command(app: typer.Typer) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--leaf-kind red", "--leaf-kind is red: expected green or black"),
-        ("--minutes 9", "--minutes is 9: expected 1 or more, below 9"),
-        ("--sugar 1 --sugar -1", "--sugar is -1.0: expected 0 or more, finite"),
+        ("--leaf-kind red", "`leaf_kind` is red: expected green or black"),
+        ("--minutes 9", "`minutes` is 9: expected 1 or more, below 9"),
+        ("--sugar 1 --sugar -1", "`sugar` is -1.0: expected 0 or more, finite"),
     ],
 )
 def test_it_is_checked_before_the_command_starts(app: typer.Typer, words: str, message: str) -> None:

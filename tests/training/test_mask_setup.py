@@ -65,9 +65,9 @@ def test_names_take_the_place_of_the_recipes_choice_and_may_be_any_parameters() 
 @pytest.mark.parametrize(
     ("specs", "words"),
     [
-        (("blocks:5",), r"--mask-only blocks:5: this network has 4 \(layer1 to layer4\)"),
-        (("name:conv9*",), "--mask-only name:conv9\\* leaves no parameter"),
-        (("blocks:1", "all-but:layer1*"), "--mask-only blocks:1 all-but:layer1\\* leaves no parameter"),
+        (("blocks:5",), r"`mask_only` blocks:5: this network has 4 \(layer1 to layer4\)"),
+        (("name:conv9*",), "`mask_only` name:conv9\\* leaves no parameter"),
+        (("blocks:1", "all-but:layer1*"), "`mask_only` blocks:1 all-but:layer1\\* leaves no parameter"),
     ],
 )
 def test_what_a_network_does_not_have_is_refused(specs: tuple[str, ...], words: str) -> None:

@@ -113,7 +113,7 @@ def test_a_run_folder_is_overwritten_only_when_asked(workshop: Make) -> None:
     place = workshop()
     first = place.finish("run", steps=2)
     before = (first.folder.path / STATE).read_bytes()
-    with pytest.raises(UsageError, match="exists: --resume continues it, --overwrite replaces it"):
+    with pytest.raises(UsageError, match="exists: `resume` continues it, `overwrite` replaces it"):
         place.start("run", steps=2)
     assert (first.folder.path / STATE).read_bytes() == before
     replaced = place.start("run", steps=5, overwrite=True)

@@ -38,7 +38,7 @@ def test_checkpointed_activations_are_computed_again_in_the_backward_pass(worksh
 
 
 def test_adapting_statistics_twice_a_step_is_refused() -> None:
-    with pytest.raises(UsageError, match="--grad-checkpoint"):
+    with pytest.raises(UsageError, match="`grad_checkpoint`"):
         make_plan(AdaptOptions(recipe="paper", grad_checkpoint=True), 1000)
 
 
@@ -53,7 +53,7 @@ def test_bf16_takes_nearly_the_same_first_step_and_another_path_later(workshop: 
 
 
 def test_an_unknown_precision_is_refused() -> None:
-    with pytest.raises(UsageError, match="--precision is fp16: expected fp32 or bf16"):
+    with pytest.raises(UsageError, match="`precision` is fp16: expected fp32 or bf16"):
         AdaptOptions(precision="fp16")  # type: ignore[arg-type]
 
 
@@ -76,5 +76,5 @@ def test_a_failure_to_compile_is_told_in_one_line(workshop: Make, monkeypatch: p
         raise TorchDynamoException("no C++ compiler\nand a long story")
 
     monkeypatch.setattr(torch, "compile", lambda *_, **__: fail)
-    with pytest.raises(TrainingError, match=r"torch.compile failed \(no C\+\+ compiler\): leave --compile out"):
+    with pytest.raises(TrainingError, match=r"torch.compile failed \(no C\+\+ compiler\): leave `compile` out"):
         workshop().finish("run", steps=1, compile=True)

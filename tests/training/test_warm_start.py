@@ -94,11 +94,11 @@ def test_what_cannot_be_a_start_is_refused(
     session = place.start("default", recipe="default", queue=None, prototypes=None)
     stem = torch.ones(3, dtype=torch.bool)
     stem[0] = False
-    with pytest.raises(UsageError, match="--start cuts weights of stem, which --recipe default leaves alone"):
+    with pytest.raises(UsageError, match="`start` cuts weights of stem, which `recipe` default leaves alone"):
         put_on(session, {"stem": stem})
     kept_for_ever = place.start("part", recipe="default", queue=None, prototypes=None, mask_only=("smallest:0.5",))
     name, scores = next(iter(kept_for_ever.trainer.source.trained.items()))
-    with pytest.raises(UsageError, match=f"--start cuts weights of {name} that the run's --mask-kind or --mask-only"):
+    with pytest.raises(UsageError, match=f"`start` cuts weights of {name} that the run's `mask_kind` or `mask_only`"):
         put_on(kept_for_ever, {name: ~scores.isinf()})
     put_on(kept_for_ever, {name: scores.isinf()})
     assert torch.equal(kept_for_ever.trainer.source.masks()[name], scores.isinf())

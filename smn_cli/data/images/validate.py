@@ -109,7 +109,7 @@ def _refuse_too_many(images: ImageSet, max_bad: float) -> None:
     num_seen = len(images.good) + len(images.bad)
     if len(images.bad) > max_bad * num_seen or not images.good:
         examples = first_few([f"{path} ({reason})" for path, reason in images.bad.items()], limit=3)
-        what = f"more than --max-bad {max_bad:g} allows" if images.good else "none is left"
+        what = f"more than `max_bad` {max_bad:g} allows" if images.good else "none is left"
         raise DataError(f"{len(images.bad)} of {num_seen} images are unusable, {what}: {examples}")
 
 

@@ -63,7 +63,7 @@ def load_labeled_split(
         train, test = _stratified(find_class_folders(folder), test_fraction, seed)
         origin = f"stratified split, {test_fraction:g} for testing, seed {seed}"
     if max_train is not None and max_train < len(train):
-        raise UsageError(f"--max-train {max_train} is fewer than the {len(train)} classes of {folder}: raise it")
+        raise UsageError(f"`max_train` {max_train} is fewer than the {len(train)} classes of {folder}: raise it")
     return _labeled(_limit(train, max_train, seed), _limit(test, max_test, seed + 1), origin, folder)
 
 

@@ -55,12 +55,12 @@ def find_labeled_images(inputs: Sequence[str | Path], options: AdaptOptions) -> 
     if options.labels is None:
         return None
     if len(inputs) != 1:
-        raise UsageError(f"--labels folders takes one folder of class folders, found {len(inputs)} inputs")
+        raise UsageError(f"`labels` folders takes one folder of class folders, found {len(inputs)} inputs")
     folder = Path(inputs[0]).absolute()  # as a run folder lists its images
     found = find_class_folders(folder / "train" if (folder / "train").is_dir() else folder)
     classes = tuple(sorted(found))
     if len(classes) < 2:
-        raise DataError(f"{folder} has only the class {classes[0]}: --labels folders needs two class folders or more")
+        raise DataError(f"{folder} has only the class {classes[0]}: `labels` folders needs two class folders or more")
     for name in classes:
         if len(name) > MAX_NAME or not name.isprintable():
             raise DataError(f"{folder}: the class folder {name[:40]!a} has a name that no adapter can hold: rename it")

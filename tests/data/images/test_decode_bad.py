@@ -127,12 +127,12 @@ def test_bad_images_are_sorted_out_with_their_reasons_and_the_good_keep_their_or
 
 def test_just_more_bad_images_than_allowed_stop_the_run(tmp_path: Path) -> None:
     paths = folder_with_bad(tmp_path, 8, 2)
-    with pytest.raises(DataError, match=r"2 of 10 images are unusable, more than --max-bad 0\.19 allows: .*000x\.png"):
+    with pytest.raises(DataError, match=r"2 of 10 images are unusable, more than `max_bad` 0\.19 allows: .*000x\.png"):
         check_images(paths, max_bad=0.19)
 
 
 def test_one_bad_image_is_too_many_where_none_is_allowed(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="1 of 9 images are unusable, more than --max-bad 0 allows"):
+    with pytest.raises(DataError, match="1 of 9 images are unusable, more than `max_bad` 0 allows"):
         check_images(folder_with_bad(tmp_path, 8, 1), max_bad=0)
 
 

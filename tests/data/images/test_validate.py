@@ -62,7 +62,7 @@ def test_the_limit_of_bad_images_is_one_of_those_looked_at(paths: list[Path]) ->
     num_seen = len(drawn.good) + len(drawn.bad)
     assert drawn.bad
     draw(paths, 12, max_bad=len(drawn.bad) / num_seen)
-    with pytest.raises(DataError, match=rf"{len(drawn.bad)} of {num_seen} images are unusable, more than --max-bad"):
+    with pytest.raises(DataError, match=rf"{len(drawn.bad)} of {num_seen} images are unusable, more than `max_bad`"):
         draw(paths, 12, max_bad=len(drawn.bad) / (num_seen + 1))
 
 

@@ -85,7 +85,7 @@ def test_fewer_test_images_than_classes_leave_classes_out_of_the_test_images_onl
 
 def test_fewer_training_images_than_classes_are_refused(tmp_path: Path) -> None:
     touch(tmp_path, {"train/a": 5, "train/b": 5, "train/c": 5, "test/a": 2})
-    with pytest.raises(UsageError, match="--max-train 2 is fewer than the 3 classes"):
+    with pytest.raises(UsageError, match="`max_train` 2 is fewer than the 3 classes"):
         load_labeled_split(tmp_path, max_train=2)
 
 

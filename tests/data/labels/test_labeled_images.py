@@ -41,7 +41,7 @@ def test_what_is_no_folder_of_classes_is_refused(labeled_folder: Path, tmp_path:
     with pytest.raises(DataError, match="has no class folders with images"):
         find_labeled_images([labeled_folder / "train" / "red"], WITH_LABELS)
     write_images(tmp_path / "one" / "only", 3)
-    with pytest.raises(DataError, match="has only the class only: --labels folders needs two class folders or more"):
+    with pytest.raises(DataError, match="has only the class only: `labels` folders needs two class folders or more"):
         find_labeled_images([tmp_path / "one"], WITH_LABELS)
     write_images(tmp_path / "one" / "line\nbreak", 3)
     with pytest.raises(DataError, match="has a name that no adapter can hold: rename it"):
