@@ -46,7 +46,8 @@ def grouped(parameters: list[Any]) -> dict[str, list[Any]]:
         return {"Options": options}
     groups: dict[str, list[Any]] = {title: [] for title in (*get_args(Group), _REST)}
     for option in options:
-        groups[option.rich_help_panel or _REST].append(option)
+        # what older releases of Typer make of --help has no group at all
+        groups[getattr(option, "rich_help_panel", None) or _REST].append(option)
     return {title: listed for title, listed in groups.items() if listed}
 
 
