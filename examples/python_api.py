@@ -6,31 +6,32 @@ IMAGES is a folder, WEIGHTS a pretrained checkpoint of EfficientNet-Lite0, OUT w
 """
 
 import sys
+from typing import Any
 
 import timm
 import torch
+from torch import nn
 
 import smn_cli
 
 
-def main(images: str, weights: str, out: str, **settings: int) -> None:
-    model = timm.create_model("tf_efficientnet_lite0", checkpoint_path=weights).eval()
+def main(images: str, weights: str, out: str, **settings: Any) -> None:
+    model: nn.Module = timm.create_model("tf_efficientnet_lite0", checkpoint_path=weights).eval()
     base = {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
-    # labels are never looked at; the classifier is taken off, no pretrained weight changes
+    # labels are never looked at; the model itself stays as it is, a copy of it is trained
     adapter = smn_cli.adapt(model, images, on_step=lambda report: print(report.step, f"{report.loss:.3f}"), **settings)
     smn_cli.save_adapter(adapter, out)
-    print(f"density {adapter.header.density:.4f}")
+    print(adapter)
 
     # elsewhere: any model with the same pretrained weights
-    fresh = timm.create_model("tf_efficientnet_lite0", checkpoint_path=weights).eval()
+    fresh: nn.Module = timm.create_model("tf_efficientnet_lite0", checkpoint_path=weights).eval()
     probe = torch.rand(2, 3, 64, 64)
+    loaded = smn_cli.load_adapter(out)
     with torch.inference_mode():
         before = fresh(probe)
-        loaded = smn_cli.load_adapter(out)
-        loaded.apply(fresh)
-        during = fresh(probe)
-        loaded.remove(fresh)
+        with loaded.applied(fresh):  # or loaded.apply(fresh), and later loaded.remove(fresh)
+            during = fresh(probe)
         after = fresh(probe)
     print("adapted outputs differ from the base:", not torch.equal(before, during))
     print("removed again, bit for bit:", torch.equal(before, after))

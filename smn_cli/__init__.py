@@ -1,30 +1,80 @@
 """smn: adapt a pretrained image backbone to unlabeled images, and ship the result as a small, exact mask file."""
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING
+
+from smn_cli.errors import (
+    AdapterFileError,
+    BackboneError,
+    CheckpointError,
+    DataError,
+    FileError,
+    GateError,
+    Interrupted,
+    MismatchError,
+    SmnError,
+    TrainingError,
+    UsageError,
+)
+
+if TYPE_CHECKING:
+    from smn_cli.api import (
+        Adapter,
+        AdapterSet,
+        AdaptOptions,
+        Cascade,
+        Comparison,
+        ImageFeatures,
+        StepReport,
+        adapt,
+        apply_adapter,
+        embed,
+        evaluate,
+        load_adapter,
+        load_cascade,
+        remove_adapter,
+        save_adapter,
+    )
+else:
+
+    def __getattr__(name: str) -> object:
+        # torch is loaded when the API is first used, not by `smn --help`
+        if name in __all__:
+            return getattr(import_module("smn_cli.api"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return list(__all__)
+
 
 __version__ = "0.1.0"
 
-_API = ("Adapter", "Cascade", "adapt", "apply_adapter", "load_adapter", "load_cascade", "save_adapter")
-
 __all__ = [
+    "AdaptOptions",
     "Adapter",
+    "AdapterFileError",
+    "AdapterSet",
+    "BackboneError",
     "Cascade",
+    "CheckpointError",
+    "Comparison",
+    "DataError",
+    "FileError",
+    "GateError",
+    "ImageFeatures",
+    "Interrupted",
+    "MismatchError",
+    "SmnError",
+    "StepReport",
+    "TrainingError",
+    "UsageError",
     "__version__",
     "adapt",
     "apply_adapter",
+    "embed",
+    "evaluate",
     "load_adapter",
     "load_cascade",
+    "remove_adapter",
     "save_adapter",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    # torch is loaded when the API is first used, not by `smn --help`
-    if name in _API:
-        return getattr(import_module("smn_cli.api"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return list(__all__)

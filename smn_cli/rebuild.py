@@ -13,8 +13,7 @@ from smn_cli.adapters.fingerprint import fingerprint, select_base
 from smn_cli.atomic import write_atomically
 from smn_cli.backbones.loading import Backbone, load_backbone, load_with_timm
 from smn_cli.backbones.weight_files import read_weight_file
-from smn_cli.data.preprocessing import Preprocessing
-from smn_cli.errors import AdapterFileError, BackboneError, MismatchError
+from smn_cli.errors import BackboneError, MismatchError
 from smn_cli.seeding import fixed_generator
 
 
@@ -50,10 +49,15 @@ def rebuild(adapter: Adapter, backbone: Backbone, *, with_classifier: bool = Tru
     classifier = {} if not with_classifier else backbone.classifier if head is None else head.tensors()
     return RebuiltNetwork(
         {**state, **classifier},
-        next((len(tensor) for tensor in classifier.values()), 0),
+        _num_classes(classifier),
         backbone.takes_any_size,
         () if head is None else head.classes,
     )
+
+
+def _num_classes(classifier: dict[str, Tensor]) -> int:
+    """Rows of the last matrix: a classifier may begin with a normalisation layer, as LeViT's does."""
+    return next((len(tensor) for tensor in reversed(classifier.values()) if tensor.dim() > 1), 0)
 
 
 def save_checkpoint(network: RebuiltNetwork, path: Path) -> None:
@@ -88,25 +92,13 @@ def check_checkpoint(adapter: Adapter, path: Path) -> None:
         MismatchError: it is another network.
         FileError, DataError: it cannot be read.
     """
-    tensors = read_weight_file(path).tensors
+    tensors = read_weight_file(path, wanted=[entry.name for entry in adapter.header.masks]).tensors
     found = fingerprint(select_base(tensors, adapter.base_fingerprint)).digest
     if found != adapter.header.adapted_digest:
         raise MismatchError(
             f"--checkpoint {path} is not the adapted network: digest {found[:12]}... instead of "
             f"{adapter.header.adapted_digest[:12]}...; rebuild it with smn apply"
         )
-
-
-def preprocessing_for(adapter: Adapter) -> Preprocessing:
-    """How images were prepared when the adapter was made.
-
-    Raises:
-        AdapterFileError: the file does not say it in a usable way.
-    """
-    try:
-        return Preprocessing.from_json(adapter.header.preprocessing)
-    except (KeyError, TypeError, ValueError) as error:
-        raise AdapterFileError(f"the adapter's preprocessing is unusable: {error}") from None
 
 
 def backbone_for(adapter: Adapter, weights: str | Path | None) -> Backbone:

@@ -21,21 +21,23 @@ class TrainMode:
     Attributes:
         has_mask: whether the result is a mask over a frozen network, which an adapter can carry.
         moves: whether scores, or without a mask the weights themselves, are trained.
+        changes_network: whether anything of the network changes, so that a judge can tell its states apart.
         adapts_statistics: whether normalisation statistics adapt, whatever the recipe says.
         what: becomes of the weights, in words.
     """
 
     has_mask: bool
     moves: bool
+    changes_network: bool
     adapts_statistics: bool
     what: str
 
 
 TRAIN_MODES: dict[Train, TrainMode] = {
-    "mask": TrainMode(True, True, False, "under the mask"),
-    "norm": TrainMode(True, False, True, "left alone"),
-    "full": TrainMode(False, True, False, "trained themselves"),
-    "head": TrainMode(True, False, False, "left alone"),
+    "mask": TrainMode(True, True, True, False, "under the mask"),
+    "norm": TrainMode(True, False, True, True, "left alone"),
+    "full": TrainMode(False, True, True, False, "trained themselves"),
+    "head": TrainMode(True, False, False, False, "left alone"),
 }
 
 

@@ -1,15 +1,23 @@
-"""Base and adapted networks on labeled images: from a split to features to scores."""
+"""Base and adapted networks on images: from paths to features, and with labels to scores."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
+from torch.nn import functional
 
 from smn_cli.adapters.swap import Change
 from smn_cli.backbones.loading import Backbone, check_sizes
 from smn_cli.cascade.blocks import network_identity
 from smn_cli.cascade.cascade import Cascade
 from smn_cli.cascade.scoring import CascadeComparison, compare_cascade
+from smn_cli.data.images.validate import ImageSet
 from smn_cli.data.labels.eval_split import LabeledSplit
+from smn_cli.data.preprocessing import Preprocessing
+from smn_cli.data.views.loader import image_batches
 from smn_cli.evaluation.compare import (
     Comparison,
     LabeledFeatures,
@@ -19,8 +27,10 @@ from smn_cli.evaluation.compare import (
     score,
     with_classifier,
 )
+from smn_cli.evaluation.features import on_device
+from smn_cli.evaluation.low_shot import LabelSubsets, LowShotRow, LowShotScores, score_subsets, tabulate
 from smn_cli.evaluation.neighbours import search_device
-from smn_cli.features.embed import Embedding, labeled_features
+from smn_cli.features.embed import Embedding, batch_size_for, labeled_features
 
 
 def evaluate_networks(
@@ -46,13 +56,98 @@ def evaluate_networks(
         MismatchError, AdapterFileError: the adapter does not fit the base.
         DataError: an image cannot be read.
     """
-    changes = [] if change is None else [change]
-    embedded = embed_split(backbone, changes, split, embedding, device=device, progress=progress)
-    base, *adapted = [
-        score_network(features, each, split, protocol, device=device)
-        for each, features in zip([None, *changes], embedded, strict=True)
-    ]
-    return compare(base, adapted[0] if adapted else None)
+    changes = {} if change is None else {"": change}
+    comparisons, _ = compare_networks(backbone, changes, split, embedding, protocol, device=device, progress=progress)
+    return comparisons[""]
+
+
+def compare_networks(
+    backbone: Backbone,
+    changes: Mapping[str, Change],
+    split: LabeledSplit,
+    embedding: Embedding,
+    protocol: ScoringProtocol,
+    *,
+    subsets: Sequence[LabelSubsets] = (),
+    device: str = "cpu",
+    progress: Callable[[int], None] | None = None,
+) -> tuple[dict[str, Comparison], list[LowShotRow]]:
+    """Score a base and any number of adapted networks on the same split.
+
+    Args:
+        changes: by name; without any, the base alone is scored, under the empty name.
+        subsets: parts of the labels to score with, too.
+
+    The others and errors are those of `evaluate_networks`; progress is over all networks.
+
+    Returns:
+        Comparisons with the base by name, and the table of few labels, empty without `subsets`.
+    """
+    scores: dict[str, Scores] = {}
+    few: dict[str, list[LowShotScores]] = {}
+    where = search_device(device)
+    embedded = embed_split(backbone, list(changes.values()), split, embedding, device=device, progress=progress)
+    base_features = next(embedded)
+    base = score_network(base_features, None, split, protocol, device=device)
+    base_few = score_subsets(base_features, subsets, protocol, device=where)
+    del base_features  # the next are as large
+    for (name, change), features in zip(changes.items(), embedded, strict=True):
+        scores[name] = score_network(features, change, split, protocol, device=device)
+        few[name] = score_subsets(features, subsets, protocol, device=where)
+    comparisons = {name: compare(base, adapted) for name, adapted in scores.items()} or {"": compare(base, None)}
+    return comparisons, tabulate(subsets, split.train_labels, base_few, few)
+
+
+def feature_batches(
+    backbone: Backbone,
+    change: Change | Cascade | None,
+    paths: Sequence[Path],
+    preprocessing: Preprocessing,
+    *,
+    device: str = "cpu",
+    precision: str = "fp32",
+    num_workers: int = 0,
+    l2: bool = False,
+) -> Iterator[Tensor]:
+    """Features of images in their order, batch by batch: never more than one is in memory.
+
+    Args:
+        backbone: the base; moved to the device and left as the base.
+        change: an adapter, a cascade, or another way to change the base; None for the base itself.
+        paths: N images.
+        preprocessing: of the images.
+        device, precision: where and in which format ("fp32" or "bf16") the network runs.
+        num_workers: image loading processes.
+        l2: scale every image's features to length 1.
+
+    Yields:
+        (B, F) float32 on the CPU.
+
+    Raises:
+        MismatchError, AdapterFileError: the change does not fit the base.
+        BackboneError: the base cannot take images of that size.
+        DataError: an image cannot be read.
+    """
+    check_sizes(backbone, [preprocessing.size])
+    where = torch.device(device)
+    model = backbone.model.to(where).to(memory_format=torch.channels_last)
+    batches = image_batches(
+        paths, preprocessing, batch_size=batch_size_for(where, preprocessing.size), num_workers=num_workers
+    )
+    with ExitStack() as stack:
+        if isinstance(change, Cascade):
+            cascade = change
+            network = on_device(lambda images: cascade.embed(model, images), where, precision)
+        else:
+            if change is not None:
+                change.apply(model)
+                stack.callback(change.remove, model)
+            network = on_device(model.eval(), where, precision)
+        for batch in batches:
+            with torch.inference_mode():
+                features = network(batch).float().cpu()
+                features = functional.normalize(features, dim=1) if l2 else features
+            yield features
 
 
 def evaluate_cascade(
@@ -106,6 +201,55 @@ def embed_split(
         if change is not None:
             change.remove(model)
         yield features
+
+
+class ImageFeatures(NamedTuple):
+    """Features of images.
+
+    Attributes:
+        features: (N, F) float32 on the CPU, a row an image.
+        paths: of the N images, sorted.
+        bad: files that could not be used, each with the reason.
+    """
+
+    features: Tensor
+    paths: list[Path]
+    bad: dict[Path, str]
+
+
+def embed_images(
+    backbone: Backbone,
+    change: Change | Cascade | None,
+    images: ImageSet,
+    embedding: Embedding,
+    *,
+    device: str = "cpu",
+    l2: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> ImageFeatures:
+    """Features of checked images in memory; see `feature_batches`.
+
+    Args:
+        images: as checked.
+        embedding: how; its cache is not used.
+        progress: called with the number of images embedded so far.
+    """
+    batches = feature_batches(
+        backbone,
+        change,
+        images.good,
+        embedding.preprocessing,
+        device=device,
+        precision=embedding.precision,
+        num_workers=embedding.num_workers,
+        l2=l2,
+    )
+    rows: list[Tensor] = []
+    for batch in batches:
+        rows.append(batch)
+        if progress is not None:
+            progress(sum(map(len, rows)))
+    return ImageFeatures(torch.cat(rows), images.good, images.bad)
 
 
 def score_network(

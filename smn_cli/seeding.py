@@ -9,6 +9,7 @@ loads with more workers or shares its batch out draws the same. Changing a strea
 | `epoch_generator` | the order of the images in an epoch | seed, epoch |
 | `step_generator` | places of the views, colours and flips | seed, step, purpose |
 | `initial_weights` | the first weights of a SwAV head and of a classifier | seed |
+| `torch_streams_kept` | nothing: leaves torch's own generators as they were | nothing |
 | `sample_generator` | the images that prototypes are found on | seed |
 | `sklearn_seed` | scikit-learn's k-means, Gaussian mixture, PCA | seed |
 | `weight_stream` | random scores, random parts of a tensor; the same on every machine | seed, tensor's name |
@@ -21,7 +22,7 @@ The random signs of a cascade's projection come from SHAKE-256, as `docs/format.
 
 import hashlib
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -56,6 +57,13 @@ def initial_weights(seed: int) -> Iterator[None]:
     """Modules that are made inside get their first weights from the seed; torch's own generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def torch_streams_kept(devices: Sequence[torch.device]) -> Iterator[None]:
+    """Torch's own generators, of the CPU and of these CUDA devices, are afterwards where they were."""
+    with torch.random.fork_rng(devices=list(devices)):
         yield
 
 

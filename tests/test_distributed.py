@@ -15,7 +15,7 @@ from torch import Tensor
 
 from smn_cli.distributed import Team
 from smn_cli.errors import UsageError
-from smn_cli.runs.run_folder import RunFolder
+from smn_cli.runs.run_folder import OBJECTIVE_FILE, RunFolder
 from smn_cli.training.session import Session
 from tests.small_runs import Workshop, masks_of, metrics, scores_of
 
@@ -24,10 +24,12 @@ NO_HEAD = {"recipe": "default", "local_views": None, "prototypes": None, "queue"
 Make = Callable[..., Workshop]
 
 
-def launch(place: Workshop, name: str, *words: str, restarts: int = 0) -> "subprocess.Popen[str]":
+def launch(
+    place: Workshop, name: str, *words: str, restarts: int = 0, processes: int = 2, images: Path | None = None
+) -> "subprocess.Popen[str]":
     """`torchrun -m smn_cli adapt` with two processes and the settings of small runs."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    adapt = ["-m", "smn_cli", "adapt", str(place.images.good[0].parent), "--arch", place.arch]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    adapt = ["-m", "--", "smn_cli", "adapt", str(images or place.images.good[0].parent), "--arch", place.arch]
     settings = ["--size", "32", "--batch-size", "8", "--norm-stats", "frozen", "--keep", "last", "--seed", "0"]
     return subprocess.Popen(
         [*torchrun, "--max-restarts", str(restarts), *adapt, "--weights", str(place.weights), *settings,
@@ -74,6 +76,25 @@ def test_two_processes_make_the_codes_of_one_from_the_whole_batch_and_queue(work
     place = workshop()
     finish(launch(place, "two", "--recipe", "paper", "--local-views", "1", "--prototypes", "8", "--queue", "16"))
     compare_with_one(place.finish("one", steps=NUM_STEPS, seed=0), place.runs / "two")
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_from_a_mask_with_labels_as_one_does(workshop: Make, labeled_folder: Path) -> None:
+    place = workshop()
+    start = place.finish("start", **NO_HEAD, steps=4, seed=0, lr_scores=0.3).folder.path
+    words = ["--labels", "folders", "--start", str(start)]
+    finish(launch(place, "alone", *words, processes=1, images=labeled_folder / "train"))
+    finish(launch(place, "two", *words, images=labeled_folder / "train"))
+    alone, two = (RunFolder.open(place.runs / name) for name in ("alone", "two"))
+    for name in ("weight", "start_weight"):  # what the objective found before the first step
+        expected, found = (folder.load_tensors(OBJECTIVE_FILE)[name] for folder in (alone, two))
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+    expected, found = (folder.load_state()["trainer"] for folder in (alone, two))
+    assert num_different_bits(expected["trained"], found["trained"]) < 0.001 * sum(
+        scores.numel() for scores in found["trained"].values()
+    )
+    classifiers = [state["objective"]["classifier"]["weight"] for state in (expected, found)]
+    torch.testing.assert_close(*classifiers, rtol=1e-2, atol=1e-3)
 
 
 def compare_with_one(alone: Session, folder: Path) -> None:

@@ -1,6 +1,7 @@
 """An adapter in memory: bits over a known base, put onto a network and taken off again."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,65 +11,32 @@ from torch import Tensor, nn
 
 from smn_cli.adapters.codecs import CODECS, encode_smallest, get_codec, pack_bits, unpack_bits
 from smn_cli.adapters.file import AdapterContent, parse_adapter, read_adapter
-from smn_cli.adapters.fingerprint import Fingerprint, check_base, fingerprint_of, tensor_digests
+from smn_cli.adapters.fingerprint import check_base, fingerprint_of, tensor_digests
 from smn_cli.adapters.head import StoredHead
 from smn_cli.adapters.schema import HeadEntry, Header, MaskEntry
-from smn_cli.adapters.statistics import round_statistics, upper_halves, widened
-from smn_cli.adapters.swap import original_state, swap_back, swap_in
-from smn_cli.atomic import write_atomically
+from smn_cli.adapters.statistics import round_statistics, upper_halves
+from smn_cli.adapters.stored import StoredAdapter
+from smn_cli.adapters.swap import digest_on, original_state, swap_back, swap_in, swapped_in
 from smn_cli.errors import AdapterFileError, MismatchError, SmnError
 from smn_cli.masking.binarize import effective_weight
+from smn_cli.masking.ties import check_tied_alike
 
 
-class Adapter:
+class Adapter(StoredAdapter):
     """A mask, and statistics if they were adapted, for one exact base.
 
     Get one from `load_adapter` or `make_adapter`. It holds the file's compressed payload and, once it was rebuilt, one
-    bit a weight, not the unpacked mask, so that many adapters can stay in memory and be switched quickly.
+    bit a weight, not the unpacked mask, so that many adapters can stay in memory and be switched quickly. It is never
+    changed, so threads may share it, each over its own network.
+
+        adapter = smn_cli.load_adapter("adapter.safetensors")
+        with adapter.applied(model):
+            features = model(torch.stack([adapter.transform()(image) for image in images]))
     """
 
     def __init__(self, content: AdapterContent) -> None:
-        self._content = content
+        super().__init__(content)
         self._known_bits: bytes | None = None  # decoded over the one base that fits, and found to be right
-
-    @property
-    def header(self) -> Header:
-        """What the file says of itself."""
-        return self._content.header
-
-    @property
-    def payload_bytes(self) -> int:
-        """Size of the coded mask."""
-        return len(self._content.payload)
-
-    @property
-    def norm_stats_bytes(self) -> int:
-        """Size of the carried statistics."""
-        return int(self._content.norm_stats.nbytes)
-
-    @property
-    def head(self) -> StoredHead | None:
-        """The classifier that it carries; None if it has none."""
-        return self._content.head
-
-    @property
-    def head_bytes(self) -> int:
-        """Size of the carried classifier."""
-        return 0 if self.head is None else self.head.nbytes
-
-    @property
-    def stored_statistics(self) -> np.ndarray:
-        """(sum of lengths,) uint16: the upper halves of the carried statistics."""
-        return self._content.norm_stats
-
-    @property
-    def base_fingerprint(self) -> Fingerprint:
-        """Of the base that it was made for."""
-        return Fingerprint(self.header.base_digest, self._content.base_rows)
-
-    def to_bytes(self) -> bytes:
-        """The adapter file's bytes."""
-        return self._content.to_bytes()
 
     def masks(self, base: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Bool masks by parameter name.
@@ -121,7 +89,8 @@ class Adapter:
 
         Raises:
             MismatchError: this is not the base it was made for.
-            AdapterFileError: the result is not what was recorded when the adapter was made.
+            AdapterFileError: the result is not what was recorded when the adapter was made, or masks two names of one
+                tensor apart.
         """
         names = [entry.name for entry in self.header.masks] + [name for name, _ in self.header.norm_stats]
         digests = check_base(base, self.base_fingerprint, made_for=self.made_for, names=names)
@@ -131,6 +100,7 @@ class Adapter:
         for name, mask in masks.items():
             state[name] = effective_weight(base[name].detach(), mask.to(base[name].device))
         state.update(self._statistics(base))
+        check_tied_alike(base, state, names)
         if known is not None:  # the same bits over the same base were found right before
             return state
         unchanged = {name: digest for name, digest in digests.items() if name not in names}
@@ -140,28 +110,48 @@ class Adapter:
         self._known_bits = pack_bits(np.concatenate([mask.numpy().reshape(-1) for mask in masks.values()]))
         return state
 
-    @property
-    def made_for(self) -> str:
-        """The base in words: architecture and, if known, timm's tag."""
-        return f"{self.header.arch}.{self.header.tag}" if self.header.tag else self.header.arch
-
     def apply(self, model: nn.Module) -> nn.Module:
         """Turn a pretrained network into the adapted one, in place; a previous adapter is taken off first.
 
-        A carried classifier is put in, too, where the network has one of its shape (timm's `num_classes`).
+        Parameter objects, modes, devices and hooks stay; what was there before travels with the network through
+        `copy.deepcopy`, pickling and `torch.save`. A carried classifier is put in, too, where the network has one of
+        its shape (timm's `num_classes`). A network inside `torch.compile` or `DataParallel` is found.
+
+        Returns:
+            The same object.
 
         Raises:
             MismatchError, AdapterFileError: as in `rebuild`; the network is then as it was before any adapter.
         """
-        base = original_state(model)
         try:
-            rebuilt = self.rebuild(base)
+            tensors = self._adapted_tensors(model)
         except SmnError:
             self.remove(model)
             raise
-        changed = [entry.name for entry in self.header.masks] + [name for name, _ in self.header.norm_stats]
-        swap_in(model, {name: rebuilt[name] for name in changed} | self._fitting_head(base))
+        swap_in(model, tensors, digest=self.header.adapted_digest)
         return model
+
+    @contextmanager
+    def applied(self, model: nn.Module) -> Iterator[nn.Module]:
+        """`apply` for the length of a `with` block; then the network is as it was before it.
+
+        An adapter that was on is on again afterwards, also if the block fails; so blocks may be nested.
+
+        Raises:
+            MismatchError, AdapterFileError: as in `rebuild`; nothing has changed then.
+        """
+        with swapped_in(model, self._adapted_tensors(model), digest=self.header.adapted_digest):
+            yield model
+
+    def is_on(self, model: nn.Module) -> bool:
+        """Whether a network is the adapted one now, by `apply` or `applied`."""
+        return digest_on(model) == self.header.adapted_digest
+
+    def _adapted_tensors(self, model: nn.Module) -> dict[str, Tensor]:
+        base = original_state(model)
+        rebuilt = self.rebuild(base)
+        changed = [entry.name for entry in self.header.masks] + [name for name, _ in self.header.norm_stats]
+        return {name: rebuilt[name] for name in changed} | self._fitting_head(base)
 
     def _fitting_head(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         tensors = {} if self.head is None else self.head.tensors()
@@ -169,23 +159,8 @@ class Adapter:
         return tensors if fits else {}
 
     def remove(self, model: nn.Module) -> nn.Module:
-        """Bring a network back to its base, bit for bit; nothing happens if no adapter is on it."""
-        swap_back(model)
-        return model
-
-    def save(self, path: str | Path) -> None:
-        """Write the adapter file, atomically.
-
-        Raises:
-            OSError: the folder is missing or not writable.
-        """
-        write_atomically(Path(path), self.to_bytes())
-
-    def statistics(self) -> dict[str, Tensor]:
-        """Carried statistics by name, flat."""
-        values = torch.from_numpy(widened(self._content.norm_stats))
-        lengths = [length for _, length in self.header.norm_stats]
-        return dict(zip((name for name, _ in self.header.norm_stats), torch.split(values, lengths), strict=True))
+        """Bring a network back to its base, bit for bit, whichever adapter is on it; see `remove_adapter`."""
+        return remove_adapter(model)
 
     def _statistics(self, base: Mapping[str, Tensor]) -> dict[str, Tensor]:
         statistics: dict[str, Tensor] = {}
@@ -194,6 +169,19 @@ class Adapter:
                 raise MismatchError(f"statistics {name} of {len(values)} values do not fit the base")
             statistics[name] = values.view(base[name].shape).to(base[name])
         return statistics
+
+
+def remove_adapter(model: nn.Module) -> nn.Module:
+    """Bring a network, or a copy of one, back to its base, bit for bit; nothing happens if no adapter is on it.
+
+    Networks inside it, such as the backbone of a detector, are brought back, too. After `model.half()` the masked
+    tensors become what halving the base gives; after `model.half().float()` they are exact, though others are rounded.
+
+    Returns:
+        The same object.
+    """
+    swap_back(model)
+    return model
 
 
 def load_adapter(path: str | Path) -> Adapter:
@@ -217,7 +205,7 @@ def make_adapter(
     arch: str,
     tag: str = "",
     norm_stats: Mapping[str, Tensor] | None = None,
-    preprocessing: dict[str, Any] | None = None,
+    preprocessing: Mapping[str, Any] | None = None,
     provenance: dict[str, Any] | None = None,
     codec: str = "auto",
     head: StoredHead | None = None,
@@ -260,7 +248,7 @@ def make_adapter(
         needs_base=chosen.needs_base,
         masks=tuple(MaskEntry(name, tuple(masks[name].shape), int(masks[name].sum())) for name in names),
         norm_stats=tuple((name, tensor.numel()) for name, tensor in statistics.items()),
-        preprocessing=preprocessing or {},
+        preprocessing=dict(preprocessing or {}),
         provenance=provenance or {},
         head=None if head is None else HeadEntry(head.name, head.levels.shape[1], head.classes),
     )

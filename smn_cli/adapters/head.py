@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from smn_cli.errors import TrainingError
 from smn_cli.evaluation.classifier import LinearClassifier
 
 LEVELS = 127
@@ -66,3 +67,15 @@ def store_head(classifier: LinearClassifier, *, name: str, classes: tuple[str, .
     steps = np.divide(weight, scales[:, None], out=np.zeros_like(weight), where=scales[:, None] > 0)
     levels = np.clip(np.rint(steps), -LEVELS, LEVELS).astype(np.int8)
     return StoredHead(name, classes, levels, scales.astype(np.float32), bias)
+
+
+def rounded_head(classifier: LinearClassifier, *, name: str, classes: tuple[str, ...]) -> StoredHead:
+    """A classifier as an adapter carries it.
+
+    Raises:
+        TrainingError: its weights are no longer numbers.
+    """
+    try:
+        return store_head(classifier, name=name, classes=classes)
+    except ValueError as error:
+        raise TrainingError(f"{error}: lower --lr-head") from None

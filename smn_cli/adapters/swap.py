@@ -1,15 +1,20 @@
-"""Other tensors in place of a network's own, and the way back, bit for bit."""
+"""Other tensors in place of a network's own, and the way back, bit for bit.
 
-from collections.abc import Mapping
-from typing import Protocol
-from weakref import WeakKeyDictionary
+What was there before is kept with the network, as a plain attribute of tensors: copies and pickles of the network carry
+it along and find their own way back, while its state dict, buffers and modules are those of the base.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from smn_cli.adapters.head import StoredHead
 
-_originals: "WeakKeyDictionary[nn.Module, dict[str, Tensor]]" = WeakKeyDictionary()
+_ATTRIBUTE = "_smn_swapped"
+"""On a network that wears other tensors: {"originals": tensors by name, "digest": of what they were replaced by}."""
 
 
 class Change(Protocol):
@@ -23,25 +28,89 @@ class Change(Protocol):
     def remove(self, model: nn.Module) -> nn.Module: ...
 
 
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The network inside `torch.compile`, `DataParallel` and `DistributedDataParallel`, whose tensors theirs are."""
+    while True:
+        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            model = model.module
+        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
+            model = inner
+        else:
+            return model
+
+
 def original_state(model: nn.Module) -> dict[str, Tensor]:
-    """The network's state dict as it is without what was swapped in."""
-    return model.state_dict() | _originals.get(model, {})
+    """The network's state dict as it is without what was swapped in, on the device and of the type that it has now."""
+    network = unwrapped(model)
+    state: dict[str, Tensor] = network.state_dict()
+    return state | {name: tensor.to(state[name]) for name, tensor in _still_there(_originals(network), state).items()}
 
 
-def swap_in(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors over a network's own of the same names, in place of what was swapped in before."""
-    own, known = model.state_dict(keep_vars=True), _originals.get(model, {})
-    # what both change is written once, and its original is copied once
-    returning = {name: tensor for name, tensor in known.items() if name not in tensors}
-    _originals[model] = {name: known[name] if name in known else own[name].detach().clone() for name in tensors}
-    _write(model, {**returning, **tensors})
+def digest_on(model: nn.Module) -> str | None:
+    """What `swap_in` was told of the tensors that are on a network; None if nothing was swapped in."""
+    record = vars(unwrapped(model)).get(_ATTRIBUTE)
+    return None if record is None else str(record["digest"])
+
+
+def swap_in(model: nn.Module, tensors: Mapping[str, Tensor], *, digest: str = "") -> None:
+    """Write tensors over a network's own of the same names, in place of what was swapped in before.
+
+    Args:
+        model: keeps its parameter objects; only their values change.
+        tensors: by state dict name, of the shapes there.
+        digest: tells them from others, see `digest_on`.
+    """
+    network = unwrapped(model)
+    own, known = network.state_dict(keep_vars=True), _originals(network)
+    returning = {name: tensor for name, tensor in _still_there(known, own).items() if name not in tensors}
+    originals = {name: known[name] if name in known else own[name].detach().clone() for name in tensors}
+    # all are on record while they are written, so that an interruption can be undone
+    _record(network, {**known, **originals}, digest)
+    _write(own, {**returning, **tensors})
+    _record(network, originals, digest)
 
 
 def swap_back(model: nn.Module) -> None:
-    """Undo `swap_in`; nothing happens if nothing was swapped in."""
-    originals = _originals.pop(model, None)
-    if originals is not None:
-        _write(model, originals)
+    """Undo `swap_in` on a network and on those inside it; nothing happens if nothing was swapped in.
+
+    Values are copied into the network's tensors as these are now: exact after a move to another device, rounded after a
+    conversion to another type, as the base itself would have been.
+    """
+    for network in model.modules():
+        if _ATTRIBUTE in vars(network):
+            own = network.state_dict(keep_vars=True)
+            _write(own, _still_there(_originals(network), own))
+            del vars(network)[_ATTRIBUTE]
+
+
+@contextmanager
+def swapped_in(model: nn.Module, tensors: Mapping[str, Tensor], *, digest: str = "") -> Iterator[None]:
+    """`swap_in` for a while; then the network is as it was, with what was swapped in before, also after an error."""
+    network = unwrapped(model)
+    worn_digest = digest_on(network)
+    worn = {name: network.state_dict()[name].clone() for name in _originals(network)}
+    try:
+        swap_in(network, tensors, digest=digest)
+        yield
+    finally:
+        swap_back(network)
+        if worn_digest is not None:
+            swap_in(network, _still_there(worn, network.state_dict()), digest=worn_digest)
+
+
+def _originals(network: nn.Module) -> dict[str, Tensor]:
+    originals: dict[str, Tensor] = vars(network).get(_ATTRIBUTE, {"originals": {}})["originals"]
+    return originals
+
+
+def _record(network: nn.Module, originals: dict[str, Tensor], digest: str) -> None:
+    record: dict[str, Any] = {"originals": originals, "digest": digest}
+    vars(network)[_ATTRIBUTE] = record
+
+
+def _still_there(tensors: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Without those that a network has lost since, such as a classifier that was taken off or replaced."""
+    return {name: each for name, each in tensors.items() if name in state and state[name].shape == each.shape}
 
 
 class TunedWeights:
@@ -68,7 +137,6 @@ class TunedWeights:
 
 
 @torch.no_grad()
-def _write(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    own = model.state_dict(keep_vars=True)
+def _write(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
     for name, tensor in tensors.items():
         own[name].copy_(tensor)

@@ -38,7 +38,8 @@ def read_fitting(path: Path, arch: str, model: nn.Module, classifier: list[str])
         DataError: the file is missing.
         FileError: it is damaged.
     """
-    file, own = read_weight_file(path), model.state_dict()
+    own = model.state_dict()
+    file = read_weight_file(path, wanted=own.keys())
     try:
         renamed = rename_to_timm(file.tensors, list(own), classifier)
     except ValueError as error:

@@ -1,7 +1,10 @@
 """A pretrained timm backbone, frozen, in eval mode, without its classifier."""
 
+import copy
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -63,7 +66,7 @@ def load_backbone(arch: str, weights: str | Path | None = None) -> Backbone:
     """
     _check_name(arch)
     model = _create(arch, pretrained=weights is None)
-    backbone = wrap_backbone(model, arch=arch.partition(".")[0])
+    backbone = wrap_backbone(model, arch=arch.partition(".")[0], owned=True)
     if weights is None:
         return backbone
     found = read_fitting(Path(weights), backbone.arch, model, list(backbone.classifier))
@@ -90,8 +93,23 @@ def checkpoint_gradients(model: nn.Module) -> None:
         raise BackboneError(f"timm cannot checkpoint this network ({error}): leave --grad-checkpoint out") from None
 
 
-def wrap_backbone(model: nn.Module, *, arch: str | None = None) -> Backbone:
-    """Take the classifier off a timm model, freeze it, and describe it.
+@contextmanager
+def checkpointing_choice_kept() -> Iterator[None]:
+    """timm's choice of how to checkpoint, which is one for the process, is afterwards what it was before."""
+    before = timm.layers.use_reentrant_ckpt()
+    try:
+        yield
+    finally:
+        timm.layers.set_reentrant_ckpt(before)
+
+
+def wrap_backbone(model: nn.Module, *, arch: str | None = None, owned: bool = False) -> Backbone:
+    """A timm model without its classifier, frozen, in eval mode, and what is known of it.
+
+    Args:
+        model: left as it is unless owned.
+        arch: timm name, if it is known better than by the model.
+        owned: whether the model itself may be changed; else a copy is, which takes its memory once more.
 
     Raises:
         BackboneError: the model is not timm's.
@@ -99,10 +117,11 @@ def wrap_backbone(model: nn.Module, *, arch: str | None = None) -> Backbone:
     config = getattr(model, "pretrained_cfg", None)
     if not isinstance(config, dict) or not hasattr(model, "reset_classifier"):
         raise BackboneError(f"{type(model).__name__} is not a timm model: build it with timm.create_model")
-    full = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    model = model if owned else copy.deepcopy(model)
+    full = model.state_dict()
     _drop_classifier(model)
     left = model.state_dict().keys()
-    classifier = {name: tensor for name, tensor in full.items() if name not in left}
+    classifier = {name: tensor.detach().clone() for name, tensor in full.items() if name not in left}
     name = _linear_name(config, classifier, _num_features(model))
     described = _describe(
         model, arch or str(config.get("architecture", "")), str(config.get("tag") or ""), classifier, ()
@@ -176,9 +195,7 @@ def _check_name(arch: str) -> None:
 
 def _create(arch: str, *, pretrained: bool) -> nn.Module:
     """The full model; a ViT with position embeddings that adjust, since views come in several sizes."""
-    for chatty in ("timm", "huggingface_hub"):
-        logging.getLogger(chatty).setLevel(logging.CRITICAL)  # their retries end in the one error below
-    with warnings.catch_warnings():
+    with _quiet("timm", "huggingface_hub"), warnings.catch_warnings():  # their retries end in the one error below
         warnings.simplefilter("ignore")  # timm's notes on renamed models are for its own users
         try:
             try:
@@ -190,6 +207,24 @@ def _create(arch: str, *, pretrained: bool) -> nn.Module:
             raise BackboneError(
                 f"the pretrained weights of --arch {arch} cannot be had ({reason}): give a local file with --weights"
             ) from None
+
+
+def to_device(backbone: Backbone, device: str) -> None:
+    """Put a backbone on a device, channels last, which convolutions like best."""
+    backbone.model.to(torch.device(device)).to(memory_format=torch.channels_last)
+
+
+@contextmanager
+def _quiet(*names: str) -> Iterator[None]:
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def check_sizes(backbone: Backbone, sizes: list[int]) -> None:
@@ -208,7 +243,7 @@ def check_sizes(backbone: Backbone, sizes: list[int]) -> None:
             with torch.inference_mode():
                 backbone.model(torch.zeros(2, 3, size, size, device=device))
         except (AssertionError, RuntimeError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise BackboneError(f"{backbone.arch} cannot take images of {size} px ({reason}): set --size") from None
 
 

@@ -1,4 +1,4 @@
-"""Where the blocks of a network are, and which of its biases cannot matter."""
+"""Where the blocks of a network are, which of its biases cannot matter, and which no mask would reach."""
 
 from torch import nn
 
@@ -46,6 +46,18 @@ def idle_biases(model: nn.Module) -> dict[str, slice]:
         if not rest and isinstance(getattr(module, "k_norm", nn.Identity()), nn.Identity):
             found[f"{name}.qkv.bias" if name else "qkv.bias"] = slice(width, 2 * width)
     return found
+
+
+def cached_biases(model: nn.Module) -> set[str]:
+    """Names of attention biases that timm reads once and then keeps for as long as a network is in eval mode.
+
+    LeViT, TinyViT, EfficientFormer and EfficientViT-M do so. A mask over them would stop moving at the first image.
+    """
+    return {
+        f"{name}.attention_biases" if name else "attention_biases"
+        for name, module in model.named_modules()
+        if hasattr(module, "attention_bias_cache")
+    }
 
 
 def _has_weights(module: nn.Module | None) -> bool:

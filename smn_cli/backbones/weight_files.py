@@ -2,6 +2,7 @@
 
 import warnings
 from argparse import Namespace
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,12 @@ class WeightFile:
     notes: tuple[str, ...]
 
 
-def read_weight_file(path: Path) -> WeightFile:
+def read_weight_file(path: Path, *, wanted: Collection[str] = ()) -> WeightFile:
     """Read a state dict, plain or nested under a usual key, and strip usual prefixes that all names share.
+
+    Args:
+        path: the file.
+        wanted: names that it should have; a prefix that they share, too, is their own and stays.
 
     Raises:
         DataError: the file is missing.
@@ -45,7 +50,8 @@ def read_weight_file(path: Path) -> WeightFile:
     tensors = _named_tensors(content)
     if not tensors:
         raise FileError(f"{path} holds no state dict: expected tensors by name, plain or under {_NESTED_UNDER[2]!r}")
-    while prefix := next((p for p in _PREFIXES if all(name.startswith(p) for name in tensors)), None):
+    prefixes = [p for p in _PREFIXES if not wanted or not all(name.startswith(p) for name in wanted)]
+    while prefix := next((p for p in prefixes if all(name.startswith(p) for name in tensors)), None):
         tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
         notes.append(f"stripped the prefix {prefix!r}")
     return WeightFile(tensors, tuple(notes))

@@ -56,6 +56,11 @@ class Expert(Adapter):
         """Its bytes in the cascade file."""
         return b"".join(self._parts) + self._coded_statistics
 
+    @property
+    def size_bytes(self) -> int:
+        """Size of these."""
+        return len(self.coded)
+
     def masks(self, base: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Bool masks by parameter name.
 

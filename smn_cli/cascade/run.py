@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from smn_cli.adapters.adapter import Adapter, load_adapter
-from smn_cli.backbones.loading import Backbone
+from smn_cli.backbones.loading import Backbone, to_device
 from smn_cli.cascade.blocks import expert_blocks, features_under
 from smn_cli.cascade.cascade import Cascade, make_cascade
 from smn_cli.cascade.combining import Combination, fit_combination, plain_combination
@@ -33,7 +33,6 @@ from smn_cli.runs.run_config import check_run_base, plan_of, preprocessing_in, r
 from smn_cli.runs.run_folder import CASCADE_FILE, CASCADE_SCHEMA, RunFolder, is_run
 from smn_cli.runs.run_result import read_learned
 from smn_cli.schemas.runs import ExpertJson
-from smn_cli.training.resolve_plan import place
 from smn_cli.training.run_context import Execution, RunRequest
 from smn_cli.training.session import Session
 from smn_cli.training.start_state import StartState, read_start_state
@@ -86,7 +85,7 @@ class CascadeRun:
     def __init__(self, folder: CascadeFolder, backbone: Backbone, execution: Execution) -> None:
         config = folder.read_config()
         check_run_base(config, backbone)
-        place(backbone, execution.device)
+        to_device(backbone, execution.device)
         self.folder = folder
         self.backbone = backbone
         self.execution = execution
@@ -144,7 +143,7 @@ class CascadeRun:
         )
         config = run.read_config()
         plan = plan_of(config, run)
-        if plan.train != "mask" or objective_of(plan).needs_labels:
+        if not (plan.mode.has_mask and plan.mode.moves) or objective_of(plan).needs_labels:
             raise UsageError(f"--run {run.path} did not learn a mask without labels: experts cannot go on from it")
         check_run_base(config, backbone)
         with CascadeFolder.create(folder_path, overwrite=overwrite) as made:

@@ -105,7 +105,7 @@ def _start(
     from smn_cli.data.images.find import find_images
     from smn_cli.data.labels.eval_split import load_labeled_split
     from smn_cli.data.labels.labeled_images import find_labeled_images
-    from smn_cli.objectives.table import check_options
+    from smn_cli.objectives.table import refuse_idle_options
     from smn_cli.runs.run_folder import RunFolder
     from smn_cli.terminal.settings import explain_plan
     from smn_cli.training.image_split import check_for_run, num_wanted
@@ -113,7 +113,7 @@ def _start(
     from smn_cli.training.session import Session
     from smn_cli.training.warm_start import WarmStart, read_start_masks
 
-    check_options(options)
+    refuse_idle_options(options)
     team = execution.team
     if team.is_first:
         RunFolder.check_free(out, overwrite=overwrite)

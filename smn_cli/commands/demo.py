@@ -154,14 +154,13 @@ def _score(output: "Output", backbone: "Backbone", adapter: "Adapter", images: P
     from smn_cli.data.labels.eval_split import load_labeled_split
     from smn_cli.evaluation.compare import ScoringProtocol
     from smn_cli.features.embed import Embedding
-    from smn_cli.rebuild import preprocessing_for
     from smn_cli.scoring import evaluate_networks
 
     split = load_labeled_split(images)
     num_images = 2 * (len(split.train_paths) + len(split.test_paths))
     with output.progress("embedding", num_images) as tick:
         comparison = evaluate_networks(
-            backbone, adapter, split, Embedding(preprocessing_for(adapter)), ScoringProtocol(linear=True), progress=tick
+            backbone, adapter, split, Embedding(adapter.preprocessing), ScoringProtocol(linear=True), progress=tick
         )
     report_scores(output, comparison, [])
     return comparison

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from smn_cli.errors import UsageError
-from smn_cli.terminal.networks import check_choice, feature_function, open_networks
+from smn_cli.terminal.networks import check_choice, open_networks
 from smn_cli.terminal.options import (
     DeviceOption,
     ImagesArgument,
@@ -123,19 +123,19 @@ def _check(output: "Output", paths: list[Path], max_bad: float, out: Path) -> "I
 def _rows(
     networks: "Networks", paths: list[Path], device: str, precision: str, num_workers: int, l2: bool
 ) -> "Iterator[Tensor]":
-    """Features (B, F), float32 on the CPU, batch by batch."""
-    import torch
-    from torch.nn import functional
+    from smn_cli.scoring import feature_batches
 
-    from smn_cli.data.views.loader import image_batches
-    from smn_cli.features.embed import batch_size_for
-
-    network = feature_function(networks, device=device, precision=precision)
-    batch_size = batch_size_for(torch.device(device), networks.preprocessing.size)
-    for batch in image_batches(paths, networks.preprocessing, batch_size=batch_size, num_workers=num_workers):
-        with torch.inference_mode():
-            features = network(batch).float().cpu()
-            yield functional.normalize(features, dim=1) if l2 else features
+    change = networks.cascade or next(iter(networks.changes.values()), None)
+    return feature_batches(
+        networks.backbone,
+        change,
+        paths,
+        networks.preprocessing,
+        device=device,
+        precision=precision,
+        num_workers=num_workers,
+        l2=l2,
+    )
 
 
 def _counted(rows: "Iterator[Tensor]", tick: "Ticker") -> "Iterator[Tensor]":

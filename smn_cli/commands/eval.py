@@ -72,16 +72,12 @@ def evaluate(
         smn eval ./labeled --adapter adapter.safetensors --knn --linear
         smn eval ./labeled --run run --min-gain knn.top1=0.0 --json eval.json
     """
-    from smn_cli.evaluation.gates import parse_gate
-
-    gates = [parse_gate(text, on_gain=False) for text in options.fail_under]
-    gates += [parse_gate(text, on_gain=True) for text in options.min_gain]
+    gates = _parse_gates(options)
     check_choice("smn eval", adapter or [], run, arch)
     check_low_shot_options(options)
     fractions = parse_fractions(options.label_fraction) if options.label_fraction is not None else []
     from smn_cli.console import Output
     from smn_cli.data.labels.eval_split import load_labeled_split
-    from smn_cli.data.labels.label_subsets import draw_subsets
     from smn_cli.evaluation.compare import ScoringProtocol
     from smn_cli.features.cache import FeatureCache
     from smn_cli.features.embed import Embedding
@@ -99,13 +95,7 @@ def evaluate(
     embedding = Embedding(networks.preprocessing, precision, resolve_workers(workers), cache)
     is_knn = options.knn or not options.linear
     protocol = ScoringProtocol(knn=is_knn, linear=options.linear, ks=options.k or ScoringProtocol.ks)
-    subsets = draw_subsets(
-        split.train_labels,
-        fractions,
-        num_repeats=options.repeats,
-        seed=options.seed,
-        balanced=not options.unbalanced,
-    )
+    subsets = _draw_subsets(split, fractions, options)
     comparisons, rows = _score(output, networks, split, embedding, protocol, subsets, device)
     results = _check(gates, next(iter(comparisons.values())), rows)
     _report(output, comparisons, rows, results)
@@ -124,6 +114,22 @@ def evaluate(
     _raise_if_failed(results)
 
 
+def _parse_gates(options: EvalOptions) -> "list[Gate]":
+    from smn_cli.evaluation.gates import parse_gate
+
+    gates = [parse_gate(text, on_gain=False) for text in options.fail_under]
+    return gates + [parse_gate(text, on_gain=True) for text in options.min_gain]
+
+
+def _draw_subsets(split: "LabeledSplit", fractions: list[float], options: EvalOptions) -> "list[LabelSubsets]":
+    from smn_cli.data.labels.label_subsets import draw_subsets
+
+    balanced = not options.unbalanced
+    return draw_subsets(
+        split.train_labels, fractions, num_repeats=options.repeats, seed=options.seed, balanced=balanced
+    )
+
+
 def _score(
     output: "Output",
     networks: "Networks",
@@ -137,26 +143,22 @@ def _score(
     if networks.cascade is not None:
         cascade = _score_cascade(output, networks.backbone, networks.cascade, split, embedding, protocol, device)
         return {"cascade": cascade}, []
-    from smn_cli.evaluation.compare import Scores, compare
-    from smn_cli.evaluation.low_shot import LowShotScores, score_subsets, tabulate
-    from smn_cli.evaluation.neighbours import search_device
-    from smn_cli.scoring import embed_split, score_network
+    from smn_cli.scoring import compare_networks
 
-    names = ["", *networks.changes]
-    scores: dict[str, Scores] = {}
-    few: dict[str, list[LowShotScores]] = {}
-    where = search_device(device)
-    num_images = (len(split.train_paths) + len(split.test_paths)) * len(names)
+    num_images = (len(split.train_paths) + len(split.test_paths)) * (1 + len(networks.changes))
     with output.progress("embedding", num_images) as tick:
-        changes = list(networks.changes.values())
-        embedded = embed_split(networks.backbone, changes, split, embedding, device=device, progress=tick)
-        for name, features in zip(names, embedded, strict=True):
-            scores[name] = score_network(features, networks.changes.get(name), split, protocol, device=device)
-            few[name] = score_subsets(features, subsets, protocol, device=where)
+        scored = compare_networks(
+            networks.backbone,
+            networks.changes,
+            split,
+            embedding,
+            protocol,
+            subsets=subsets,
+            device=device,
+            progress=tick,
+        )
     _tell_of_cache(output, embedding)
-    base, base_few = scores.pop(""), few.pop("")
-    comparisons = {name: compare(base, adapted) for name, adapted in scores.items()} or {"": compare(base, None)}
-    return comparisons, tabulate(subsets, split.train_labels, base_few, few)
+    return scored
 
 
 def _score_cascade(

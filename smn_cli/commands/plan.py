@@ -42,14 +42,14 @@ def plan(
     from smn_cli.console import Output
     from smn_cli.data.images.find import find_images
     from smn_cli.data.labels.labeled_images import find_labeled_images
-    from smn_cli.objectives.table import check_options
+    from smn_cli.objectives.table import refuse_idle_options
     from smn_cli.terminal.options import resolve_device, resolve_workers
     from smn_cli.training.cost_estimate import estimate_run
     from smn_cli.training.image_split import num_wanted
     from smn_cli.training.profiling import profile_run
     from smn_cli.training.run_context import Execution
 
-    check_options(options)
+    refuse_idle_options(options)
     output = Output(json)
     execution = Execution(resolve_device(device), resolve_workers(workers))
     labeled = find_labeled_images(images, options)

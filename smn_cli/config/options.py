@@ -102,7 +102,8 @@ class AdaptOptions:
 def _check_mask(options: AdaptOptions) -> None:
     """What is asked of the mask has to fit together, and to what is trained."""
     selection = parse_selection(options.mask_only)
-    if options.train != "mask":
+    mode = TRAIN_MODES[options.train]
+    if not (mode.has_mask and mode.moves):
         idle = {"density", "density_start", "score_init"} | (
             set() if TRAIN_MODES[options.train].moves else {"mask_only"}
         )

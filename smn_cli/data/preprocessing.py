@@ -1,5 +1,6 @@
 """The one deterministic way from an image file to a backbone's input, recorded in every adapter."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any
@@ -7,9 +8,11 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
+from smn_cli.data.images.decode import upright_rgb
 from smn_cli.schemas.images import PreprocessingJson
 
 MAX_SIZE = 8192
@@ -53,6 +56,19 @@ class Preprocessing:
             for values in (self.mean, self.std)
         )
         return torch.div(pixels, 255).sub_(mean).div_(std)
+
+    def transform(self) -> Callable[[Image.Image], Tensor]:
+        """The same as a torchvision transform, bit for bit, of an image of any mode as Pillow opens it."""
+        mode = _INTERPOLATIONS[self.interpolation]
+        steps = [
+            upright_rgb,
+            transforms.Resize(self.size, interpolation=mode, antialias=True),
+            transforms.CenterCrop(self.size),
+            transforms.ToTensor(),  # divides by 255, where v2's ToDtype multiplies by a rounded 1 / 255
+            transforms.Normalize(self.mean, self.std),
+        ]
+        composed: Callable[[Image.Image], Tensor] = transforms.Compose(steps)
+        return composed
 
     def to_json(self) -> PreprocessingJson:
         """Plain dictionary, as kept in `config.json` and in the adapter file."""

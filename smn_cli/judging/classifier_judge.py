@@ -1,4 +1,4 @@
-"""Runs with labels: what stands in their folder, and the judge that counts right answers."""
+"""The judge of runs with labels: it counts right answers."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -7,17 +7,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from smn_cli.adapters.head import StoredHead, store_head
+from smn_cli.adapters.head import StoredHead, rounded_head
 from smn_cli.data.labels.eval_split import LabeledSplit
 from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.data.views.crop_cache import CropCache
 from smn_cli.distributed import Team
 from smn_cli.errors import DataError, TrainingError, first_few
-from smn_cli.evaluation.classifier import LinearClassifier
 from smn_cli.evaluation.compare import accuracy
 from smn_cli.evaluation.features import Network, extract_features
 from smn_cli.evaluation.intervals import paired_difference
-from smn_cli.judging.judges import Candidate, Judgement, UnlabeledJudge
+from smn_cli.judging.judges import Candidate, HealthJudge, Judgement
 
 
 class ClassifierJudge:
@@ -34,9 +33,11 @@ class ClassifierJudge:
         team: the processes that share the run; each embeds a share of the images, and all judge alike.
     """
 
+    uses_labels = True
+
     def __init__(
         self,
-        health: UnlabeledJudge,
+        health: HealthJudge,
         images: Sequence[Path],
         labels: Tensor,
         preprocessing: Preprocessing,
@@ -48,7 +49,7 @@ class ClassifierJudge:
         self._team = team or Team()
         self._labels = labels
         self._images = CropCache(self._team.own(list(images)), preprocessing)
-        self._rounded = partial(rounded, name=base_head.name, classes=base_head.classes)
+        self._rounded = partial(rounded_head, name=base_head.name, classes=base_head.classes)
         self._base = self._correct(base, base_head)
 
     def judge(self, candidate: Candidate) -> Judgement:
@@ -85,15 +86,3 @@ def labels_in_order(split: LabeledSplit, classes: Sequence[str]) -> Tensor:
     if strangers:
         raise DataError(f"--val {split.folder} has classes that the training images do not: {first_few(strangers)}")
     return torch.tensor([number[split.classes[label]] for label in split.test_labels])
-
-
-def rounded(classifier: LinearClassifier, *, name: str, classes: tuple[str, ...]) -> StoredHead:
-    """A classifier as an adapter carries it.
-
-    Raises:
-        TrainingError: its weights are no longer numbers.
-    """
-    try:
-        return store_head(classifier, name=name, classes=classes)
-    except ValueError as error:
-        raise TrainingError(f"{error}: lower --lr-head") from None

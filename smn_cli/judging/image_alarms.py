@@ -32,8 +32,8 @@ def learnability_alarms(base: Network, batches: Iterable[Tensor]) -> list[str]:
     for batch in batches:
         halves = batch.chunk(2, dim=3)
         whole.append(base(batch))
-        left.append(base(_resized(halves[0], batch.shape[-1])))
-        right.append(base(_resized(halves[1], batch.shape[-1])))
+        left.append(base(resized(halves[0], batch.shape[-1])))
+        right.append(base(resized(halves[1], batch.shape[-1])))
     num_images = sum(map(len, whole))
     rank = effective_rank(torch.cat(whole).cpu())
     if rank < 3:
@@ -65,5 +65,6 @@ def _normal_tail(deviations: float) -> float:
     return math.erfc(deviations / math.sqrt(2)) / 2
 
 
-def _resized(batch: Tensor, size: int) -> Tensor:
+def resized(batch: Tensor, size: int) -> Tensor:
+    """(B, 3, H, W) to (B, 3, size, size)."""
     return functional.interpolate(batch, size=(size, size), mode="bilinear", antialias=True)

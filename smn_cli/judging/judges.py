@@ -28,7 +28,7 @@ from smn_cli.evaluation.health import (
     view_agreement,
 )
 from smn_cli.evaluation.intervals import Gain, paired_difference
-from smn_cli.judging.image_alarms import _resized
+from smn_cli.judging.image_alarms import resized
 
 NUM_NEIGHBOURS = 20
 NUM_SEARCHED = 2000
@@ -74,6 +74,9 @@ class Candidate:
 class Judge(Protocol):
     """Says how much better a network is than the one that a run started from."""
 
+    uses_labels: bool
+    """Whether somebody who knows the classes has a say."""
+
     def judge(self, candidate: Candidate) -> Judgement:
         """Compare; all processes of a team call this alike.
 
@@ -83,7 +86,7 @@ class Judge(Protocol):
         ...
 
 
-class UnlabeledJudge:
+class HealthJudge:
     """The health of the features: what the teacher thinks of the neighbours that a network finds for held-out images.
 
     Args:
@@ -93,6 +96,8 @@ class UnlabeledJudge:
         base: the frozen network at the working size.
         team: the processes that share the run; each embeds a share of the images, and all judge alike.
     """
+
+    uses_labels = False
 
     def __init__(
         self,
@@ -168,12 +173,14 @@ class LabeledJudge:
         split: training and test images.
         preprocessing: of the working size.
         base: the frozen network.
-        team: see `UnlabeledJudge`.
+        team: see `HealthJudge`.
     """
+
+    uses_labels = True
 
     def __init__(
         self,
-        health: UnlabeledJudge,
+        health: HealthJudge,
         split: LabeledSplit,
         preprocessing: Preprocessing,
         base: Network,
@@ -209,7 +216,7 @@ class LabeledJudge:
 def _mirrored_crop(batch: Tensor) -> Tensor:
     """Three quarters of each side from the corner, mirrored, at the old size."""
     side = batch.shape[-1]
-    return _resized(batch[..., side // 4 :, side // 4 :].flip(-1), side)
+    return resized(batch[..., side // 4 :, side // 4 :].flip(-1), side)
 
 
 def _mean(correct: dict[str, Tensor]) -> Tensor:

@@ -16,6 +16,7 @@ from smn_cli.masking.binarize import (
     rescale_factor,
     score_gradient,
 )
+from smn_cli.masking.ties import in_every_place
 from smn_cli.masking.topk import binarize_topk, mask_of
 
 
@@ -205,8 +206,13 @@ class TunedBackbone:
 
 
 def run_backbone(backbone: nn.Module, images: Tensor, weights: dict[str, Tensor]) -> Tensor:
-    """Features (B, F) of images under the given effective weights."""
-    features: Tensor = functional_call(backbone, weights, (images,))
+    """Features (B, F) of images under the given effective weights, each in every place that holds its parameter."""
+    return run_placed(backbone, images, in_every_place(weights, backbone))
+
+
+def run_placed(backbone: nn.Module, images: Tensor, placed: dict[str, Tensor]) -> Tensor:
+    """The same with weights by place, see `in_every_place`."""
+    features: Tensor = functional_call(backbone, placed, (images,), tie_weights=False)
     return features
 
 
@@ -216,6 +222,7 @@ def parameters_replaced(backbone: nn.Module, weights: dict[str, Tensor]) -> Iter
 
     `run_backbone` puts weights in place for one forward pass only.
     """
+    weights = in_every_place(weights, backbone)
     places = {name: _place(backbone, name) for name in weights}
     own = {name: module._parameters[last] for name, (module, last) in places.items()}
     try:

@@ -1,8 +1,11 @@
 """Which parameters of a backbone a mask may touch."""
 
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
 from torch import nn
+
+from smn_cli.masking.ties import tied_names
 
 _MASKABLE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
@@ -27,7 +30,7 @@ def maskable_names(
         also: shell-style patterns of further parameter names, for reproductions of the paper's own code.
 
     Returns:
-        Parameter names; empty if nothing fits. A weight that two modules share is named once.
+        Parameter names; empty if nothing fits. A weight that two modules share is named once, by its first name.
     """
     layers = [(name, module) for name, module in backbone.named_modules() if isinstance(module, _MASKABLE)]
     parameters = dict(backbone.named_parameters())
@@ -37,5 +40,11 @@ def maskable_names(
         is_left_out = (position == 0 and not include_stem) or (is_depthwise(module) and not include_depthwise)
         if name in parameters and not is_left_out:
             names.append(name)
-    extra = [name for name in parameters if name not in names and any(fnmatchcase(name, pattern) for pattern in also)]
+    tied = tied_names(backbone)
+    extra = [name for name in parameters if name not in names and fits(tied.get(name, (name,)), also)]
     return names + extra
+
+
+def fits(names: Iterable[str], patterns: Iterable[str]) -> bool:
+    """Whether one of a parameter's names matches one of these shell-style patterns."""
+    return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)

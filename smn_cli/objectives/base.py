@@ -1,8 +1,9 @@
 """What a step minimises, and all that the rest of a run has to know of it.
 
-An objective is one class in one file of this package and one row in `table.OBJECTIVES`. Nothing outside the package
-asks which objective it has before it: what differs between them is said by the attributes and methods here, whose
-defaults fit an objective that trains nothing of its own and keeps nothing.
+An objective is one class in one file of this package, one row in `table.OBJECTIVES`, and a recipe in
+`smn_cli.recipes` that names it (in `WITH_LABELS` if it `needs_labels`). Nothing outside the package asks which
+objective it has before it: what differs between them is said by the attributes and methods here, whose defaults fit an
+objective that trains nothing of its own and keeps nothing.
 """
 
 from abc import ABC, abstractmethod

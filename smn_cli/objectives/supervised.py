@@ -23,7 +23,7 @@ from smn_cli.evaluation.classifier import (
     root_mean_square,
 )
 from smn_cli.objectives.base import Objective, ObjectiveInputs, PlanRules
-from smn_cli.recipes import recipe_of
+from smn_cli.recipes import WITH_LABELS
 from smn_cli.seeding import initial_weights
 
 
@@ -47,7 +47,7 @@ class SupervisedObjective(Objective):
         self.plan = plan
         self.labels = labels.to(device)
         num_classes, num_features = start.weight.shape
-        self.starts_fitted = recipe_of(plan.recipe, "folders").fits_classifier
+        self.starts_fitted = WITH_LABELS[plan.recipe].fits_classifier  # not on the plan, whose JSON adapters carry
         self.scale = scale if self.starts_fitted else 1.0
         with initial_weights(plan.seed):
             self.layer = nn.Linear(num_features, num_classes).to(device)

@@ -7,7 +7,7 @@ from smn_cli.objectives.base import Objective
 from smn_cli.objectives.supervised import SupervisedObjective
 from smn_cli.objectives.swapped import SwappedObjective
 from smn_cli.objectives.teacher import TaughtObjective
-from smn_cli.recipes import recipe_of
+from smn_cli.recipes import RECIPES, TRAIN_MODES, recipe_of
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "taught": TaughtObjective,
@@ -25,7 +25,7 @@ def objective_of(plan: AdaptPlan) -> type[Objective]:
     return OBJECTIVES[plan.objective]
 
 
-def check_options(options: AdaptOptions) -> None:
+def refuse_idle_options(options: AdaptOptions) -> None:
     """Refuse options that have no effect on the objective of their recipe; to be asked before any work is done.
 
     Raises:
@@ -36,5 +36,8 @@ def check_options(options: AdaptOptions) -> None:
     for name in rules.idle_options:
         if getattr(options, name) is not None:
             raise UsageError(f"--{name.replace('_', '-')} has no effect with --recipe {options.recipe}{with_labels}")
-    if options.train == "head" and not rules.has_head:
-        raise UsageError(f"--train head: --recipe {options.recipe} has no head; add --recipe swav, paper or --labels")
+    if not (TRAIN_MODES[options.train].changes_network or rules.has_head):
+        others = ", ".join(name for name, recipe in RECIPES.items() if OBJECTIVES[recipe.objective].rules.has_head)
+        raise UsageError(
+            f"--train {options.train}: --recipe {options.recipe} has no head; add --recipe {others} or --labels"
+        )

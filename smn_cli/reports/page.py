@@ -16,6 +16,7 @@ from smn_cli.evaluation.features import on_device
 from smn_cli.masking.backbone import density, run_backbone
 from smn_cli.masking.binarize import effective_weight
 from smn_cli.reports.figures import density_figure, health_figure, loss_figure, map_figure, thumbnail
+from smn_cli.runs.run_folder import REPORT
 from smn_cli.runs.run_result import Learned, read_learned
 from smn_cli.seeding import FIXED_SEED
 from smn_cli.training.session import Session
@@ -32,14 +33,14 @@ def write_report(session: Session) -> Path:
     steps, evaluations = _read_metrics(session.folder.path)
     base = session.health.base_features
     adapted = session.health.embed(_kept_network(session, learned))  # each process of a team a share
-    path = session.folder.path / "report.html"
+    path = session.folder.path / REPORT
     if not session.team.is_first:
         return path
     environment = Environment(loader=PackageLoader("smn_cli.reports"), autoescape=select_autoescape(["html", "j2"]))
     page = environment.get_template("report.html.j2").render(
         session=session,
         learned=learned,
-        is_judged_by_labels=session.judge is not session.health,
+        is_judged_by_labels=session.judge.uses_labels,
         is_identity=session.plan.keep == "best" and learned.step == 0,
         density=density(learned.masks),
         loss=Markup(_loss(steps)),

@@ -3,18 +3,19 @@
 from typing import Any
 
 from smn_cli.adapters.adapter import Adapter, make_adapter
-from smn_cli.adapters.head import StoredHead
+from smn_cli.adapters.head import StoredHead, rounded_head
 from smn_cli.adapters.swap import Change, TunedWeights
 from smn_cli.backbones.loading import Backbone
 from smn_cli.errors import CheckpointError, UsageError
-from smn_cli.judging.classifier_judge import rounded
-from smn_cli.runs.run_config import check_run_base, plan_of
+from smn_cli.masking.ties import under_all_names
+from smn_cli.runs.read_back import read_back
+from smn_cli.runs.run_config import check_run_base, plan_of, preprocessing_in
 from smn_cli.runs.run_folder import RunFolder
 from smn_cli.runs.run_result import Learned, read_learned
 
 
 def pack_run(folder: RunFolder, backbone: Backbone, *, codec: str = "auto") -> Adapter:
-    """The adapter of a run's last checkpoint.
+    """The adapter of a run's last checkpoint, read back and compared with the run's network.
 
     Args:
         folder: of the run.
@@ -22,7 +23,8 @@ def pack_run(folder: RunFolder, backbone: Backbone, *, codec: str = "auto") -> A
         codec: a codec's name, or "auto" for the smallest.
 
     Raises:
-        CheckpointError, MismatchError: the run is damaged, or the base another one.
+        CheckpointError: the run is damaged.
+        MismatchError: the base is another one, or the adapter would not give the network that was trained.
     """
     config = folder.read_config()
     plan = plan_of(config, folder)
@@ -35,33 +37,38 @@ def pack_run(folder: RunFolder, backbone: Backbone, *, codec: str = "auto") -> A
     empty = [name for name, mask in learned.masks.items() if not mask.any()]
     if empty:
         raise CheckpointError(f"{folder.path}: the mask of {empty[0]} is empty; lower --lr-scores and train again")
-    settings = {key: value for key, value in config["plan"].items() if key != "reasons"}
-    return make_adapter(
+    adapter = make_adapter(
         backbone.model.state_dict(),
-        learned.masks,
+        under_all_names(learned.masks, backbone.model),
         arch=backbone.arch,
         tag=backbone.tag,
-        norm_stats=learned.norm_stats,
+        norm_stats=under_all_names(learned.norm_stats, backbone.model),
         preprocessing=config["preprocessing"],
-        provenance={
-            "images": config["images"]["good"],
-            "plan": settings,
-            "step": learned.step,
-            "finished": learned.is_finished,
-            "judge": config["judge"],
-            "judge_gain": learned.judge_gain,
-            "alarms": list(learned.alarms),
-            "versions": config["versions"],
-        },
+        provenance=_provenance(learned, config),
         codec=codec,
         head=_head_of(learned, config, backbone),
     )
+    size = preprocessing_in(config, folder).size
+    return read_back(adapter, backbone, learned.masks, learned.norm_stats, size=size)
+
+
+def _provenance(learned: Learned, config: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "images": config["images"]["good"],
+        "plan": {key: value for key, value in config["plan"].items() if key != "reasons"},
+        "step": learned.step,
+        "finished": learned.is_finished,
+        "judge": config["judge"],
+        "judge_gain": learned.judge_gain,
+        "alarms": list(learned.alarms),
+        "versions": config["versions"],
+    }
 
 
 def _head_of(learned: Learned, config: dict[str, Any], backbone: Backbone) -> StoredHead | None:
     if learned.classifier is None:
         return None
-    return rounded(learned.classifier, name=backbone.classifier_name, classes=tuple(config["classes"]))
+    return rounded_head(learned.classifier, name=backbone.classifier_name, classes=tuple(config["classes"]))
 
 
 def change_of_run(folder: RunFolder, backbone: Backbone) -> Change:

@@ -20,6 +20,7 @@ from smn_cli.data.labels.labeled_images import LabeledImages
 from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.distributed import launch_name, launched_size, was_restarted
 from smn_cli.errors import CheckpointError, MismatchError
+from smn_cli.objectives.table import OBJECTIVES
 from smn_cli.runs.run_folder import RunFolder, is_run
 
 
@@ -60,9 +61,14 @@ def plan_of(config: dict[str, Any], folder: RunFolder) -> AdaptPlan:
         CheckpointError: it is incomplete.
     """
     try:
-        return AdaptPlan.from_json(config["plan"])
+        plan = AdaptPlan.from_json(config["plan"])
     except (KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"the plan in {folder.path} is incomplete or of another version: {error}") from None
+    if plan.objective not in OBJECTIVES:
+        raise CheckpointError(
+            f"the objective {plan.objective!r} of {folder.path} is not known: it is of another version"
+        )
+    return plan
 
 
 def check_run_base(config: dict[str, Any], backbone: Backbone) -> None:
@@ -79,16 +85,21 @@ def check_run_base(config: dict[str, Any], backbone: Backbone) -> None:
         )
 
 
-def restore_threads(config: dict[str, Any], folder: RunFolder) -> None:
+def restore_threads(config: dict[str, Any], folder: RunFolder) -> int:
     """Compute with as many threads as a run was started with: another number sums in another order.
+
+    Returns:
+        The number before, for who wants it back.
 
     Raises:
         CheckpointError: the config does not say it in a usable way.
     """
+    before = torch.get_num_threads()
     try:
         torch.set_num_threads(int(config["threads"]))
     except (TypeError, ValueError, RuntimeError):
         raise CheckpointError(f"{folder.path}: threads in config.json is {config['threads']!r}") from None
+    return before
 
 
 def describe_run(

@@ -19,10 +19,13 @@ from smn_cli.errors import CheckpointError, UsageError
 
 SCHEMA = "smn.run/1"
 CONFIG, IMAGES, BAD_IMAGES, METRICS = "config.json", "images.txt", "bad_images.txt", "metrics.jsonl"
+REPORT = "report.html"
 STATE = Path("checkpoint") / "state.pt"
 # beside the state, as tensors
 TEACHER_FILE, OBJECTIVE_FILE = "teacher.safetensors", "objective.safetensors"
 LABELS_FILE, ORIGIN_FILE = "labels.safetensors", "origin.safetensors"
+BEST_STATE = "keeper"
+"""Key of the best state in `STATE`, as runs of version 0.1 have it."""
 CASCADE_SCHEMA, CASCADE_FILE = "smn.cascade-run/1", "cascade.safetensors"
 _DIGEST_BYTES = 32
 _REQUIRED = frozenset(

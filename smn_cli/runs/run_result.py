@@ -1,4 +1,4 @@
-"""What a run folder tells to later commands: its settings, its base, what it learned."""
+"""What a run has learned, for later commands."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ from smn_cli.judging.best_state import BestState
 from smn_cli.masking.topk import mask_of
 from smn_cli.objectives.table import objective_of
 from smn_cli.runs.run_config import plan_of
-from smn_cli.runs.run_folder import OBJECTIVE_FILE, ORIGIN_FILE, RunFolder
+from smn_cli.runs.run_folder import BEST_STATE, OBJECTIVE_FILE, ORIGIN_FILE, TEACHER_FILE, RunFolder
 
 
 @dataclass(frozen=True)
@@ -91,16 +91,16 @@ def read_learned(folder: RunFolder) -> Learned:
     plan = plan_of(folder.read_config(), folder)
     state = folder.load_state()
     try:
-        trainer, best_state = state["trainer"], BestState.from_state(state["keeper"])
+        trainer, best_state = state["trainer"], BestState.from_state(state[BEST_STATE])
         trained, step = dict(trainer["trained"]), int(trainer["step"])
         norm_stats = {name: round_statistics(tensor) for name, tensor in trainer["norm_stats"].items()}
+        classifier = _kept_classifier(folder, plan, trainer["objective"], best_state)
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder.path / 'checkpoint'} is incomplete: {error}") from None
     is_finished = has_finished(plan, step, best_state)
     gain = (best_state.best_gain or None) if plan.keep == "best" else best_state.last_gain
-    classifier = _kept_classifier(folder, plan, trainer["objective"], best_state)
     tensors: dict[str, Tensor] | None = None
-    if plan.keep == "best" and (plan.train != "head" or plan.num_classes):
+    if plan.keep == "best" and (plan.mode.changes_network or plan.num_classes):
         step, norm_stats, tensors = best_state.best_step, best_state.norm_stats, best_state.tensors
     masks: dict[str, Tensor] = {}
     if plan.mode.has_mask:
@@ -128,7 +128,21 @@ def _kept_classifier(
         return objective.classifier_in(state)
     if best_state.head:
         return LinearClassifier(best_state.head["weight"], best_state.head["bias"])
-    return objective.base_classifier(folder.load_tensors(OBJECTIVE_FILE))
+    return objective.base_classifier(read_prepared(folder))
+
+
+def read_prepared(folder: RunFolder) -> dict[str, Tensor]:
+    """What the run's objective found before the first step.
+
+    Raises:
+        CheckpointError: it is missing or damaged.
+    """
+    if not folder.has_tensors(OBJECTIVE_FILE):  # runs of version 0.1 have it in two other places
+        if folder.has_tensors("base_head.safetensors"):
+            return folder.load_tensors("base_head.safetensors")
+        teacher = folder.load_tensors(TEACHER_FILE)
+        return {name: tensor for name, tensor in teacher.items() if name not in ("held_out", "training")}
+    return folder.load_tensors(OBJECTIVE_FILE)
 
 
 def has_finished(plan: AdaptPlan, step: int, best_state: BestState) -> bool:

@@ -1,11 +1,10 @@
 """From the options that name a network (--adapter, --run, --arch) to the network.
 
-A new kind of file has its place here: `open_networks` for what changes one base, `feature_function` for what computes
-features in any other way.
+A new kind of file has its place here, in `open_networks`; how it gives features is known to `smn_cli.scoring`.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,8 +12,6 @@ from typing import TYPE_CHECKING
 from smn_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from smn_cli.adapters.swap import Change
     from smn_cli.backbones.loading import Backbone
     from smn_cli.cascade.cascade import Cascade
@@ -78,38 +75,12 @@ def open_networks(
     return replace(networks, preprocessing=replace(networks.preprocessing, size=size)) if size else networks
 
 
-def feature_function(networks: Networks, *, device: str, precision: str) -> "Callable[[Tensor], Tensor]":
-    """What computes features (B, F), on the device, of prepared images (B, 3, H, W) that lie anywhere.
-
-    Args:
-        networks: a base with one change at most; the change stays on the base.
-        device: where it runs.
-        precision: "fp32" or "bf16".
-
-    Raises:
-        MismatchError, AdapterFileError: the change does not fit the base.
-        BackboneError: the base cannot take images of that size.
-    """
-    import torch
-
-    from smn_cli.backbones.loading import check_sizes
-    from smn_cli.evaluation.features import on_device
-
-    check_sizes(networks.backbone, [networks.preprocessing.size])
-    model = networks.backbone.model.to(torch.device(device)).to(memory_format=torch.channels_last)
-    if (cascade := networks.cascade) is not None:
-        return on_device(lambda images: cascade.embed(model, images), torch.device(device), precision)
-    for change in networks.changes.values():
-        change.apply(model)
-    return on_device(model.eval(), torch.device(device), precision)
-
-
 def _with_adapters(files: Sequence[Path], weights: Path | None, size: int | None) -> Networks:
     from smn_cli.adapters.adapter import load_adapter
-    from smn_cli.rebuild import backbone_for, preprocessing_for
+    from smn_cli.rebuild import backbone_for
 
     adapters = [load_adapter(file) for file in files]
-    prepared = [preprocessing_for(adapter) for adapter in adapters]
+    prepared = [adapter.preprocessing for adapter in adapters]
     if size is not None:
         prepared = [replace(preprocessing, size=size) for preprocessing in prepared]
     for file, found in zip(files, prepared, strict=True):
@@ -123,12 +94,12 @@ def _with_adapters(files: Sequence[Path], weights: Path | None, size: int | None
 
 def _with_cascade(files: Sequence[Path], weights: Path | None) -> Networks:
     from smn_cli.cascade.file import load_cascade
-    from smn_cli.rebuild import backbone_for, preprocessing_for
+    from smn_cli.rebuild import backbone_for
 
     if len(files) > 1:
         raise UsageError(f"--adapter {files[1]} stands beside another one: a cascade is taken alone")
     cascade = load_cascade(files[0])
-    return Networks(backbone_for(cascade.dispatcher, weights), preprocessing_for(cascade.dispatcher), {}, cascade)
+    return Networks(backbone_for(cascade.dispatcher, weights), cascade.dispatcher.preprocessing, {}, cascade)
 
 
 def _of_run(run: Path, weights: Path | None) -> Networks:

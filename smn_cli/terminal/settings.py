@@ -10,10 +10,9 @@ if TYPE_CHECKING:
 
 def explain_plan(output: "Output", plan: "AdaptPlan", *, num_weights: int, num_tensors: int) -> None:
     """Say what is trained for how long, then each derived setting with its reason."""
-    what = {"mask": "under the mask", "full": "trained themselves", "norm": "left alone", "head": "left alone"}
     output.talk(
         f"recipe {plan.recipe}: {plan.num_steps} steps of {plan.batch_size}, views of {plan.views.global_size} px, "
-        f"{num_weights:,} weights of {num_tensors} tensors {what[plan.train]}, "
+        f"{num_weights:,} weights of {num_tensors} tensors {plan.mode.what}, "
         f"normalisation statistics {'adapted and carried' if plan.norm_stats == 'adapt' else 'frozen'}"
     )
     for name, reason in plan.reasons.items():

@@ -22,7 +22,7 @@ class Estimate:
     Attributes:
         num_used: images that train or are held out.
         seconds: by part; they add up to `total_s`.
-        process_bytes: peak of this process while it rehearsed, and what the images left out of that would add; None
+        process_bytes: peak of this process while it was profiled, and what the images left out of that would add; None
             where the system does not tell.
         run_folder_bytes: most that the run folder takes, while a checkpoint replaces the last one.
         adapter_bytes: smallest and largest that is likely of a default run of full length; None for full fine-tuning,

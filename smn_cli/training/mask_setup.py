@@ -1,36 +1,40 @@
 """What a run may cut, where its scores start, and how much of them it keeps: the plan's words over a network."""
 
-from fnmatch import fnmatchcase
-
 import torch
 from torch import Tensor, nn
 
-from smn_cli.backbones.structure import block_names, idle_biases
+from smn_cli.backbones.structure import block_names, cached_biases, idle_biases
 from smn_cli.config.mask_selection import Selection, parse_selection
 from smn_cli.config.plan import AdaptPlan
 from smn_cli.errors import UsageError
-from smn_cli.masking.maskable import maskable_names
+from smn_cli.masking.maskable import fits, maskable_names
 from smn_cli.masking.random_subset import draw_weights, random_scores
 from smn_cli.masking.scores import constant_scores, magnitude_scores
+from smn_cli.masking.ties import tied_names
 
 
 def names_to_train(backbone: nn.Module, plan: AdaptPlan) -> list[str]:
     """Parameters that get scores, or for the full fine-tuning baseline are trained, in the order of the module tree.
 
+    Each is named once, by its first name. A pattern fits a parameter if it fits one of its names; it lies in the first
+    blocks if all of its names do. What a network reads once, see `cached_biases`, is never among them.
+
     Raises:
         UsageError: `--mask-only` asks for what the network does not have.
     """
-    selection = parse_selection(plan.mask_only)
+    selection, tied = parse_selection(plan.mask_only), tied_names(backbone)
+    all_names = {name: tied.get(name, (name,)) for name, _ in backbone.named_parameters()}
     if selection.names:
-        names = [name for name, _ in backbone.named_parameters() if _matches(name, selection.names)]
+        names = [name for name in all_names if fits(all_names[name], selection.names)]
     else:
         names = maskable_names(
             backbone, include_depthwise=plan.include_depthwise, include_stem=plan.include_stem, also=plan.mask_also
         )
-    chosen = [name for name in names if not _matches(name, selection.all_but)]
+    cached = cached_biases(backbone)
+    chosen = [name for name in names if name not in cached and not fits(all_names[name], selection.all_but)]
     if selection.num_blocks is not None:
         blocks = _first_blocks(backbone, selection.num_blocks)
-        chosen = [name for name in chosen if name.startswith(blocks)]
+        chosen = [name for name in chosen if all(each.startswith(blocks) for each in all_names[name])]
     if plan.mask_only and not chosen:
         raise UsageError(f"--mask-only {' '.join(plan.mask_only)} leaves no parameter of this network: see its names")
     return chosen
@@ -71,7 +75,3 @@ def _first_blocks(backbone: nn.Module, num_blocks: int) -> tuple[str, ...]:
         has = f"has {len(blocks)} ({blocks[0]} to {blocks[-1]})" if blocks else "names none: give name:PATTERN"
         raise UsageError(f"--mask-only blocks:{num_blocks}: this network {has}")
     return tuple(f"{name}." for name in blocks[:num_blocks])
-
-
-def _matches(name: str, patterns: tuple[str, ...]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)

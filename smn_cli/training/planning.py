@@ -1,4 +1,4 @@
-"""Wishes and the number of images to a plan, with the reason of every derived value."""
+"""Options and the number of images to a plan, with the reason of every derived value."""
 
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -7,12 +7,12 @@ from smn_cli.config.options import AdaptOptions
 from smn_cli.config.plan import AdaptPlan
 from smn_cli.errors import DataError, UsageError
 from smn_cli.objectives.base import PlanRules
-from smn_cli.objectives.table import OBJECTIVES, check_options
+from smn_cli.objectives.table import OBJECTIVES, refuse_idle_options
 from smn_cli.recipes import TRAIN_MODES, NormStats, Precision, Recipe, ScoreInit, ViewPlan, recipe_of
 
 Value = TypeVar("Value")
 NUM_EVALUATIONS = 5
-"""Looks at the held-out images in a run; each costs about as much as three training steps a thousand images."""
+"""Evaluations on the held-out images in a run; each costs about as much as three training steps a thousand images."""
 
 _COPIED = (
     "objective", "embedding_dim", "temperature", "epsilon", "sinkhorn_iterations", "score_momentum",
@@ -47,7 +47,7 @@ def make_plan(
         UsageError: an option has no effect on the recipe's objective.
         DataError: fewer images than one batch.
     """
-    check_options(options)
+    refuse_idle_options(options)
     recipe = recipe_of(options.recipe, options.labels)
     rules = OBJECTIVES[recipe.objective].rules
     if num_images < options.batch_size:
@@ -62,7 +62,6 @@ def make_plan(
     num_steps = _num_steps(options, recipe, steps_per_epoch, reasons)
     num_seen = min(num_training, num_steps * options.batch_size)
     views = _views(options, recipe, _working_size(options, recipe, native_size, on_cpu, reasons))
-    has_mask = TRAIN_MODES[options.train].has_mask
     return AdaptPlan(
         recipe=options.recipe,
         train=options.train,
@@ -80,9 +79,6 @@ def make_plan(
         queue_start_step=num_steps // 5 // steps_per_epoch * steps_per_epoch,
         score_start=_first(options.score_start, recipe.score_start),
         threshold=options.threshold,
-        score_optimizer=recipe.score_optimizer if has_mask else "adam",
-        lr_scores=_first(options.lr_scores, recipe.lr_scores if has_mask else recipe.lr_tuned),
-        lr_head=_first(options.lr_head, recipe.lr_head),
         norm_stats=_norm_stats(options, recipe),
         seed=options.seed,
         precision=options.precision or precision,
@@ -90,6 +86,7 @@ def make_plan(
         num_classes=num_classes,
         reasons=reasons,
         **{name: getattr(options, name) for name in ("compile", "grad_checkpoint", "label_fraction")},
+        **_rates(options, recipe),
         **_mask(options, recipe, reasons),
         **{name: getattr(recipe, name) for name in _COPIED},
     )
@@ -199,6 +196,16 @@ def _views(options: AdaptOptions, recipe: Recipe, size: int) -> ViewPlan:
     return views
 
 
+def _rates(options: AdaptOptions, recipe: Recipe) -> dict[str, Any]:
+    """What moves scores, or without a mask the weights themselves, and how fast."""
+    has_mask = TRAIN_MODES[options.train].has_mask
+    return {
+        "score_optimizer": recipe.score_optimizer if has_mask else "adam",
+        "lr_scores": _first(options.lr_scores, recipe.lr_scores if has_mask else recipe.lr_tuned),
+        "lr_head": _first(options.lr_head, recipe.lr_head),
+    }
+
+
 def _mask(options: AdaptOptions, recipe: Recipe, reasons: dict[str, str]) -> dict[str, Any]:
     """What a mask may cut, by which rule, and where its scores start."""
     if options.density is not None:
@@ -227,5 +234,5 @@ def _score_init(options: AdaptOptions, recipe: Recipe, reasons: dict[str, str]) 
     return recipe.score_init
 
 
-def _first(wish: Value | None, default: Value) -> Value:
-    return default if wish is None else wish
+def _first(asked: Value | None, default: Value) -> Value:
+    return default if asked is None else asked

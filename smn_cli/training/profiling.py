@@ -40,7 +40,7 @@ class Profile:
         num_statistics: values of the normalisation statistics.
         num_features: width of the features.
         step_s: of the steps that count, those after the first ones, which wait for loaders and caches.
-        teacher_embedding_s: an image.
+        teacher_embedding_s: to embed an image for the teacher.
         judge_s: an image, for an evaluation; `num_judge_views` of them make one evaluation of the profile.
         preparation_s: estimate for what the objective computes once, such as k-means.
         state_bytes: a checkpoint.

@@ -1,4 +1,4 @@
-"""How a run's settings meet its network: the device, the sizes that it can take, how images reach it."""
+"""How a run's settings meet its network: the sizes that it can take, the classifier that it has."""
 
 from dataclasses import replace
 
@@ -23,7 +23,7 @@ def resolve_plan(
         native_size=backbone.native_size,
         on_cpu=device.startswith("cpu"),
         precision=fast_precision(torch.device(device)),
-        num_classes=check_classes(backbone, labeled),
+        num_classes=count_classes(backbone, labeled),
     )
     local = {plan.views.local_size} if plan.views.num_local else set()
     try:
@@ -35,12 +35,7 @@ def resolve_plan(
     return plan
 
 
-def place(backbone: Backbone, device: str) -> None:
-    """Put a backbone on a device, channels last."""
-    backbone.model.to(torch.device(device)).to(memory_format=torch.channels_last)
-
-
-def check_classes(backbone: Backbone, labeled: LabeledImages | None) -> int:
+def count_classes(backbone: Backbone, labeled: LabeledImages | None) -> int:
     """Number of classes; 0 without labels.
 
     Raises:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from smn_cli.backbones.loading import Backbone, checkpoint_gradients
+from smn_cli.backbones.loading import Backbone, checkpoint_gradients, to_device
 from smn_cli.data.labels.eval_split import LabeledSplit
 from smn_cli.data.views.loader import ViewLoader
 from smn_cli.errors import CheckpointError, Interrupted, TrainingError
@@ -21,14 +21,14 @@ from smn_cli.judging.judges import Candidate, Judge
 from smn_cli.masking.backbone import run_backbone
 from smn_cli.objectives.table import objective_of
 from smn_cli.runs.run_config import check_run_base, plan_of, restore_threads
-from smn_cli.runs.run_folder import RunFolder
+from smn_cli.runs.run_folder import BEST_STATE, RunFolder
 from smn_cli.runs.run_labels import read_labels
 from smn_cli.runs.run_result import has_finished
 from smn_cli.training.image_split import split_images
 from smn_cli.training.mask_setup import names_to_train
-from smn_cli.training.resolve_plan import place, resolve_plan
+from smn_cli.training.resolve_plan import resolve_plan
 from smn_cli.training.run_context import Execution, RunContext, RunRequest
-from smn_cli.training.setup import Preparation, choose_judge, make_health_judge, make_objective, prepare_run
+from smn_cli.training.setup import Prepared, choose_judge, make_health_judge, make_objective, prepare_run
 from smn_cli.training.start_state import StartingPoint
 from smn_cli.training.trainer import StepReport, Trainer, make_source
 
@@ -43,7 +43,7 @@ class StopSignal:
 class Session:
     """A trainer, its images, its judge and its folder. Get one from `start` or `resume`."""
 
-    def __init__(self, context: RunContext, preparation: Preparation) -> None:
+    def __init__(self, context: RunContext, preparation: Prepared) -> None:
         self.context = context
         self.folder, self.backbone, self.plan, self.split = (
             context.folder,
@@ -59,6 +59,7 @@ class Session:
         source, objective = make_source(model, plan), make_objective(context, preparation)
         self.trainer = Trainer(source, objective, plan, self.preprocessing.normalize, self.team)
         self.best_state = BestState()
+        self._threads_before: int | None = None
         self._base_buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
         self.health = make_health_judge(context, preparation)
         self.judge: Judge = choose_judge(context, preparation, self.health)
@@ -72,7 +73,7 @@ class Session:
         execution: Execution | None = None,
         start: StartingPoint | None = None,
     ) -> "Session":
-        """Plan a run, make its folder and let the teacher look at the images.
+        """Plan a run, make its folder and embed the images for the teacher.
 
         All processes of a team call this alike; the first one writes.
 
@@ -87,7 +88,7 @@ class Session:
         """
         execution = execution or Execution()
         team, images = execution.team, request.images
-        place(backbone, execution.device)
+        to_device(backbone, execution.device)
         plan = request.plan
         if plan is None:
             plan = resolve_plan(request.options, images.num_usable, backbone, execution.device, request.labeled)
@@ -96,7 +97,9 @@ class Session:
         team.check_shares(plan.batch_size, num_judging=len(split.held_out))
         making = RunFolder.create(request.out, overwrite=request.overwrite) if team.is_first else nullcontext()
         with making as made:
-            context = RunContext(made or RunFolder(request.out), backbone, plan, split, execution, request.val)
+            folder = made or RunFolder(request.out)
+            folder.path = team.from_first(lambda: folder.path)  # where it is in the making
+            context = RunContext(folder, backbone, plan, split, execution, request.val)
             session = cls(context, prepare_run(context, request, start))
             if start is not None:
                 start.put_on(session.trainer, session.features)
@@ -128,14 +131,15 @@ class Session:
         plan = plan_of(config, folder)
         check_run_base(config, backbone)
         state = folder.load_state()
-        place(backbone, execution.device)
-        restore_threads(config, folder)
+        to_device(backbone, execution.device)
+        threads_before = restore_threads(config, folder)
         split = split_images(folder.read_images(), plan, read_labels(folder, config) if plan.num_classes else None)
         context = RunContext(folder, backbone, plan, split, execution, val)
-        session = cls(context, Preparation.read(context))
+        session = cls(context, Prepared.read(context))
+        session._threads_before = threads_before
         try:
             session.trainer.load_state(state["trainer"])
-            session.best_state = BestState.from_state(state["keeper"])
+            session.best_state = BestState.from_state(state[BEST_STATE])
         except (KeyError, ValueError, RuntimeError, TypeError) as error:
             raise CheckpointError(f"{folder.path} does not fit its own settings: {error}") from None
         if session.team.is_first:
@@ -149,7 +153,9 @@ class Session:
         return has_finished(self.plan, self.trainer.step, self.best_state)
 
     def close(self) -> None:
-        """Bring the backbone back to the base, whose statistics a run may have adapted in place."""
+        """Bring the backbone back to the base, whose statistics a run may have adapted in place, and the threads."""
+        if self._threads_before is not None:
+            torch.set_num_threads(self._threads_before)
         with torch.no_grad():
             for name, buffer in self.backbone.model.named_buffers():
                 buffer.copy_(self._base_buffers[name])
@@ -232,4 +238,4 @@ class Session:
     def _save(self) -> None:
         if not self.team.is_first:
             return
-        self.folder.save_state({"trainer": self.trainer.state(), "keeper": self.best_state.state()})
+        self.folder.save_state({"trainer": self.trainer.state(), BEST_STATE: self.best_state.state()})

@@ -7,23 +7,26 @@ from pathlib import Path
 from torch import Tensor
 from torch.nn import functional
 
+from smn_cli.adapters.head import rounded_head
 from smn_cli.backbones.loading import Backbone
 from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.data.views.loader import image_batches
+from smn_cli.errors import CheckpointError
 from smn_cli.evaluation.features import extract_features, on_device
-from smn_cli.judging.classifier_judge import ClassifierJudge, labels_in_order, rounded
-from smn_cli.judging.judges import Judge, LabeledJudge, UnlabeledJudge
+from smn_cli.judging.classifier_judge import ClassifierJudge, labels_in_order
+from smn_cli.judging.judges import HealthJudge, Judge, LabeledJudge
 from smn_cli.objectives.base import Objective, ObjectiveInputs
 from smn_cli.objectives.table import objective_of
 from smn_cli.runs.run_config import describe_run
 from smn_cli.runs.run_folder import OBJECTIVE_FILE, TEACHER_FILE
 from smn_cli.runs.run_labels import save_labels
+from smn_cli.runs.run_result import read_prepared
 from smn_cli.training.run_context import RunContext, RunRequest
 from smn_cli.training.start_state import StartingPoint
 
 
 @dataclass(frozen=True)
-class Preparation:
+class Prepared:
     """What is found once, before the first step of a run.
 
     Attributes:
@@ -37,17 +40,17 @@ class Preparation:
     objective: dict[str, Tensor]
 
     @classmethod
-    def read(cls, context: RunContext) -> "Preparation":
+    def read(cls, context: RunContext) -> "Prepared":
         """Of a run that was started before, or by another process.
 
         Raises:
             CheckpointError: it is missing or damaged.
         """
         teacher = context.folder.load_tensors(TEACHER_FILE)
-        return cls(teacher["held_out"], teacher["training"], context.folder.load_tensors(OBJECTIVE_FILE))
+        return cls(teacher["held_out"], teacher["training"], read_prepared(context.folder))
 
 
-def prepare_run(context: RunContext, request: RunRequest, start: StartingPoint | None) -> Preparation:
+def prepare_run(context: RunContext, request: RunRequest, start: StartingPoint | None) -> Prepared:
     """Describe a new run in its folder, and find what is found once; the first process of a team writes.
 
     Args:
@@ -75,52 +78,55 @@ def prepare_run(context: RunContext, request: RunRequest, start: StartingPoint |
     embedded = _embed_for_teacher(context)
     num_held_out = len(context.split.held_out)
     held_out, training = embedded[:num_held_out].contiguous(), embedded[num_held_out:].contiguous()
-    preparation = None
+    prepared = None
     if team.is_first:
         objective = objective_of(context.plan).prepare(_objective_inputs(context, training))
-        preparation = Preparation(held_out, training, objective)
+        prepared = Prepared(held_out, training, objective)
         folder.save_tensors(TEACHER_FILE, {"held_out": held_out, "training": training})
         folder.save_tensors(OBJECTIVE_FILE, objective)
         if context.split.labeled is not None:
             save_labels(folder, context.split.labeled)
-    folder.path = team.from_first(lambda: folder.path)  # where it is in the making
-    return preparation or Preparation.read(context)
+    team.wait()
+    return prepared or Prepared.read(context)
 
 
-def make_objective(context: RunContext, preparation: Preparation) -> Objective:
+def make_objective(context: RunContext, prepared: Prepared) -> Objective:
     """The plan's objective."""
-    inputs = _objective_inputs(context, preparation.teacher_training)
-    return objective_of(context.plan).build(inputs, preparation.objective)
+    inputs = _objective_inputs(context, prepared.teacher_training)
+    try:
+        return objective_of(context.plan).build(inputs, prepared.objective)
+    except KeyError as error:
+        raise CheckpointError(f"{context.folder.path} lacks {error} of its objective: start the run again") from None
 
 
-def make_health_judge(context: RunContext, preparation: Preparation) -> UnlabeledJudge:
+def make_health_judge(context: RunContext, prepared: Prepared) -> HealthJudge:
     """Who needs no labels."""
     searched = context.split.searched
-    return UnlabeledJudge(
+    return HealthJudge(
         context.split.held_out,
         searched,
         context.preprocessing,
-        preparation.teacher_held_out.float(),
-        preparation.teacher_training[: len(searched)].float(),
+        prepared.teacher_held_out.float(),
+        prepared.teacher_training[: len(searched)].float(),
         context.network_at_start(),
         context.execution.team,
     )
 
 
-def choose_judge(context: RunContext, preparation: Preparation, health: UnlabeledJudge) -> Judge:
+def choose_judge(context: RunContext, prepared: Prepared, health: HealthJudge) -> Judge:
     """Who decides what a run keeps: right answers of a classifier, or of nearest neighbours, or else the health.
 
     Raises:
         DataError: the labeled images have a class that the training images do not have.
     """
     split, val, team, working = context.split, context.val, context.execution.team, context.preprocessing
-    base_classifier = objective_of(context.plan).base_classifier(preparation.objective)
+    base_classifier = objective_of(context.plan).base_classifier(prepared.objective)
     if split.labeled is not None and base_classifier is not None:
         classes = split.labeled.classes
         images, labels = split.held_out, split.labeled.labels(split.held_out)
         if val is not None:
             images, labels = val.test_paths, labels_in_order(val, classes)
-        base_head = rounded(base_classifier, name=context.backbone.classifier_name, classes=classes)
+        base_head = rounded_head(base_classifier, name=context.backbone.classifier_name, classes=classes)
         return ClassifierJudge(health, images, labels, working, context.base(), base_head, team)
     if val is not None:
         return LabeledJudge(health, val, working, context.network_at_start(), team)

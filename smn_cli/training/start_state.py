@@ -77,7 +77,7 @@ class StartState:
             parts[part][name] = tensor
         return cls(**parts)
 
-    def put_on(self, trainer: Trainer, features: Callable[[int], Tensor] | None = None) -> None:
+    def put_on(self, trainer: Trainer, features: Callable[[int], Tensor]) -> None:
         """See `StartingPoint.put_on`.
 
         Raises:
@@ -115,7 +115,10 @@ def read_start_state(folder: RunFolder, backbone: Backbone) -> StartState:
     trained = (
         {name: scores.detach().cpu() for name, scores in source.trained.items()} if is_base else trainer["trained"]
     )
-    head = {} if is_base else objective_of(plan).head_in(trainer["objective"])
+    try:
+        head = {} if is_base else objective_of(plan).head_in(trainer["objective"])
+    except KeyError as error:
+        raise CheckpointError(f"{folder.path} lacks {error} of its objective: start the run again") from None
     return StartState(_scores(trained, learned, plan), learned.norm_stats, head)
 
 

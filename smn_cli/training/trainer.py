@@ -25,9 +25,11 @@ from smn_cli.masking.backbone import (
     normalisation_layers,
     parameters_replaced,
     run_backbone,
+    run_placed,
     running_statistics,
 )
 from smn_cli.masking.frozen_norm import cheap_frozen_norm
+from smn_cli.masking.ties import in_every_place
 from smn_cli.objectives.base import Objective
 from smn_cli.training.lr_schedule import lr_factor
 from smn_cli.training.mask_setup import first_scores, names_to_train
@@ -80,7 +82,7 @@ class Trainer:
         self.optimizer = _optimizer(plan, list(source.trained.values()))
         # a compiler sees to this itself
         self._norm_layers = [] if plan.compile else list(normalisation_layers(source.backbone).values())
-        self._run = _compiled(run_backbone) if plan.compile else run_backbone
+        self._run = _compiled(run_placed) if plan.compile else run_backbone
 
     def run(self, batches: Iterable[ViewBatch]) -> Iterator[StepReport]:
         """Take one step per batch of views and report it.
@@ -252,7 +254,7 @@ def _compiled(run: Run) -> Run:
         try:
             with warnings.catch_warnings():  # the compiler looks for gradients where none are kept
                 warnings.filterwarnings("ignore", message="The .grad attribute")
-                return compiled(backbone, images, weights)
+                return compiled(backbone, images, in_every_place(weights, backbone))
         except TorchDynamoException as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise TrainingError(f"torch.compile failed ({reason}): leave --compile out") from None

@@ -16,6 +16,7 @@ from smn_cli.backbones.loading import Backbone
 from smn_cli.config.plan import AdaptPlan
 from smn_cli.errors import UsageError
 from smn_cli.masking.scores import nearest_scores
+from smn_cli.masking.ties import under_first_names
 from smn_cli.runs.run_config import check_run_base, plan_of
 from smn_cli.runs.run_folder import RunFolder
 from smn_cli.runs.run_result import read_learned
@@ -23,7 +24,7 @@ from smn_cli.training.trainer import Trainer
 
 
 def read_start_masks(path: Path, backbone: Backbone) -> dict[str, Tensor]:
-    """Masks that a run has kept, or that an adapter file holds.
+    """Masks that a run has kept, or that an adapter file holds, by first names (see `masking.ties`).
 
     Args:
         path: run folder or adapter file.
@@ -48,7 +49,8 @@ def read_start_masks(path: Path, backbone: Backbone) -> dict[str, Tensor]:
         adapter = load_adapter(path)
         base = backbone.model.state_dict()
         adapter.rebuild(base)  # refuses any other base
-        masks, has_statistics = adapter.masks(base), bool(adapter.header.norm_stats)
+        masks = under_first_names(adapter.masks(base), backbone.model)
+        has_statistics = bool(adapter.header.norm_stats)
     if has_statistics:
         raise UsageError(f"--start {path} carries normalisation statistics: start from a mask that was learned without")
     return masks

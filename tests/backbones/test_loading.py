@@ -7,7 +7,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from smn_cli.backbones.loading import check_sizes, load_backbone, load_with_timm, wrap_backbone
 from smn_cli.errors import BackboneError
@@ -60,6 +60,17 @@ def test_a_vit_takes_images_of_several_sizes(weights_file: WeightsFile) -> None:
 def test_a_size_that_the_network_cannot_take_is_refused(weights_file: WeightsFile) -> None:
     with pytest.raises(BackboneError, match=r"test_vit cannot take images of 33 px \(.*\): set --size"):
         check_sizes(load_backbone(VIT, weights_file(VIT)), [32, 33])
+
+
+def test_a_size_that_a_network_refuses_without_a_word_is_one_clear_error(weights_file: WeightsFile) -> None:
+    backbone = load_backbone(RESNET, weights_file(RESNET))
+
+    def refuse(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        raise AssertionError  # as HaloNet does
+
+    backbone.model.register_forward_pre_hook(refuse)
+    with pytest.raises(BackboneError, match=r"cannot take images of 32 px \(AssertionError\): set --size"):
+        check_sizes(backbone, [32])
 
 
 def test_weights_of_another_architecture_are_refused_with_the_first_tensors(weights_file: WeightsFile) -> None:

@@ -166,3 +166,11 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path: Path, name: str) -> Non
     (tmp_path / "folder.pth").mkdir()
     with pytest.raises(DataError, match=rf"--weights {tmp_path / name} does not exist: expected a \.safetensors"):
         read_weight_file(tmp_path / name)
+
+
+def test_a_prefix_that_the_network_has_itself_stays(tmp_path: Path) -> None:
+    save_file({"module.encoder.a": torch.zeros(1), "module.encoder.b": torch.ones(1)}, tmp_path / "w.safetensors")
+    assert read_weight_file(tmp_path / "w.safetensors").tensors.keys() == {"a", "b"}
+    found = read_weight_file(tmp_path / "w.safetensors", wanted=["encoder.a", "encoder.c"])
+    assert found.tensors.keys() == {"encoder.a", "encoder.b"}
+    assert found.notes == ("stripped the prefix 'module.'",)

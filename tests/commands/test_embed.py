@@ -14,7 +14,6 @@ from PIL import Image
 from torch import Tensor
 
 from smn_cli.adapters.adapter import load_adapter
-from smn_cli.rebuild import preprocessing_for
 from tests.commands.conftest import Road, quietly
 from tests.conftest import CONVNET, RESNET, VIT, Outcome
 
@@ -39,7 +38,7 @@ def by_plain_timm(arch: str, checkpoint: Path, adapter: Path, paths: list[Path])
     config = load_adapter(adapter).header.preprocessing
     model = timm.create_model(arch, checkpoint_path=str(checkpoint))
     model.reset_classifier(0)
-    prepare = preprocessing_for(load_adapter(adapter))
+    prepare = load_adapter(adapter).preprocessing
     assert prepare.size == config["size"]
     batch = torch.stack([prepare(Image.open(path).convert("RGB")) for path in paths])
     with torch.inference_mode():

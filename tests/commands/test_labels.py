@@ -15,8 +15,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import smn_cli
+from smn_cli.adapters.head import rounded_head
 from smn_cli.backbones.loading import load_backbone
-from smn_cli.judging.classifier_judge import rounded
 from smn_cli.masking.backbone import run_backbone
 from smn_cli.masking.binarize import effective_weight
 from smn_cli.runs.run_folder import RunFolder
@@ -109,7 +109,7 @@ def _live_logits(arch: str, weights: Path, run: Path) -> torch.Tensor:
     tensors = {name: effective_weight(parameters[name], mask) for name, mask in learned.masks.items()}
     assert any(not mask.all() for mask in learned.masks.values())
     assert learned.classifier is not None
-    head = rounded(learned.classifier, name="x", classes=("blue", "green", "red")).classifier()
+    head = rounded_head(learned.classifier, name="x", classes=("blue", "green", "red")).classifier()
     with torch.inference_mode():
         return head.logits(run_backbone(backbone.model, _images(), tensors))
 

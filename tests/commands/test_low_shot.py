@@ -15,7 +15,6 @@ from smn_cli.adapters.fingerprint import fingerprint
 from smn_cli.backbones.loading import load_backbone
 from smn_cli.data.labels.eval_split import load_labeled_split
 from smn_cli.features.embed import Embedding
-from smn_cli.rebuild import preprocessing_for
 from smn_cli.scoring import embed_split
 from tests.commands.conftest import Road
 from tests.conftest import RESNET, Outcome
@@ -107,7 +106,7 @@ def test_the_base_is_the_base_again_after_all_networks(road: Road, other_adapter
     before = fingerprint(backbone.model.state_dict()).digest
     adapters = [load_adapter(road.adapter), load_adapter(other_adapter)]
     split = load_labeled_split(road.labeled)
-    base, *others = embed_split(backbone, adapters, split, Embedding(preprocessing_for(adapters[0])))
+    base, *others = embed_split(backbone, adapters, split, Embedding(adapters[0].preprocessing))
     assert fingerprint(backbone.model.state_dict()).digest == before
     assert not any(torch.equal(base.test, other.test) for other in others)
 

@@ -118,5 +118,5 @@ def test_the_python_api_names_every_setting() -> None:
     assert inspect.signature(AdaptOptions).parameters.keys() < inspect.signature(adapt).parameters.keys()
     assert (
         "        recipe: default; swav without a teacher; paper for its exact settings. Expected: one of"
-        in adapt.__doc__
+        in str(adapt.__doc__)
     )

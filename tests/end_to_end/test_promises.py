@@ -69,8 +69,8 @@ def test_adapting_statistics_through_the_api_gives_an_adapter_and_the_base_back(
     model = timm.create_model(RESNET, checkpoint_path=str(weights_file(RESNET))).eval()
     model.reset_classifier(0)
     before = fingerprint(model.state_dict()).digest
-    settings = {"recipe": "paper", "steps": 3, "size": 32, "batch_size": 8, "local_views": 0, "lr_scores": 5000.0}
-    adapter = smn_cli.adapt(model, image_folder, **settings)
+    options = AdaptOptions(recipe="paper", steps=3, size=32, batch_size=8, local_views=0, lr_scores=5000.0)
+    adapter = smn_cli.adapt(model, image_folder, options)
     assert fingerprint(model.state_dict()).digest == before
     assert adapter.header.norm_stats
     assert adapter.header.base_digest == before

@@ -13,6 +13,8 @@ Make = Callable[..., Workshop]
 class LikesTheSecond:
     """Thinks that the second state is much better than the base, and all others worse."""
 
+    uses_labels = False
+
     def __init__(self) -> None:
         self.num_seen = 0
 

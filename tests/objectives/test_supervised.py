@@ -17,7 +17,7 @@ from smn_cli.errors import BackboneError, CheckpointError, DataError, Interrupte
 from smn_cli.evaluation.classifier import LinearClassifier
 from smn_cli.judging.classifier_judge import ClassifierJudge
 from smn_cli.objectives.supervised import SupervisedObjective
-from smn_cli.objectives.table import check_options
+from smn_cli.objectives.table import refuse_idle_options
 from smn_cli.runs.run_folder import LABELS_FILE, OBJECTIVE_FILE
 from smn_cli.runs.run_result import read_learned
 from smn_cli.training.planning import make_plan
@@ -261,4 +261,4 @@ def test_a_network_whose_classifier_is_no_linear_layer_is_refused(runs: Make) ->
 )
 def test_settings_that_make_no_sense_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        check_options(AdaptOptions(**options))
+        refuse_idle_options(AdaptOptions(**options))

@@ -12,8 +12,8 @@ from smn_cli.cascade.expert_plan import make_expert_plan
 from smn_cli.config.options import AdaptOptions
 from smn_cli.errors import UsageError
 from smn_cli.objectives.base import Objective, ObjectiveInputs, PlanRules
-from smn_cli.objectives.table import OBJECTIVES, check_options
-from smn_cli.recipes import RECIPES
+from smn_cli.objectives.table import OBJECTIVES, refuse_idle_options
+from smn_cli.recipes import RECIPES, WITH_LABELS
 from smn_cli.runs.pack import pack_run
 from smn_cli.training.planning import make_plan
 from smn_cli.training.session import Session
@@ -117,12 +117,14 @@ def test_a_toy_objective_trains_resumes_and_packs(workshop: Make, toy: str) -> N
 
 def test_options_and_plan_follow_its_rules(toy: str) -> None:
     with pytest.raises(UsageError, match="--queue has no effect with --recipe near"):
-        check_options(AdaptOptions(recipe=toy, queue=8))
-    check_options(AdaptOptions(recipe=toy, train="head"))
+        refuse_idle_options(AdaptOptions(recipe=toy, queue=8))
+    refuse_idle_options(AdaptOptions(recipe=toy, train="head"))
     plan = make_plan(AdaptOptions(recipe=toy), 1000)
     assert (plan.objective, plan.num_prototypes, plan.queue_length) == ("near", 0, 0)
     assert make_expert_plan(plan, 500).queue_length == 0
 
 
 def test_every_recipe_names_a_row() -> None:
-    assert {recipe.objective for recipe in RECIPES.values()} <= OBJECTIVES.keys()
+    for recipes, needs_labels in ((RECIPES, False), (WITH_LABELS, True)):
+        for recipe in recipes.values():
+            assert OBJECTIVES[recipe.objective].needs_labels is needs_labels

@@ -220,3 +220,13 @@ def test_blocks_of_every_family_leave_the_rest_without_scores() -> None:
         names = set(scores_under(model, "blocks:2"))
         assert names
         assert all(name.startswith((f"{first}.", f"{second}.")) for name in names)
+
+
+@pytest.mark.parametrize("arch", ["levit_128s", "efficientvit_m0", "tiny_vit_5m_224"])
+def test_what_attention_reads_once_is_never_masked(arch: str) -> None:
+    with torch.device("meta"):
+        model = timm.create_model(arch, num_classes=0)
+    rest = [name for name, _ in model.named_parameters() if not name.endswith("attention_biases")]
+    assert names_to_train(model, planned("name:*")) == rest
+    with pytest.raises(UsageError, match="leaves no parameter"):
+        names_to_train(model, planned("name:*.attention_biases"))

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from smn_cli.backbones.loading import to_device as put
 from smn_cli.errors import CheckpointError
 from smn_cli.evaluation.intervals import Gain
 from smn_cli.judging.judges import Candidate, Judgement
@@ -15,7 +16,6 @@ from smn_cli.masking.binarize import binarize
 from smn_cli.runs.pack import pack_run
 from smn_cli.runs.run_folder import RunFolder
 from smn_cli.runs.run_result import Origin, read_learned
-from smn_cli.training.resolve_plan import place as put
 from smn_cli.training.run_context import RunRequest
 from smn_cli.training.session import Session
 from smn_cli.training.start_state import StartState, read_start_state
@@ -168,5 +168,5 @@ def test_scores_of_other_tensors_are_refused(workshop: Make) -> None:
     start_state = read_start_state(session.folder, place.backbone())
     start_state.scores.popitem()
     with pytest.raises(CheckpointError, match="scores of other tensors"):
-        start_state.put_on(session.trainer)
+        start_state.put_on(session.trainer, session.features)
     assert Origin.read(RunFolder.open(session.folder.path)) is None

@@ -49,7 +49,7 @@ def read_image(path: str | Path, *, least_side: int | None = None) -> Image.Imag
                 image.seek(0)
                 if least_side is not None:
                     image.draft(None, (least_side, least_side))
-                return _reduced(_to_rgb(ImageOps.exif_transpose(image)), least_side)
+                return _reduced(upright_rgb(image), least_side)
     except BadImageError:
         raise
     except UnidentifiedImageError:
@@ -60,7 +60,9 @@ def read_image(path: str | Path, *, least_side: int | None = None) -> Image.Imag
         raise BadImageError(_line(f"{type(error).__name__}: {str(error) or 'not decodable'}")) from None
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """An opened image as upright 8-bit RGB, converted as `read_image` says."""
+    image = ImageOps.exif_transpose(image)
     image.load()
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")

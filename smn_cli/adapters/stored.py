@@ -1,0 +1,128 @@
+"""An adapter as it is stored: what it says of itself, without its base."""
+
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from smn_cli.adapters.file import AdapterContent
+from smn_cli.adapters.fingerprint import Fingerprint
+from smn_cli.adapters.head import StoredHead
+from smn_cli.adapters.schema import Header
+from smn_cli.adapters.statistics import widened
+from smn_cli.atomic import write_atomically
+from smn_cli.data.preprocessing import Preprocessing
+from smn_cli.errors import AdapterFileError
+
+
+class StoredAdapter:
+    """Header, coded mask, carried statistics and classifier of an adapter file."""
+
+    def __init__(self, content: AdapterContent) -> None:
+        self._content = content
+
+    def __repr__(self) -> str:
+        """Arch, density, bytes of the file, and the side of its images in pixels, where the file says it."""
+        parts = [repr(self.made_for), f"density={self.density:.4f}", f"size_bytes={self.size_bytes}"]
+        size = self.header.preprocessing.get("size")
+        parts += [] if size is None else [f"image_size={size}"]
+        return f"{type(self).__name__}({', '.join(parts)})"
+
+    @property
+    def header(self) -> Header:
+        """What the file says of itself."""
+        return self._content.header
+
+    @property
+    def arch(self) -> str:
+        """timm's name of the architecture, without a tag."""
+        return self.header.arch
+
+    @property
+    def made_for(self) -> str:
+        """The base in words: architecture and, if known, timm's tag."""
+        return f"{self.header.arch}.{self.header.tag}" if self.header.tag else self.header.arch
+
+    @property
+    def density(self) -> float:
+        """Fraction of all masked weights that is kept, above 0 and at most 1."""
+        return self.header.density
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How images were prepared when it was made, and have to be now: side in pixels, mean, std, interpolation.
+
+        Raises:
+            AdapterFileError: the file does not say it in a usable way.
+        """
+        try:
+            return Preprocessing.from_json(self.header.preprocessing)
+        except (KeyError, TypeError, ValueError) as error:
+            raise AdapterFileError(f"the adapter's preprocessing is unusable: {error}") from None
+
+    def transform(self) -> Callable[[Image.Image], Tensor]:
+        """That preparation as torchvision's transform: a PIL image of any mode to float32 (3, size, size).
+
+        The same bits as in smn's own training and evaluation; it can be pickled to loader processes.
+
+        Raises:
+            AdapterFileError: as `preprocessing`.
+        """
+        return self.preprocessing.transform()
+
+    @cached_property
+    def size_bytes(self) -> int:
+        """Size of the adapter file."""
+        return len(self.to_bytes())
+
+    @property
+    def payload_bytes(self) -> int:
+        """Size of the coded mask."""
+        return len(self._content.payload)
+
+    @property
+    def norm_stats_bytes(self) -> int:
+        """Size of the carried statistics."""
+        return int(self._content.norm_stats.nbytes)
+
+    @property
+    def head(self) -> StoredHead | None:
+        """The classifier that it carries; None if it has none."""
+        return self._content.head
+
+    @property
+    def head_bytes(self) -> int:
+        """Size of the carried classifier."""
+        return 0 if self.head is None else self.head.nbytes
+
+    @property
+    def stored_statistics(self) -> np.ndarray:
+        """(sum of lengths,) uint16: the upper halves of the carried statistics."""
+        return self._content.norm_stats
+
+    @property
+    def base_fingerprint(self) -> Fingerprint:
+        """Of the base that it was made for."""
+        return Fingerprint(self.header.base_digest, self._content.base_rows)
+
+    def statistics(self) -> dict[str, Tensor]:
+        """Carried statistics by name, flat."""
+        values = torch.from_numpy(widened(self._content.norm_stats))
+        lengths = [length for _, length in self.header.norm_stats]
+        return dict(zip((name for name, _ in self.header.norm_stats), torch.split(values, lengths), strict=True))
+
+    def to_bytes(self) -> bytes:
+        """The adapter file's bytes."""
+        return self._content.to_bytes()
+
+    def save(self, path: str | Path) -> None:
+        """Write the adapter file, atomically.
+
+        Raises:
+            OSError: the folder is missing or not writable.
+        """
+        write_atomically(Path(path), self.to_bytes())

@@ -1,0 +1,33 @@
+"""The line that `smn apply` prints loads the network that it wrote."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+from smn_cli.adapters.adapter import make_adapter
+from smn_cli.backbones.loading import load_backbone
+from smn_cli.rebuild import check_checkpoint, rebuild, save_checkpoint
+from tests.conftest import RESNET
+
+ODD_CLASSIFIER = "efficientvit_m0"
+
+
+@pytest.mark.parametrize("arch", [RESNET, ODD_CLASSIFIER])
+def test_the_number_of_classes_is_that_of_the_logits(
+    arch: str, weights_file: Callable[[str], Path], tmp_path: Path
+) -> None:
+    backbone = load_backbone(arch, weights_file(arch))
+    first = next(name for name, parameter in backbone.model.named_parameters() if parameter.dim() > 1)
+    mask = torch.rand(backbone.model.get_parameter(first).shape) > 0.2
+    adapter = make_adapter(backbone.model.state_dict(), {first: mask}, arch=arch)
+    network, path = rebuild(adapter, backbone), tmp_path / "c.safetensors"
+    save_checkpoint(network, path)
+    check_checkpoint(adapter, path)
+    assert network.num_classes == 1000
+    # of EfficientViT-M the first tensor is a normalisation layer's, as long as the features are wide
+    assert (len(next(iter(backbone.classifier.values()))) == 1000) == (arch == RESNET)
+    loaded = timm.create_model(arch, num_classes=network.num_classes, checkpoint_path=str(path))
+    assert torch.equal(loaded.state_dict()[first], network.state[first])
