@@ -1,1 +1,1 @@
-"""Experimental. Cascades: a dispatcher, a router, experts for clusters of images, and the combination of their features."""
+"""Experimental: a dispatcher, a router, experts for clusters of images, and the combination of their features."""

@@ -1,13 +1,16 @@
 """An objective is one class and one row: a toy one, known to this file alone, goes the whole road."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import Tensor
 
+import smn_cli
 from smn_cli.cascade.expert_plan import make_expert_plan
 from smn_cli.config.options import AdaptOptions
 from smn_cli.errors import UsageError
@@ -128,3 +131,15 @@ def test_every_recipe_names_a_row() -> None:
     for recipes, needs_labels in ((RECIPES, False), (WITH_LABELS, True)):
         for recipe in recipes.values():
             assert OBJECTIVES[recipe.objective].needs_labels is needs_labels
+
+
+def test_nobody_else_asks_which_objective_a_run_has() -> None:
+    root = Path(smn_cli.__file__).parent
+    named = re.compile(r"[\"'](taught|swapped|supervised)[\"']|isinstance\([^)]*Objective")
+    elsewhere = [
+        str(path.relative_to(root))
+        for path in sorted(root.rglob("*.py"))
+        if named.search(path.read_text()) and path.parent.name != "objectives"
+    ]
+    # recipes name theirs, the schema lists what a plan may say
+    assert elsewhere == ["recipes.py", "schemas/settings.py"]
