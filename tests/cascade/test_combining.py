@@ -116,9 +116,9 @@ def test_a_triangle_whitens_like_principal_components_in_half_the_bytes() -> Non
     [
         ({"kind": "mean"}, "combination 'mean' is unknown"),
         ({"kind": "none", "dim": 5}, "cannot be chosen"),
-        ({"kind": "pca", "dim": 65}, "dim 65 is not to be had"),
-        ({"kind": "pca", "dim": 0}, "dim 0 is not to be had"),
-        ({"kind": "blocks", "dim": 3}, "dim 3 is not to be had"),
+        ({"kind": "pca", "dim": 65}, "`dim` 65 is not to be had"),
+        ({"kind": "pca", "dim": 0}, "`dim` 0 is not to be had"),
+        ({"kind": "blocks", "dim": 3}, "`dim` 3 is not to be had"),
     ],
 )
 def test_wrong_settings_are_refused(settings: dict[str, object], message: str) -> None:
