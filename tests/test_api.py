@@ -22,6 +22,8 @@ from smn_cli.adapters.adapter import Adapter
 from smn_cli.backbones.loading import load_backbone, wrap_backbone
 from tests.conftest import CONVNET, RESNET, Outcome
 
+pytestmark = pytest.mark.slow
+
 SHORT = AdaptOptions(
     recipe="paper", steps=4, size=32, batch_size=8, local_views=1, prototypes=8, queue=16, lr_scores=500.0
 )

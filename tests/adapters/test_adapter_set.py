@@ -17,6 +17,8 @@ from tests.adapters.forging import random_masks
 from tests.adapters.test_adapter import adapter_for, backbone, same, snapshot
 from tests.conftest import CONVNET, RESNET, random_weights
 
+pytestmark = pytest.mark.slow
+
 
 def two() -> tuple[Adapter, Adapter]:
     """Of one base; the first carries statistics."""

@@ -19,6 +19,8 @@ from tests.adapters.forging import random_masks
 from tests.adapters.test_adapter import adapter_for, backbone, same, snapshot
 from tests.conftest import CONVNET, RESNET, random_weights
 
+pytestmark = pytest.mark.slow
+
 
 def with_adapter() -> tuple[nn.Module, dict[str, Tensor], Adapter]:
     """A network with an adapter on it, what it was before, and the adapter, which changes statistics, too."""

@@ -124,6 +124,7 @@ RESNET_LAYOUTS: dict[str, tuple[Callable[[State], dict[str, Any]], str, str]] = 
 }
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("narrow")
 @pytest.mark.parametrize("name", RESNET_LAYOUTS)
 def test_resnets_of_published_layouts_have_their_features(name: str, tmp_path: Path) -> None:
@@ -137,6 +138,7 @@ def test_resnets_of_published_layouts_have_their_features(name: str, tmp_path: P
     assert backbone.classifier == {}
 
 
+@pytest.mark.slow
 def test_a_whole_resnet50_of_swav_has_its_2048_features(tmp_path: Path) -> None:
     model, state = source("resnet50")
     backbone = load_backbone("resnet50", saved(tmp_path / "swav_800ep_pretrain.pth.tar", swav(state)))

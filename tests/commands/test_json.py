@@ -19,6 +19,8 @@ from tests.conftest import RESNET, Outcome
 from tests.datasets.downloads import DOWNLOADS
 from tests.declared_json import check_json, declarations
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., Outcome]
 RUN_FOLDERS = {"smn.run/1", "smn.cascade-run/1"}
 """What `config.json` of a run folder says of itself."""

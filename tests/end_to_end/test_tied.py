@@ -19,6 +19,8 @@ from smn_cli.training.warm_start import read_start_masks
 from tests.conftest import random_weights
 from tests.small_runs import digests, equal
 
+pytestmark = pytest.mark.slow
+
 SIZE = 64
 
 

@@ -137,6 +137,7 @@ def test_resumed_runs_equal_the_whole_one_bit_for_bit(runs: Make, arch: str, rec
     assert whole.trainer.source.density() < 1
 
 
+@pytest.mark.slow
 def test_workers_change_nothing(runs: Make) -> None:
     place = runs()
     alone = place.finish("alone", keep="last", steps=3)

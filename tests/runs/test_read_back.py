@@ -16,6 +16,8 @@ from smn_cli.runs.read_back import read_back
 from tests.conftest import CONVNET, RESNET, VIT
 from tests.small_runs import Workshop, digests
 
+pytestmark = pytest.mark.slow
+
 
 def masks_over(backbone: Backbone, names: list[str], seed: int = 0) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(seed)

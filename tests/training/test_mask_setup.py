@@ -38,6 +38,7 @@ def count(model: nn.Module, *specs: str, recipe: str = "paper") -> int:
     return sum(model.get_parameter(name).numel() for name in names_to_train(model, planned(*specs, recipe=recipe)))
 
 
+@pytest.mark.slow
 def test_the_first_blocks_of_a_resnet50_have_the_papers_counts() -> None:
     model = resnet50()
     whole = count(model)
