@@ -50,6 +50,7 @@ class ObjectiveInputs:
         teacher_features: (N, F) float16 of the training images, for an objective that `needs_teacher`.
         features_at_start: for a number n, (n, F) of the first n training images at the working size, under the network
             that the run starts from.
+        stage_features: (N, D) of the training images at the teacher's size, from the base's own stages.
         base_features: for a number n, the same under the base, and (H, F) of the held-out images.
     """
 
@@ -61,6 +62,7 @@ class ObjectiveInputs:
     held_out_labels: Tensor | None = None
     teacher_features: Tensor | None = None
     features_at_start: Callable[[int], Tensor] | None = None
+    stage_features: Callable[[], Tensor] | None = None
     base_features: Callable[[int], tuple[Tensor, Tensor]] | None = None
 
 

@@ -4,6 +4,7 @@ from smn_cli.config.options import AdaptOptions
 from smn_cli.config.plan import AdaptPlan
 from smn_cli.errors import UsageError
 from smn_cli.objectives.base import Objective
+from smn_cli.objectives.neighbourhood import NeighbourhoodObjective
 from smn_cli.objectives.supervised import SupervisedObjective
 from smn_cli.objectives.swapped import SwappedObjective
 from smn_cli.objectives.teacher import TaughtObjective
@@ -11,6 +12,7 @@ from smn_cli.recipes import RECIPES, TRAIN_MODES, recipe_of
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "taught": TaughtObjective,
+    "neighbourhood": NeighbourhoodObjective,
     "swapped": SwappedObjective,
     "supervised": SupervisedObjective,
 }

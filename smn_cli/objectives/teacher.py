@@ -98,7 +98,8 @@ def spherical_kmeans(features: Tensor, num_clusters: int, *, seed: int) -> Tenso
     return functional.normalize(torch.from_numpy(centres).float(), dim=1)
 
 
-def _num_prototypes(num_images: int) -> tuple[int, str]:
+def num_prototypes(num_images: int) -> tuple[int, str]:
+    """How many prototypes suit a number of images, and why."""
     why = "one for 15 images, between 10 and 1,000: codes are made over all images at once"
     return min(max(num_images // 15, 10), 1000, num_images), why
 
@@ -113,7 +114,7 @@ class TaughtObjective(Objective):
     """
 
     needs_teacher: ClassVar[bool] = True
-    rules: ClassVar[PlanRules] = PlanRules(idle_options=("queue", "lr_head"), prototypes=_num_prototypes)
+    rules: ClassVar[PlanRules] = PlanRules(idle_options=("queue", "lr_head"), prototypes=num_prototypes)
 
     def __init__(
         self, teacher: Teacher, *, temperature: float, epsilon: float, iterations: int, device: torch.device

@@ -1,7 +1,7 @@
 """Before the first step: what the teacher says of the images, what the objective makes of that, who judges the run."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from smn_cli.adapters.head import rounded_head
 from smn_cli.backbones.loading import Backbone
+from smn_cli.backbones.stages import stage_features as stage_features_of
 from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.data.views.loader import image_batches
 from smn_cli.errors import CheckpointError
@@ -179,6 +180,12 @@ def _objective_inputs(context: RunContext, teacher_training: Tensor) -> Objectiv
         features = context.features(context.base(), [*own, *held_out])
         return features[: len(own)], features[len(own) :]
 
+    def stage_features() -> Tensor:
+        larger = replace(context.preprocessing, size=plan.teacher_size)
+        network = on_device(stage_features_of(context.backbone.model), context.device)
+        num_workers = context.execution.num_workers
+        return extract_features(network, image_batches(split.training, larger, batch_size=64, num_workers=num_workers))
+
     return ObjectiveInputs(
         plan=plan,
         num_features=context.backbone.num_features,
@@ -188,5 +195,6 @@ def _objective_inputs(context: RunContext, teacher_training: Tensor) -> Objectiv
         held_out_labels=None if split.labeled is None else split.labeled.labels(held_out),
         teacher_features=teacher_training,
         features_at_start=lambda num: context.features(context.network_at_start(), split.training[:num]),
+        stage_features=stage_features,
         base_features=base_features,
     )

@@ -1,0 +1,72 @@
+"""What can be read out of frozen features without training: centred, or partly whitened.
+
+Both are fitted to unlabeled features, and are the controls beside every adapted network: what they give needs no mask.
+With x the unit-length features minus their mean, X = U S V^T over the images that are fitted to,
+
+    centred           x -> unit(x)
+    partly whitened   x -> unit(V_d^T x * (s / s_1)^(p - 1)),   s^2 <- s^2 + shrink * mean of the kept s^2
+
+so that p = 1 leaves the directions as they are and p = 0 makes them equal (Kessy et al., arXiv 1512.00809, for the full
+whitening). d is at most a share of the images, since the small directions of few images are noise.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+ReadoutKind = Literal["raw", "centred", "whitened"]
+POWER = 0.5
+"""Of the singular values: halfway between as they are and equal."""
+SHRINK = 0.1
+"""Of their mean square, added to each square, so that directions of noise are not lifted to the height of others."""
+MAX_DIM, IMAGES_A_DIM = 256, 8
+"""At most so many directions, and so many images for each."""
+
+
+@dataclass(frozen=True)
+class Readout:
+    """Features (N, F) to rows of unit length.
+
+    Attributes:
+        mean: (F,) of unit-length features, which is taken off; None to leave features as they are.
+        weight: (F, d) what follows; None for the identity.
+    """
+
+    mean: Tensor | None = None
+    weight: Tensor | None = None
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """(N, F) to (N, d) float32 of unit length, or without a mean the features as they are."""
+        if self.mean is None:
+            return features
+        rows = functional.normalize(features.float(), dim=1) - self.mean
+        return functional.normalize(rows if self.weight is None else rows @ self.weight, dim=1)
+
+
+def fit_readout(
+    features: Tensor, kind: ReadoutKind, *, power: float = POWER, shrink: float = SHRINK, max_dim: int = MAX_DIM
+) -> Readout:
+    """Fit a readout to unlabeled features.
+
+    Args:
+        features: (N, F), N at least 2.
+        kind: "raw" leaves them as they are; see the module for the others.
+        power: p above, from 0 to 1.
+        shrink: 0 or more.
+        max_dim: d at most; it is never more than N / 8, nor than the rank.
+    """
+    if kind == "raw":
+        return Readout()
+    unit = functional.normalize(features.double(), dim=1)
+    mean = unit.mean(dim=0)
+    if kind == "centred":
+        return Readout(mean.float())
+    _, values, directions = torch.linalg.svd(unit - mean, full_matrices=False)
+    rank = int((values > values[0] * 1e-6).sum())
+    dim = max(1, min(max_dim, len(features) // IMAGES_A_DIM, rank))
+    squares = values[:dim].square()
+    lifted = (squares + shrink * squares.mean()).sqrt().clamp_min(torch.finfo(torch.float64).tiny)
+    return Readout(mean.float(), (directions[:dim].T * (lifted / lifted[0]) ** (power - 1)).float())

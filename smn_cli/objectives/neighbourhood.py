@@ -1,0 +1,200 @@
+"""Relations instead of places: the masked network is to find the neighbours that the teacher finds.
+
+With T the teacher's space (unit length, any width), z the masked network's unit-length, centred features, and Z a
+memory of z over all training images,
+
+    P_ij   = softmax over the 100 nearest j of T_i . T_j / t_i, with t_i such that the perplexity of P_i is as wished
+    loss_i = - sum_j P_ij log softmax over all j but i (z_i . Z_j / temperature)
+
+and beside it SwAV's idea, codes of the teacher's space by Sinkhorn over prototypes C, predicted from another view. The
+prototypes are carried over into the student's space, so that teacher and student may differ in width:
+
+    q      = Sinkhorn of T C^T / epsilon over all images at once
+    c_k    = unit(sum_i q_ik z0_i), z0 the frozen network's z
+    loss_i = - sum_k q_ik log softmax(z_i . c_k / temperature)
+
+The perplexity by bisection is that of stochastic neighbour embedding (Hinton & Roweis, NIPS 2002); similarities to a
+memory as targets are those of SEED (arXiv 2101.04731). Nothing here asks that teacher and student have one width.
+"""
+
+import math
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from smn_cli.distributed import Team
+from smn_cli.evaluation.readouts import fit_readout
+from smn_cli.objectives.base import Objective, ObjectiveInputs, PlanRules
+from smn_cli.objectives.swav import sinkhorn
+from smn_cli.objectives.teacher import num_prototypes, spherical_kmeans
+
+NUM_NEIGHBOURS = 100
+MAX_PERPLEXITY, IMAGES_A_NEIGHBOUR = 30.0, 30
+_ROWS = 1024
+_NUM_HALVINGS = 40
+_LEAST_SPREAD = 1e-5
+"""Of the mean magnitude: below it half precision is all that moves."""
+
+
+def wished_perplexity(num_images: int) -> float:
+    """A thirtieth of the images, at least 2 and at most 30: neighbours that count."""
+    return max(2.0, min(MAX_PERPLEXITY, num_images / IMAGES_A_NEIGHBOUR))
+
+
+def neighbour_targets(
+    space: Tensor, *, perplexity: float, num_neighbours: int = NUM_NEIGHBOURS
+) -> tuple[Tensor, Tensor]:
+    """Whom the teacher thinks of as neighbours, and how much.
+
+    Args:
+        space: (N, D) rows of unit length.
+        perplexity: of every row, above 1; where fewer neighbours are, all of them alike.
+        num_neighbours: k at most; N - 1 where that is fewer.
+
+    Returns:
+        (N, k) int64 places, and (N, k) float32 shares, rows of which sum to 1; nobody is a neighbour of itself.
+    """
+    num = min(num_neighbours, len(space) - 1)
+    places, likeness = [], []
+    for start in range(0, len(space), _ROWS):
+        rows = space[start : start + _ROWS] @ space.T
+        own = torch.arange(start, start + len(rows))
+        rows[torch.arange(len(rows)), own] = -torch.inf
+        found = rows.topk(num, dim=1)
+        places.append(found.indices)
+        likeness.append(found.values)
+    return torch.cat(places), shares(torch.cat(likeness), perplexity=perplexity)
+
+
+def shares(likeness: Tensor, *, perplexity: float) -> Tensor:
+    """softmax(likeness / t) of each row, with the t at which its perplexity, exp of its entropy, is as wished.
+
+    Args:
+        likeness: (N, k).
+        perplexity: above 1 and below k; else the nearest that can be had.
+    """
+    rows = likeness.double()
+    low = torch.full((len(rows), 1), -12.0, dtype=torch.float64)  # of log t
+    high = torch.full_like(low, 6.0)
+    for _ in range(_NUM_HALVINGS):
+        middle = (low + high) / 2
+        found = functional.log_softmax(rows / middle.exp(), dim=1)
+        is_wide = -(found.exp() * found).sum(dim=1, keepdim=True) > torch.tensor(perplexity).log()
+        low, high = torch.where(is_wide, low, middle), torch.where(is_wide, middle, high)
+    return functional.softmax(rows / ((low + high) / 2).exp(), dim=1).float()
+
+
+def neighbourhood_loss(
+    embeddings: Tensor, memory: Tensor, positions: Tensor, places: Tensor, shares: Tensor, *, temperature: float
+) -> Tensor:
+    """Cross-entropy between the teacher's neighbours and the masked network's.
+
+    Args:
+        embeddings: (B, F) of unit length, with gradient.
+        memory: (N, F) of unit length, without.
+        positions: (B,) rows of the memory that the embeddings are of, which are left out.
+        places, shares: (N, k) of `neighbour_targets`.
+        temperature: of the predictions, above 0.
+
+    Returns:
+        Scalar; log(N - 1) if all predictions are uniform.
+    """
+    logits = embeddings @ memory.T / temperature
+    own = functional.one_hot(positions, len(memory)).bool()
+    log_predictions = functional.log_softmax(logits.masked_fill(own, -torch.inf), dim=1)
+    chosen = log_predictions.gather(1, places[positions])
+    return -(shares[positions] * chosen).sum(dim=1).mean()
+
+
+def teacher_space(stages: Tensor) -> Tensor:
+    """(N, D) stage features to the teacher's space (N, d): each number standardised, then partly whitened."""
+    values = stages.float()
+    spread = values.std(dim=0, correction=0)
+    moves = spread > _LEAST_SPREAD * values.abs().mean(dim=0)  # what is the same for all images says nothing
+    rows = (values[:, moves] - values[:, moves].mean(dim=0)) / spread[moves]
+    return fit_readout(rows, "whitened")(rows)
+
+
+class NeighbourhoodObjective(Objective):
+    """The teacher's neighbours and codes, the teacher being the frozen network's own stages.
+
+    Args:
+        prepared: what `prepare` returned.
+        temperature: of all predictions.
+        device: of the backbone.
+        team: the processes that share a batch; all hold the same memory.
+        weights: of neighbours and of codes in the loss.
+    """
+
+    rules: ClassVar[PlanRules] = PlanRules(idle_options=("queue", "lr_head"), prototypes=num_prototypes)
+    weights: ClassVar[tuple[float, float]] = (1.0, 0.0)
+
+    def __init__(self, prepared: dict[str, Tensor], *, temperature: float, device: torch.device, team: Team) -> None:
+        self.temperature, self.team = temperature, team
+        self.mean, self.prototypes = prepared["mean"].to(device), prepared["prototypes"].to(device)
+        self.places, self.shares = prepared["places"].long().to(device), prepared["shares"].to(device)
+        self.codes = prepared["codes"].to(device)
+        self.memory = prepared["memory"].float().to(device)
+
+    @classmethod
+    def prepare(cls, inputs: ObjectiveInputs) -> dict[str, Tensor]:
+        """Targets, codes and the memory as it starts."""
+        assert inputs.stage_features is not None
+        assert inputs.features_at_start is not None
+        plan, stages = inputs.plan, inputs.stage_features()
+        space = teacher_space(stages)
+        unit = functional.normalize(inputs.features_at_start(len(stages)).float(), dim=1)
+        mean = unit.mean(dim=0)
+        memory = functional.normalize(unit - mean, dim=1)
+        places, wanted = neighbour_targets(space, perplexity=wished_perplexity(len(space)))
+        clusters = spherical_kmeans(space, plan.num_prototypes, seed=plan.seed)
+        codes = sinkhorn(space @ clusters.T, epsilon=plan.epsilon, iterations=plan.sinkhorn_iterations)
+        prototypes = functional.normalize(codes.T @ memory, dim=1)
+        return {
+            "places": places.int(),
+            "shares": wanted,
+            "codes": codes.half(),
+            "prototypes": prototypes,
+            "memory": memory.half(),
+            "mean": mean,
+        }
+
+    @classmethod
+    def build(cls, inputs: ObjectiveInputs, prepared: dict[str, Tensor]) -> "NeighbourhoodObjective":
+        """Nothing but what was prepared."""
+        return cls(prepared, temperature=inputs.plan.temperature, device=inputs.device, team=inputs.team)
+
+    @property
+    def log_k(self) -> float:
+        """Of the other images."""
+        return math.log(len(self.memory) - 1)
+
+    def loss(self, step: int, positions: Tensor, features: list[Tensor]) -> Tensor:
+        """Mean over the views of a batch, which the memory then holds; see `Objective.loss`."""
+        rows = positions.to(self.memory.device)
+        views = [functional.normalize(functional.normalize(v.float(), dim=1) - self.mean, dim=1) for v in features]
+        of_neighbours, of_codes = self.weights
+        losses = []
+        for view in views:
+            found = of_neighbours * neighbourhood_loss(
+                view, self.memory, rows, self.places, self.shares, temperature=self.temperature
+            )
+            log_predictions = functional.log_softmax(view @ self.prototypes.T / self.temperature, dim=1)
+            losses.append(found - of_codes * (self.codes[rows].float() * log_predictions).sum(dim=1).mean())
+        self._visited = self.team.gathered(rows), self.team.gathered(views[0].detach())
+        return torch.stack(losses).mean()
+
+    def after_backward(self, step: int) -> None:
+        """The memory takes the views of the batch: not before, since the gradient needs it as it was."""
+        rows, embeddings = self._visited
+        self.memory[rows] = embeddings
+
+    def state(self) -> dict[str, Any]:
+        """The memory."""
+        return {"memory": self.memory}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Inverse of `state`."""
+        self.memory.copy_(state["memory"])

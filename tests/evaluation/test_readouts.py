@@ -1,0 +1,77 @@
+"""Readouts against their definition, and what must not change them."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from smn_cli.evaluation.readouts import Readout, fit_readout
+
+
+@pytest.fixture
+def features() -> Tensor:
+    """400 rows whose directions are of very different strength, far from the origin."""
+    generator = torch.Generator().manual_seed(0)
+    strength = torch.logspace(0, -2, 32)
+    return torch.randn(400, 32, generator=generator) * strength + torch.linspace(1, 2, 32)
+
+
+def test_raw_leaves_features_as_they_are(features: Tensor) -> None:
+    assert fit_readout(features, "raw")(features) is features
+
+
+@pytest.mark.parametrize("kind", ["centred", "whitened"])
+def test_rows_have_unit_length_and_length_means_nothing(features: Tensor, kind: str) -> None:
+    readout = fit_readout(features, kind)  # type: ignore[arg-type]
+    rows = readout(features)
+    torch.testing.assert_close(rows.norm(dim=1), torch.ones(400))
+    lengths = torch.linspace(0.1, 9, 400)[:, None]
+    torch.testing.assert_close(fit_readout(features * lengths, kind)(features * 3), rows, rtol=1e-4, atol=1e-4)  # type: ignore[arg-type]
+
+
+def test_centred_is_the_unit_length_of_what_is_left_without_the_mean(features: Tensor) -> None:
+    unit = functional.normalize(features, dim=1)
+    expected = functional.normalize(unit - unit.mean(dim=0), dim=1)
+    torch.testing.assert_close(fit_readout(features, "centred")(features), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_whitening_is_that_of_the_covariance_s_eigenvectors(features: Tensor) -> None:
+    unit = functional.normalize(features.double(), dim=1)
+    centred = unit - unit.mean(dim=0)
+    squares, directions = torch.linalg.eigh(centred.T @ centred)
+    squares, directions = squares.flip(0)[:10], directions.flip(1)[:, :10]
+    lifted = (squares + 0.1 * squares.mean()).sqrt()
+    rows = functional.normalize(centred @ directions * lifted**-0.5, dim=1)
+    found = fit_readout(features, "whitened", max_dim=10)(features).double()
+    torch.testing.assert_close(found @ found.T, rows @ rows.T, rtol=1e-4, atol=1e-4)  # signs are free
+
+
+def test_power_one_is_centring_and_power_zero_makes_directions_equal(features: Tensor) -> None:
+    few = torch.randn(400, 8, generator=torch.Generator().manual_seed(1))
+    as_they_are = fit_readout(few, "whitened", power=1.0)(few)
+    centred = fit_readout(few, "centred")(few)
+    torch.testing.assert_close(as_they_are @ as_they_are.T, centred @ centred.T, rtol=1e-4, atol=1e-4)
+    weight = fit_readout(features, "whitened", power=0.0, shrink=0.0).weight
+    assert weight is not None
+    unit = functional.normalize(features, dim=1)
+    spread = ((unit - unit.mean(dim=0)) @ weight).square().mean(dim=0)
+    torch.testing.assert_close(spread, spread[:1].expand_as(spread), rtol=1e-3, atol=0)
+
+
+def test_directions_are_at_most_an_eighth_of_the_images_and_never_more_than_the_rank() -> None:
+    flat = torch.randn(64, 3) @ torch.randn(3, 32)
+    for rows, dim in ((torch.randn(64, 32), 8), (flat, 3), (torch.randn(4, 32), 1)):
+        weight = fit_readout(rows, "whitened").weight
+        assert weight is not None
+        assert weight.shape == (32, dim)
+
+
+def test_equal_rows_give_numbers() -> None:
+    rows = torch.ones(20, 4)
+    for kind in ("centred", "whitened"):
+        assert fit_readout(rows, kind)(torch.rand(3, 4)).isfinite().all()
+
+
+def test_a_readout_without_mean_and_weight_is_the_raw_one() -> None:
+    rows = torch.rand(2, 3)
+    assert Readout()(rows) is rows
