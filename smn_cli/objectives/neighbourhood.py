@@ -125,11 +125,11 @@ class NeighbourhoodObjective(Objective):
         temperature: of all predictions.
         device: of the backbone.
         team: the processes that share a batch; all hold the same memory.
-        weights: of neighbours and of codes in the loss.
     """
 
     rules: ClassVar[PlanRules] = PlanRules(idle_options=("queue", "lr_head"), prototypes=num_prototypes)
     weights: ClassVar[tuple[float, float]] = (1.0, 0.0)
+    """Of neighbours and of codes in the loss."""
 
     def __init__(self, prepared: dict[str, Tensor], *, temperature: float, device: torch.device, team: Team) -> None:
         self.temperature, self.team = temperature, team
