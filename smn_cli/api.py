@@ -139,6 +139,8 @@ def evaluate(
     knn: bool = True,
     linear: bool = False,
     k: Sequence[int] = ScoringProtocol.ks,
+    linear_c: float | None = None,
+    controls: bool = False,
     size: int | None = None,
     max_train: int | None = None,
     max_test: int | None = None,
@@ -160,6 +162,8 @@ def evaluate(
         adapter: an adapter or a cascade, or its file; None scores the model alone, with what is on it now.
         knn, linear: which scores.
         k: neighbours; the first gives knn.top1, the others top1@k.
+        linear_c: C of the linear probe; None chooses it on the training images, for each network.
+        controls: put beside the scores what needs no training, as `ControlledComparison`; not of a cascade.
         size: side of the images in pixels; by default the adapter's, without one the model's own.
         max_train, max_test: most images used, drawn evenly over the classes.
         seed: of a split made here, and of the limits.
@@ -184,11 +188,13 @@ def evaluate(
     where = device_of(model, device)
     preprocessing = preprocessing_for(backbone, change, size)
     embedding = Embedding(preprocessing, precision, num_workers, FeatureCache() if cache else None)
-    protocol = ScoringProtocol(knn=knn, linear=linear, ks=tuple(k))
+    protocol = ScoringProtocol(knn=knn, linear=linear, ks=tuple(k), c=linear_c)
     with process_kept(where):
         if isinstance(change, Cascade):
             return evaluate_cascade(backbone, change, split, embedding, protocol, device=where, progress=progress)
-        return evaluate_networks(backbone, change, split, embedding, protocol, device=where, progress=progress)
+        return evaluate_networks(
+            backbone, change, split, embedding, protocol, controls=controls, device=where, progress=progress
+        )
 
 
 def embed(

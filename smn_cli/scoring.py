@@ -1,8 +1,11 @@
 """Base and adapted networks on images: from paths to features, and with labels to scores."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple
 
 import torch
@@ -11,6 +14,7 @@ from torch.nn import functional
 
 from smn_cli.adapters.swap import Change
 from smn_cli.backbones.loading import Backbone, check_sizes
+from smn_cli.backbones.stages import has_stages
 from smn_cli.cascade.blocks import network_identity
 from smn_cli.cascade.cascade import Cascade
 from smn_cli.cascade.scoring import CascadeComparison, compare_cascade
@@ -27,10 +31,13 @@ from smn_cli.evaluation.compare import (
     score,
     with_classifier,
 )
+from smn_cli.evaluation.controls import NativeBase, controlled, readout_scores
 from smn_cli.evaluation.features import on_device
 from smn_cli.evaluation.low_shot import LabelSubsets, LowShotRow, LowShotScores, score_subsets, tabulate
 from smn_cli.evaluation.neighbours import search_device
 from smn_cli.features.embed import Embedding, batch_size_for, labeled_features
+
+_TIMED_BATCH, _TIMED_ROUNDS = 8, 5
 
 
 def evaluate_networks(
@@ -40,6 +47,7 @@ def evaluate_networks(
     embedding: Embedding,
     protocol: ScoringProtocol,
     *,
+    controls: bool = False,
     device: str = "cpu",
     progress: Callable[[int], None] | None = None,
 ) -> Comparison:
@@ -49,6 +57,7 @@ def evaluate_networks(
         backbone: the base; moved to the device and left as the base.
         change: an adapter, or another way to change the base; None scores the base alone.
         split, embedding, protocol: images, how they become features, which scores.
+        controls: whether to put beside them what needs no training, see `ControlledComparison`.
         device: where to embed, and, on CUDA, to look for neighbours.
         progress: called with the number of images embedded so far, over both networks.
 
@@ -57,7 +66,9 @@ def evaluate_networks(
         DataError: an image cannot be read.
     """
     changes = {} if change is None else {"": change}
-    comparisons, _ = compare_networks(backbone, changes, split, embedding, protocol, device=device, progress=progress)
+    comparisons, _ = compare_networks(
+        backbone, changes, split, embedding, protocol, controls=controls, device=device, progress=progress
+    )
     return comparisons[""]
 
 
@@ -69,6 +80,7 @@ def compare_networks(
     protocol: ScoringProtocol,
     *,
     subsets: Sequence[LabelSubsets] = (),
+    controls: bool = False,
     device: str = "cpu",
     progress: Callable[[int], None] | None = None,
 ) -> tuple[dict[str, Comparison], list[LowShotRow]]:
@@ -77,6 +89,7 @@ def compare_networks(
     Args:
         changes: by name; without any, the base alone is scored, under the empty name.
         subsets: parts of the labels to score with, too.
+        controls: whether to put beside them what needs no training, as `ControlledComparison`.
 
     The others and errors are those of `evaluate_networks`; progress is over all networks.
 
@@ -86,16 +99,61 @@ def compare_networks(
     scores: dict[str, Scores] = {}
     few: dict[str, list[LowShotScores]] = {}
     where = search_device(device)
-    embedded = embed_split(backbone, list(changes.values()), split, embedding, device=device, progress=progress)
+    readouts: dict[str, dict[str, Scores]] = {}
+    embedded = embed_split(
+        backbone,
+        list(changes.values()),
+        split,
+        embedding,
+        with_stages=controls and has_stages(backbone.model),
+        device=device,
+        progress=progress,
+    )
     base_features = next(embedded)
     base = score_network(base_features, None, split, protocol, device=device)
     base_few = score_subsets(base_features, subsets, protocol, device=where)
+    base_readouts = readout_scores(base_features, protocol, device=where) if controls else {}
     del base_features  # the next are as large
     for (name, change), features in zip(changes.items(), embedded, strict=True):
         scores[name] = score_network(features, change, split, protocol, device=device)
         few[name] = score_subsets(features, subsets, protocol, device=where)
+        readouts[name] = readout_scores(features, protocol, device=where) if controls else {}
     comparisons = {name: compare(base, adapted) for name, adapted in scores.items()} or {"": compare(base, None)}
+    if controls:
+        at_native = _native_base(backbone, split, embedding, protocol, device=device)
+        comparisons = {
+            name: controlled(each, base_readouts, readouts.get(name, {}), at_native and at_native.beside(each.adapted))
+            for name, each in comparisons.items()
+        }
     return comparisons, tabulate(subsets, split.train_labels, base_few, few)
+
+
+def _native_base(
+    backbone: Backbone, split: LabeledSplit, embedding: Embedding, protocol: ScoringProtocol, *, device: str
+) -> NativeBase | None:
+    """The base alone at its own size, if the images have another; with the milliseconds of both."""
+    own, size = backbone.native_size, embedding.preprocessing.size
+    if own == size:
+        return None
+    at_own = replace(embedding, preprocessing=replace(embedding.preprocessing, size=own))
+    features = next(embed_split(backbone, [], split, at_own, device=device))
+    scores = score_network(features, None, split, protocol, device=device)
+    cost = {each: milliseconds_an_image(backbone, each, device, embedding.precision) for each in (size, own)}
+    return NativeBase(own, compare(scores, None), cost)
+
+
+@torch.inference_mode()
+def milliseconds_an_image(backbone: Backbone, size: int, device: str = "cpu", precision: str = "fp32") -> float:
+    """Of a forward pass, median of a few small batches; an adapted network costs what its base costs."""
+    where = torch.device(device)
+    network = on_device(backbone.model.to(where).eval(), where, precision)
+    images = torch.zeros(_TIMED_BATCH, 3, size, size)
+    seconds = []
+    for _ in range(_TIMED_ROUNDS + 1):
+        started = time.perf_counter()
+        network(images).float().cpu()
+        seconds.append(time.perf_counter() - started)
+    return median(seconds[1:]) / _TIMED_BATCH * 1000
 
 
 def feature_batches(
@@ -176,12 +234,14 @@ def embed_split(
     split: LabeledSplit,
     embedding: Embedding,
     *,
+    with_stages: bool = False,
     device: str = "cpu",
     progress: Callable[[int], None] | None = None,
 ) -> Iterator[LabeledFeatures]:
     """Features of a split under a base, then under the base with each change, made as they are asked for.
 
-    Args and errors are those of `evaluate_networks`; a change that does not fit is refused before any image is read.
+    Those of the base come with its stages, if they are wanted. Args and errors are those of `evaluate_networks`; a
+    change that does not fit is refused before any image is read.
     """
     check_sizes(backbone, [embedding.preprocessing.size])
     model = backbone.model.to(torch.device(device)).to(memory_format=torch.channels_last)
@@ -197,7 +257,14 @@ def embed_split(
             if progress is not None:
                 progress(done_before + done)
 
-        features = labeled_features(model, split, embedding, identity=lambda: network_identity(backbone), progress=tick)
+        features = labeled_features(
+            model,
+            split,
+            embedding,
+            identity=lambda: network_identity(backbone),
+            with_stages=with_stages and change is None,
+            progress=tick,
+        )
         if change is not None:
             change.remove(model)
         yield features

@@ -79,7 +79,8 @@ def unseal(
     tensors = _tensors(data)
     if what == "an adapter" and CASCADE_TENSOR in tensors and "mask" not in tensors:
         raise AdapterFileError(
-            "it is a cascade: expected an adapter; smn inspect, verify, eval, embed and apply --expert take cascades"
+            "it is a cascade: expected an adapter; smn inspect, verify, eval, embed and apply with `expert` take "
+            "cascades"
         )
     if what == "a cascade" and CASCADE_TENSOR not in tensors and "mask" in tensors:
         raise AdapterFileError("it is an adapter: expected a cascade; an adapter is taken without `expert`")

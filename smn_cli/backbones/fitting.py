@@ -88,7 +88,7 @@ def _check_details(path: Path, arch: str, model: Any, layout: Layout) -> list[st
             f"`weights` {path} does not fit {arch}: OpenAI's CLIP was trained with the quick GELU, "
             f"{arch} computes the exact one; try `arch` {other}"
         )
-    where = f"; if this one is the other kind, take --arch {other}" if timm.is_model(other) else ""
+    where = f"; if this one is the other kind, take `arch` {other}" if timm.is_model(other) else ""
     return [f"the file does not tell its GELU: OpenAI and MetaCLIP trained with the quick one, LAION mostly not{where}"]
 
 

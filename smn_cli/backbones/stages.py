@@ -15,12 +15,23 @@ from smn_cli.errors import BackboneError
 NUM_STAGES = 4
 
 
+def has_stages(model: nn.Module) -> bool:
+    """Whether a network names blocks, so that it has stages."""
+    return bool(block_names(model))
+
+
 def stage_features(model: nn.Module, num_stages: int = NUM_STAGES) -> Callable[[Tensor], Tensor]:
-    """A function from images (B, 3, H, W) to pooled outputs (B, D) of a network's last blocks, in their order.
+    """A function from images (B, 3, H, W) to pooled outputs (B, D) of a network's last blocks; see `with_stages`."""
+    both = with_stages(model, num_stages)
+    return lambda images: both(images)[1]
+
+
+def with_stages(model: nn.Module, num_stages: int = NUM_STAGES) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """A function from images (B, 3, H, W) to what the network gives, and pooled outputs (B, D) of its last blocks.
 
     Args:
         model: a timm network, in eval mode; hooks stand on it only while the function runs.
-        num_stages: how many blocks, from the last on; all of them where there are fewer.
+        num_stages: how many blocks, from the last on, in their order; all of them where there are fewer.
 
     Raises:
         BackboneError: the network names no blocks, see `block_names`.
@@ -32,7 +43,7 @@ def stage_features(model: nn.Module, num_stages: int = NUM_STAGES) -> Callable[[
     is_channels_last = getattr(model, "output_fmt", "NCHW") == "NHWC"
     num_prefix = int(getattr(model, "num_prefix_tokens", 0))
 
-    def run(images: Tensor) -> Tensor:
+    def run(images: Tensor) -> tuple[Tensor, Tensor]:
         pooled: dict[int, Tensor] = {}
 
         def keep(position: int) -> Callable[[nn.Module, object, Tensor], None]:
@@ -43,11 +54,11 @@ def stage_features(model: nn.Module, num_stages: int = NUM_STAGES) -> Callable[[
 
         handles = [block.register_forward_hook(keep(position)) for position, block in enumerate(blocks)]
         try:
-            model(images)
+            features: Tensor = model(images)
         finally:
             for handle in handles:
                 handle.remove()
-        return torch.cat([pooled[position] for position in range(len(blocks))], dim=1)
+        return features, torch.cat([pooled[position] for position in range(len(blocks))], dim=1)
 
     return run
 

@@ -10,6 +10,7 @@ import typer
 from smn_cli.config.options import AdaptOptions
 from smn_cli.errors import Interrupted, TrainingError, UsageError, first_few
 from smn_cli.terminal.conclusion import conclude_run
+from smn_cli.terminal.flags import in_flags
 from smn_cli.terminal.option_parameters import takes_options
 from smn_cli.terminal.options import ArchOption, DeviceOption, ImagesArgument, JsonOption, WeightsOption, WorkersOption
 from smn_cli.terminal.stopping import saving_on_signals
@@ -123,7 +124,7 @@ def _start(
     output.talk(f"loading {arch}" + (f" from {weights}" if weights else " from timm's hub"))
     backbone = load_backbone(arch, weights)
     for note in backbone.notes:
-        output.talk(f"  {note}")
+        output.talk(f"  {in_flags(note)}")
     masks = read_start_masks(start, backbone) if start is not None else None
     with output.progress("checking images", num_wanted(len(paths), options)) as tick:
         checked = team.from_first(lambda: check_for_run(paths, options, progress=lambda done, _total: tick(done)))

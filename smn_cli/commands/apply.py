@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from smn_cli.errors import UsageError, first_few
+from smn_cli.terminal.flags import in_flags
 from smn_cli.terminal.options import JsonOption, WeightsOption, check_out_file
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def apply(
     adapter = load_adapter(file) if expert is None else load_expert(file, expert)
     backbone = backbone_for(adapter, weights)
     for note in backbone.notes:
-        output.talk(note)
+        output.talk(in_flags(note))
     network = rebuild(adapter, backbone, with_classifier=not drop_classifier)
     save_checkpoint(network, out)
     loads_with = network.load_line(adapter.header.arch, out)

@@ -9,6 +9,7 @@ import typer
 from smn_cli.cascade.options import CascadeOptions
 from smn_cli.errors import Interrupted, UsageError
 from smn_cli.terminal.cascades import CascadeSizes, describe_experts, report_cascade
+from smn_cli.terminal.flags import in_flags
 from smn_cli.terminal.option_parameters import takes_options
 from smn_cli.terminal.options import DeviceOption, JsonOption, WeightsOption, WorkersOption
 from smn_cli.terminal.stopping import saving_on_signals
@@ -161,7 +162,7 @@ def _train(output: "Output", making: "CascadeRun") -> None:
         finally:
             session.close()
         for alarm in session.best_state.alarms:
-            output.talk(f"expert {number}: alarm: {alarm}")
+            output.talk(f"expert {number}: alarm: {in_flags(alarm)}")
 
 
 def _take_steps(output: "Output", session: "Session", what: str) -> None:

@@ -20,7 +20,7 @@ from smn_cli.terminal.options import (
     WeightsOption,
     WorkersOption,
 )
-from smn_cli.terminal.tables import report_scores
+from smn_cli.terminal.tables import report_controls, report_scores
 
 if TYPE_CHECKING:
     from smn_cli.backbones.loading import Backbone
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from smn_cli.evaluation.gates import Gate, GateResult
     from smn_cli.evaluation.low_shot import LabelSubsets, LowShotRow
     from smn_cli.features.embed import Embedding
-    from smn_cli.schemas.scores import EvalDataJson, EvalJson, EvalScoresJson
+    from smn_cli.schemas.scores import AdapterScoresJson, ComparisonJson, EvalDataJson, EvalJson, EvalScoresJson
     from smn_cli.terminal.networks import Networks
 
 
@@ -94,9 +94,11 @@ def evaluate(
     cache = None if no_cache else FeatureCache()
     embedding = Embedding(networks.preprocessing, precision, resolve_workers(workers), cache)
     is_knn = options.knn or not options.linear
-    protocol = ScoringProtocol(knn=is_knn, linear=options.linear, ks=options.k or ScoringProtocol.ks)
+    protocol = ScoringProtocol(
+        knn=is_knn, linear=options.linear, ks=options.k or ScoringProtocol.ks, c=options.linear_c
+    )
     subsets = _draw_subsets(split, fractions, options)
-    comparisons, rows = _score(output, networks, split, embedding, protocol, subsets, device)
+    comparisons, rows = _score(output, networks, split, embedding, protocol, subsets, options.controls, device)
     results = _check(gates, next(iter(comparisons.values())), rows)
     _report(output, comparisons, rows, results)
     _draw(rows, options, networks, _facts(data, split))
@@ -137,6 +139,7 @@ def _score(
     embedding: "Embedding",
     protocol: "ScoringProtocol",
     subsets: "list[LabelSubsets]",
+    controls: bool,
     device: str,
 ) -> "tuple[dict[str, Comparison], list[LowShotRow]]":
     """Comparisons by name (the base alone has none), and the table of few labels if it is asked for."""
@@ -154,6 +157,7 @@ def _score(
             embedding,
             protocol,
             subsets=subsets,
+            controls=controls,
             device=device,
             progress=tick,
         )
@@ -188,11 +192,15 @@ def _tell_of_cache(output: "Output", embedding: "Embedding") -> None:
 
 def _check(gates: "list[Gate]", judged: "Comparison", rows: "list[LowShotRow]") -> "list[GateResult]":
     """Hold the gates against the first adapted network, or against a base alone."""
+    from smn_cli.evaluation.controls import ControlledComparison
     from smn_cli.evaluation.gates import check_gates
     from smn_cli.evaluation.low_shot import at_fraction
 
     metrics = dict((judged.adapted or judged.base).metrics)
     gains = {name: gain.value for name, gain in judged.gains.items()}
+    if isinstance(judged, ControlledComparison):
+        metrics |= judged.metrics
+        gains |= judged.control_gains
     for row in rows:
         few = next(iter(row.adapted.values()), row.base)
         metrics |= {at_fraction(name, row.fraction): value for name, value in few.metrics.items()}
@@ -206,6 +214,7 @@ def _report(
 ) -> None:
     for number, (name, comparison) in enumerate(comparisons.items()):
         report_scores(output, comparison, [] if number else results, name=name if len(comparisons) > 1 else None)
+        report_controls(output, comparison)
     if rows:
         report_low_shot(output, rows)
 
@@ -240,13 +249,18 @@ def _to_json(comparisons: "dict[str, Comparison]", rows: "list[LowShotRow]") -> 
     content = cast("EvalScoresJson", next(iter(comparisons.values())).to_json())
     if len(comparisons) > 1:
         content["adapters"] = [
-            {"name": name, **comparison.adapted.groups, "gain": told["gain"], "verdict": told["verdict"]}
+            cast("AdapterScoresJson", {"name": name, **comparison.adapted.groups, **_beyond_base(comparison.to_json())})
             for name, comparison in comparisons.items()
-            if comparison.adapted is not None and (told := comparison.to_json())
+            if comparison.adapted is not None
         ]
     if rows:
         content["low_shot"] = [row.to_json() for row in rows]
     return content
+
+
+def _beyond_base(told: "ComparisonJson") -> Any:
+    """What a comparison says beside the scores of its two networks."""
+    return {name: value for name, value in told.items() if name not in ("base", "adapted")}
 
 
 def _raise_if_failed(results: "list[GateResult]") -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 from smn_cli.config.options import AdaptOptions
 from smn_cli.errors import UsageError
+from smn_cli.terminal.flags import in_flags
 from smn_cli.terminal.option_parameters import takes_options
 from smn_cli.terminal.options import ArchOption, DeviceOption, ImagesArgument, JsonOption, WeightsOption, WorkersOption
 from smn_cli.terminal.settings import explain_plan
@@ -57,7 +58,7 @@ def plan(
     output.talk(f"loading {arch}" + (f" from {weights}" if weights else " from timm's hub"))
     backbone = load_backbone(arch, weights)
     for note in backbone.notes:
-        output.talk(f"  {note}")
+        output.talk(f"  {in_flags(note)}")
     sample, check_s = _check_sample(paths, options)
     output.talk(f"taking a few steps with {len(sample.good)} of {len(paths)} images; nothing of it stays")
     profile = profile_run(backbone, sample, options, execution, labeled)
@@ -110,7 +111,7 @@ def _show(
     warning = f": more than --max-bad {options.max_bad:g}, at which smn adapt stops" if stops else ""
     output.result(f"unusable: {len(sample.bad)} of {num_seen} looked at{warning}")
     for alarm in profile.alarms:
-        output.result(f"alarm, which would stop the run before its first step: {alarm}")
+        output.result(f"alarm, which would stop the run before its first step: {in_flags(alarm)}")
     plan, step_s = profile.plan, profile.median_step_s
     output.result(
         f"steps: {plan.num_steps:,} of {plan.batch_size} images; {step_s:.3g} s a step, "

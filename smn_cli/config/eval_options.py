@@ -20,7 +20,13 @@ class EvalOptions:
     seed: int = option(0, "Of a split made here, and of the limits.", "Data")
     knn: bool = option(False, "Nearest neighbours (the default).", "Scores")
     linear: bool = option(False, "Linear probe.", "Scores")
+    linear_c: float | None = option(
+        None, "Its C; by default chosen on the training images, for each network.", "Scores", above=0
+    )
     k: tuple[int, ...] = option((), "Neighbours; the first is top1. May repeat.", "Scores", minimum=1)
+    controls: bool = option(
+        True, "Beside them what needs no training: other readings, the base at its own size.", "Scores"
+    )
     label_fraction: str | None = option(
         None, "Score with these parts of the labels, too, such as 1,0.1.", "Scores", metavar="X,Y,..."
     )

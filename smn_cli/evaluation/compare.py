@@ -10,7 +10,7 @@ from torch import Tensor
 from smn_cli.evaluation.classifier import LinearClassifier
 from smn_cli.evaluation.intervals import Gain, Verdict, overall_verdict, paired_gain
 from smn_cli.evaluation.knn import PAPER_K, PAPER_TEMPERATURE, knn_predict
-from smn_cli.evaluation.linear_probe import PAPER_C, linear_probe_predict
+from smn_cli.evaluation.linear_probe import linear_probe
 from smn_cli.schemas.scores import ClassifierJson, ComparisonJson, KnnJson, ScoresJson
 
 
@@ -22,24 +22,28 @@ class ScoringProtocol:
         knn, linear: whether to compute each.
         ks: neighbours; the first is reported as top1, others as top1@k.
         temperature: of the k-NN votes.
-        c: inverse penalty of the linear probe.
+        c: inverse penalty of the linear probe; None to choose it for each network on the training images.
     """
 
     knn: bool = True
     linear: bool = False
     ks: tuple[int, ...] = (PAPER_K, 20)
     temperature: float = PAPER_TEMPERATURE
-    c: float = PAPER_C
+    c: float | None = None
 
 
 @dataclass(frozen=True)
 class LabeledFeatures:
-    """Features and labels of training and test images: (N, F), (N,), (T, F), (T,)."""
+    """Features and labels of training and test images: (N, F), (N,), (T, F), (T,).
+
+    `stages` are those of the network's own stages instead, where they were asked for.
+    """
 
     train: Tensor
     train_labels: Tensor
     test: Tensor
     test_labels: Tensor
+    stages: "LabeledFeatures | None" = None
 
 
 @dataclass(frozen=True)
@@ -96,9 +100,9 @@ def score(features: LabeledFeatures, protocol: ScoringProtocol, *, device: torch
     if protocol.knn:
         groups["knn"] = _score_knn(features, protocol, device, correct)
     if protocol.linear:
-        predicted = linear_probe_predict(features.train, features.train_labels, features.test, c=protocol.c)
-        correct["linear.top1"] = predicted == features.test_labels
-        groups["linear"] = {"top1": accuracy(correct["linear.top1"]), "C": protocol.c}
+        probe = linear_probe(features.train, features.train_labels, features.test, c=protocol.c)
+        correct["linear.top1"] = probe.predicted == features.test_labels
+        groups["linear"] = {"top1": accuracy(correct["linear.top1"]), "C": probe.c}
     return Scores(groups, correct)
 
 

@@ -41,7 +41,7 @@ def parse_gate(text: str, *, on_gain: bool) -> Gate:
     Raises:
         UsageError: it is not of that form.
     """
-    option = "--min-gain" if on_gain else "--fail-under"
+    option = "`min_gain`" if on_gain else "`fail_under`"
     metric, separator, number = text.partition("=")
     try:
         bound = float(number)

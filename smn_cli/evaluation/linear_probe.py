@@ -1,30 +1,39 @@
-"""A linear classifier on frozen features: multinomial logistic regression (arXiv 2409.07577, section 4).
+"""The linear probe: logistic regression on frozen features, its penalty chosen on the training images.
 
-Not `fit_classifier`, which minimises the same sum: at the paper's weak penalty a fit stops long before the minimum, so
-that the solver is part of the score, and here it is scikit-learn's in float32. A classifier that travels in an adapter
-has a stronger penalty, and is taken to its minimum in float64.
+One fixed penalty rewards a network for the mere spread of its features: what is told apart by small directions is found
+with a weak penalty and lost with a strong one. So each network gets the penalty that it does best with, chosen by
+cross-validation on the training images alone. The paper's own is C = 100 (arXiv 2409.07577, section 4: 0.01 / N on the
+mean loss); C is scikit-learn's, the inverse of the penalty on the sum over the images.
 """
 
-import warnings
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
-import numpy as np
 import torch
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from sklearn.linear_model import LogisticRegression
+from smn_cli.evaluation.classifier import LinearClassifier, fit_classifier
 
-PAPER_C = 100.0
-"""scikit-learn's C that equals the paper's L2 penalty of 0.01 / N on the mean loss."""
-TOLERANCE, TOLERANCE_OF_FEW = 1e-3, 1e-6
-"""Largest slope left, with many images and with fewer than features: there the first stops far from the minimum."""
+PROBE_DECAYS = (1.0, 0.1, 0.01, 0.001, 0.0001)
+"""That a probe chooses from; beside the mean loss, on features of root mean square 1."""
+NUM_FOLDS = 3
+MAX_CHOOSING = 3000
+"""Images that choose the penalty, at most; all of them are fitted to."""
+MAX_ITERATIONS, TOLERANCE = 300, 1e-9
 
 
-def linear_probe_predict(
-    train: Tensor, train_labels: Tensor, test: Tensor, *, c: float = PAPER_C, max_iterations: int = 500
-) -> Tensor:
+class Probe(NamedTuple):
+    """What a probe says of test images.
+
+    Attributes:
+        predicted: (T,) int64 classes.
+        c: inverse strength of the penalty, as scikit-learn's; the given one, or the chosen one.
+    """
+
+    predicted: Tensor
+    c: float
+
+
+def linear_probe(train: Tensor, train_labels: Tensor, test: Tensor, *, c: float | None = None) -> Probe:
     """Fit on the training images, predict the test images.
 
     Features are divided by one number, the root mean square of the training images', so that the penalty means the same
@@ -35,41 +44,47 @@ def linear_probe_predict(
         train: (N, F) features.
         train_labels: (N,) int64, any numbers.
         test: (T, F).
-        c: inverse strength of the L2 penalty, above 0.
-        max_iterations: of L-BFGS; a fit that has not converged by then is used as it is.
-
-    Returns:
-        (T,) int64 predicted classes.
+        c: inverse strength of the L2 penalty, above 0; by default chosen.
     """
-    if bool((train_labels == train_labels[0]).all()):
-        return train_labels[:1].repeat(len(test))
-    from sklearn.linear_model import LogisticRegression  # a second to load, which most commands do without
-
-    scale = train.float().square().mean().sqrt().clamp_min(torch.finfo(torch.float32).tiny)
-    inputs, asked, labels = (train / scale).numpy(), (test / scale).numpy(), train_labels.numpy()
-    if len(train) >= train.shape[1]:
-        model = LogisticRegression(C=c, max_iter=max_iterations, tol=TOLERANCE)
-        return _fitted(model, inputs, labels, asked)
-    model = LogisticRegression(C=c, max_iter=max_iterations, tol=TOLERANCE_OF_FEW)
-    with threadpool_limits(1):  # on matrices this small threads mostly wait for one another
-        inputs, asked = _in_span(inputs, asked)
-        return _fitted(model, inputs, labels, asked)
+    classes, labels = torch.unique(train_labels, return_inverse=True)
+    decay = 1 / (c * len(train)) if c is not None else chosen_decay(train, labels)
+    if len(classes) == 1:
+        predicted = torch.zeros(len(test), dtype=torch.int64)
+    else:
+        predicted = _fit(train, labels, decay).logits(test.float()).argmax(dim=1)
+    return Probe(classes[predicted], c if c is not None else 1 / (decay * len(train)))
 
 
-def _fitted(model: "LogisticRegression", inputs: np.ndarray, labels: np.ndarray, asked: np.ndarray) -> Tensor:
-    from sklearn.exceptions import ConvergenceWarning
+def chosen_decay(features: Tensor, labels: Tensor) -> float:
+    """The decay under which most images are told right by a fit to the other folds; of equals the strongest.
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(inputs, labels)  # which numbers the classes present itself
-    return torch.from_numpy(model.predict(asked)).long()
-
-
-def _in_span(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The same problem in the N directions that training features span: the penalty keeps weights out of all others.
-
-    Returns:
-        (N, N) and (T, N) float64, with all inner products between training and test features as before.
+    Args:
+        features: (N, F).
+        labels: (N,) int64 from 0; every class is spread over the folds.
     """
-    directions, coordinates = np.linalg.qr(train.astype(np.float64).T)
-    return coordinates.T, test.astype(np.float64) @ directions
+    order = labels.argsort(stable=True)  # by class, so that each fold gets its share of every class
+    order = order[:: -(-len(order) // MAX_CHOOSING)]
+    fold = torch.arange(len(order)) % NUM_FOLDS
+    right = dict.fromkeys(PROBE_DECAYS, 0)
+    for held in range(NUM_FOLDS):
+        own, others = order[fold == held], order[fold != held]
+        if not len(own) or len(torch.unique(labels[others])) < 2:
+            continue
+        classes, targets = torch.unique(labels[others], return_inverse=True)
+        for decay in PROBE_DECAYS:
+            predicted = _fit(features[others], targets, decay).logits(features[own].float()).argmax(dim=1)
+            right[decay] += int((classes[predicted] == labels[own]).sum())
+    return max(right, key=lambda decay: right[decay])
+
+
+def _fit(features: Tensor, labels: Tensor, decay: float) -> LinearClassifier:
+    return fit_classifier(
+        features,
+        labels,
+        num_classes=int(labels.max()) + 1,
+        decay=decay,
+        max_images=len(features),
+        max_iterations=MAX_ITERATIONS,
+        tolerance=TOLERANCE,
+        bias_decay=0.0,
+    )

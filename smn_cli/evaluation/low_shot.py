@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median_low
 from typing import Any, cast
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from smn_cli.evaluation.compare import LabeledFeatures, ScoringProtocol, accuracy
 from smn_cli.evaluation.intervals import Gain, crossed_gain
 from smn_cli.evaluation.knn import knn_predict
-from smn_cli.evaluation.linear_probe import linear_probe_predict
+from smn_cli.evaluation.linear_probe import linear_probe
 from smn_cli.schemas.scores import FewScoresJson, LowShotJson
 
 
@@ -160,42 +161,43 @@ def score_subsets(
     for subset in subsets:
         groups: dict[str, dict[str, float]] = {}
         rights: dict[str, list[Tensor]] = {}
+        chosen: list[float] = []
         for part in subset.positions:
-            for name, predicted in _predictions(features, torch.tensor(part), protocol, device).items():
+            rows = torch.tensor(part)
+            predictions = _neighbours_say(features, rows, protocol, device) if protocol.knn else {}
+            if protocol.linear:
+                probe = linear_probe(features.train[rows], features.train_labels[rows], features.test, c=protocol.c)
+                predictions["linear.top1"] = probe.predicted
+                chosen.append(probe.c)
+            for name, predicted in predictions.items():
                 rights.setdefault(name, []).append(predicted == features.test_labels)
             if progress is not None:
                 progress()
         if protocol.knn:
             groups["knn"] = {"k": min(protocol.ks[0], subset.num_images), "temperature": protocol.temperature}
         if protocol.linear:
-            groups["linear"] = {"C": protocol.c}
+            groups["linear"] = {"C": median_low(chosen)}
         scores.append(LowShotScores(groups, {name: torch.stack(right) for name, right in rights.items()}))
     return scores
 
 
-def _predictions(
+def _neighbours_say(
     features: LabeledFeatures, part: Tensor, protocol: ScoringProtocol, device: torch.device | None
 ) -> dict[str, Tensor]:
     """Predicted classes (T,) per metric name, with a part of the training images."""
-    train, labels = features.train[part], features.train_labels[part]
-    predictions: dict[str, Tensor] = {}
-    if protocol.knn:
-        num_classes = int(torch.cat([features.train_labels, features.test_labels]).max()) + 1
-        cut = {k: min(k, len(train)) for k in protocol.ks}
-        by_k = knn_predict(
-            train,
-            labels,
-            features.test,
-            ks=list(dict.fromkeys(cut.values())),
-            num_classes=num_classes,
-            temperature=protocol.temperature,
-            device=device,
-        )
-        for position, k in enumerate(cut):
-            predictions["knn.top1" if position == 0 else f"knn.top1@{k}"] = by_k[cut[k]]
-    if protocol.linear:
-        predictions["linear.top1"] = linear_probe_predict(train, labels, features.test, c=protocol.c)
-    return predictions
+    num_classes = int(torch.cat([features.train_labels, features.test_labels]).max()) + 1
+    cut = {k: min(k, len(part)) for k in protocol.ks}
+    by_k = knn_predict(
+        features.train[part],
+        features.train_labels[part],
+        features.test,
+        ks=list(dict.fromkeys(cut.values())),
+        num_classes=num_classes,
+        temperature=protocol.temperature,
+        device=device,
+    )
+    names = ["knn.top1", *(f"knn.top1@{k}" for k in list(cut)[1:])]
+    return {name: by_k[used] for name, used in zip(names, cut.values(), strict=True)}
 
 
 def at_fraction(metric: str, fraction: float) -> str:

@@ -10,7 +10,7 @@ so that p = 1 leaves the directions as they are and p = 0 makes them equal (Kess
 whitening). d is at most a share of the images, since the small directions of few images are noise.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -22,6 +22,8 @@ POWER = 0.5
 """Of the singular values: halfway between as they are and equal."""
 SHRINK = 0.1
 """Of their mean square, added to each square, so that directions of noise are not lifted to the height of others."""
+_LEAST_SPREAD = 1e-5
+"""Of the mean magnitude: below it half precision is all that moves."""
 MAX_DIM, IMAGES_A_DIM = 256, 8
 """At most so many directions, and so many images for each."""
 
@@ -33,15 +35,20 @@ class Readout:
     Attributes:
         mean: (F,) of unit-length features, which is taken off; None to leave features as they are.
         weight: (F, d) what follows; None for the identity.
+        shift, scale: (F,) to standardise features first, (features - shift) * scale; None not to.
     """
 
     mean: Tensor | None = None
     weight: Tensor | None = None
+    shift: Tensor | None = None
+    scale: Tensor | None = None
 
     def __call__(self, features: Tensor) -> Tensor:
         """(N, F) to (N, d) float32 of unit length, or without a mean the features as they are."""
         if self.mean is None:
             return features
+        if self.shift is not None and self.scale is not None:
+            features = (features.float() - self.shift) * self.scale
         rows = functional.normalize(features.float(), dim=1) - self.mean
         return functional.normalize(rows if self.weight is None else rows @ self.weight, dim=1)
 
@@ -70,3 +77,16 @@ def fit_readout(
     squares = values[:dim].square()
     lifted = (squares + shrink * squares.mean()).sqrt().clamp_min(torch.finfo(torch.float64).tiny)
     return Readout(mean.float(), (directions[:dim].T * (lifted / lifted[0]) ** (power - 1)).float())
+
+
+def fit_stage_readout(stages: Tensor) -> Readout:
+    """Each number of the stages (N, D) standardised, then partly whitened: stages differ in scale, and in it alone.
+
+    Numbers that are the same for all images are silenced, since they say nothing.
+    """
+    values = stages.float()
+    spread = values.std(dim=0, correction=0)
+    moves = spread > _LEAST_SPREAD * values.abs().mean(dim=0)
+    shift, scale = values.mean(dim=0), torch.where(moves, 1 / spread.clamp_min(torch.finfo(torch.float32).tiny), 0.0)
+    readout = fit_readout((values - shift) * scale, "whitened")
+    return replace(readout, shift=shift, scale=scale)

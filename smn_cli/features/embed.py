@@ -1,12 +1,14 @@
 """Features of image files under one network, from the cache where it has them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from smn_cli.backbones import stages
 from smn_cli.data.labels.eval_split import LabeledSplit
 from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.data.views.loader import image_batches
@@ -43,6 +45,7 @@ def labeled_features(
     embedding: Embedding,
     *,
     identity: Callable[[], Mapping[str, str]],
+    with_stages: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> LabeledFeatures:
     """Features of a labeled split under one network.
@@ -52,13 +55,21 @@ def labeled_features(
         split: training and test images.
         embedding: how.
         identity: what tells the network from every other one, down to the bits of its tensors; asked for the cache.
+        with_stages: whether its own stages are wanted, too; they come out of the same forward pass.
         progress: called with the number of images done.
 
     Raises:
         DataError: an image cannot be read.
     """
     paths = [*split.train_paths, *split.test_paths]
-    features = image_features(model, paths, embedding, identity=identity, progress=progress)
+    features = image_features(model, paths, embedding, identity=identity, with_stages=with_stages, progress=progress)
+    if not with_stages:
+        return _labeled(features, split)
+    width = cast("int", model.num_features)  # of any timm network
+    return replace(_labeled(features[:, :width], split), stages=_labeled(features[:, width:], split))
+
+
+def _labeled(features: Tensor, split: LabeledSplit) -> LabeledFeatures:
     num_train = len(split.train_paths)
     return LabeledFeatures(
         train=features[:num_train],
@@ -79,12 +90,18 @@ def image_features(
     embedding: Embedding,
     *,
     identity: Callable[[], Mapping[str, str]],
+    with_stages: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Tensor:
-    """(N, F) float32 features of images under one network, in their order; see `labeled_features`."""
+    """(N, F) float32 features of images under one network, in their order, with stages (N, F + D).
+
+    See `labeled_features`.
+    """
     device = next(model.parameters()).device
     batch_size = batch_size_for(device, embedding.preprocessing.size)
     how = {"preprocessing": embedding.preprocessing.to_json(), "precision": embedding.precision, "batch": batch_size}
+    if with_stages:
+        how["reads"] = "features and stages"
 
     def key() -> str | None:
         return feature_key(paths, network=network, how=how, device=device)
@@ -99,8 +116,14 @@ def image_features(
                 progress(len(paths))
             return found
     batches = image_batches(paths, embedding.preprocessing, batch_size=batch_size, num_workers=embedding.num_workers)
-    run = on_device(model.eval(), device, embedding.precision)
+    model.eval()
+    run = on_device(_beside_stages(model) if with_stages else model, device, embedding.precision)
     features = extract_features(run, batches, num_images=len(paths), progress=progress)
     if cache is not None and before is not None and key() == before:  # no image changed in the meantime
         cache.save(before, features)
     return features
+
+
+def _beside_stages(model: nn.Module) -> Callable[[Tensor], Tensor]:
+    both = stages.with_stages(model)
+    return lambda images: torch.cat([each.float() for each in both(images)], dim=1)

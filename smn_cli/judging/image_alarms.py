@@ -38,7 +38,8 @@ def learnability_alarms(base: Network, batches: Iterable[Tensor]) -> list[str]:
     rank = effective_rank(torch.cat(whole).cpu())
     if rank < 3:
         return [
-            f"copies: the images are nearly all alike (effective rank {rank:.1f}); add other images, or --keep last"
+            f"copies: the images are nearly all alike (effective rank {rank:.1f}); add other images, or "
+            "set `keep` to last"
         ]
     standing = own_standing(torch.cat(left).cpu(), torch.cat(right).cpu())
     # under chance the mean of N uniform numbers, whose deviation is 1 / sqrt(12 N)
@@ -47,7 +48,7 @@ def learnability_alarms(base: Network, batches: Iterable[Tensor]) -> list[str]:
         return [
             f"no structure: the two halves of an image are no more alike than those of different images "
             f"(standing {standing:.3f} of {num_images} images, chance is .5); are these photographs? "
-            "--keep last trains all the same"
+            "with `keep` last they are trained on all the same"
         ]
     return []
 

@@ -155,12 +155,12 @@ class HealthJudge:
         if health.effective_rank < COLLAPSE_SHARE * base.effective_rank:
             return [
                 f"collapse: the effective rank of the features fell from {base.effective_rank:.1f} to "
-                f"{health.effective_rank:.1f}; lower --lr-scores"
+                f"{health.effective_rank:.1f}; lower `lr_scores`"
             ]
         if health.neighbour_likeness < base.neighbour_likeness / 2:
             return [
                 f"ruin: the neighbours that the network finds are {health.neighbour_likeness:.3f} alike to the "
-                f"teacher, the base's {base.neighbour_likeness:.3f}; lower --lr-scores"
+                f"teacher, the base's {base.neighbour_likeness:.3f}; lower `lr_scores`"
             ]
         return []
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from smn_cli.distributed import Team
-from smn_cli.evaluation.readouts import fit_readout
+from smn_cli.evaluation.readouts import fit_stage_readout
 from smn_cli.objectives.base import Objective, ObjectiveInputs, PlanRules
 from smn_cli.objectives.swav import sinkhorn
 from smn_cli.objectives.teacher import num_prototypes, spherical_kmeans
@@ -34,8 +34,6 @@ NUM_NEIGHBOURS = 100
 MAX_PERPLEXITY, IMAGES_A_NEIGHBOUR = 30.0, 30
 _ROWS = 1024
 _NUM_HALVINGS = 40
-_LEAST_SPREAD = 1e-5
-"""Of the mean magnitude: below it half precision is all that moves."""
 
 
 def wished_perplexity(num_images: int) -> float:
@@ -110,11 +108,7 @@ def neighbourhood_loss(
 
 def teacher_space(stages: Tensor) -> Tensor:
     """(N, D) stage features to the teacher's space (N, d): each number standardised, then partly whitened."""
-    values = stages.float()
-    spread = values.std(dim=0, correction=0)
-    moves = spread > _LEAST_SPREAD * values.abs().mean(dim=0)  # what is the same for all images says nothing
-    rows = (values[:, moves] - values[:, moves].mean(dim=0)) / spread[moves]
-    return fit_readout(rows, "whitened")(rows)
+    return fit_stage_readout(stages)(stages)
 
 
 class NeighbourhoodObjective(Objective):

@@ -22,7 +22,11 @@ class LinearJson(TypedDict):
     """Linear probe."""
 
     top1: Annotated[float, "accuracy, 0 to 1"]
-    C: Annotated[float, "inverse penalty of the logistic regression"]
+    C: Annotated[
+        float,
+        "inverse penalty of the logistic regression: `--linear-c`, or chosen on the training images (of parts of the "
+        "labels the median)",
+    ]
 
 
 class ClassifierJson(TypedDict):
@@ -81,6 +85,40 @@ class ComparisonJson(TypedDict):
     ]
 
 
+class ReadoutJson(TypedDict):
+    """Neighbours under another reading of the same features, fitted to the training images without labels."""
+
+    base: Annotated[KnnJson, "of the base"]
+    adapted: NotRequired[Annotated[KnnJson, "of the adapted network; absent for a base alone, and of the stages"]]
+    gain: NotRequired[Annotated[dict[str, GainJson], "by metric; absent as above"]]
+
+
+class NativeJson(TypedDict):
+    """The untouched base on images of the size that it was made for."""
+
+    size: Annotated[int, "side of those images, in pixels"]
+    base: Annotated[ScoresJson, "of the base at that size"]
+    gain: NotRequired[
+        Annotated[dict[str, GainJson], "of the adapted network at the adapter's size over it; absent for a base alone"]
+    ]
+    milliseconds_an_image: Annotated[dict[str, float], "a forward pass on this machine, by side of the images"]
+
+
+class ControlledComparisonJson(ComparisonJson):
+    """Base and adapted network, and what needs no training."""
+
+    readouts: NotRequired[
+        Annotated[
+            dict[str, ReadoutJson],
+            "`centred`, `whitened` (partly), and `stages`: the base's own stages, partly whitened; absent with "
+            "`--no-controls`, of cascades and without `--knn`",
+        ]
+    ]
+    native: NotRequired[
+        Annotated[NativeJson, "absent with `--no-controls`, of cascades, and where images have that size already"]
+    ]
+
+
 class CascadeComparisonJson(ComparisonJson):
     """Base and cascade on the same images."""
 
@@ -99,6 +137,8 @@ class AdapterScoresJson(ScoresJson):
     name: Annotated[str, "of the adapter's file without its ending; its path where two share that name"]
     gain: Annotated[dict[str, GainJson], "over the base, by metric"]
     verdict: Annotated[Literal["better", "same", "worse"], "as above, of this adapter"]
+    readouts: NotRequired[Annotated[dict[str, ReadoutJson], "as above, of this adapter"]]
+    native: NotRequired[Annotated[NativeJson, "as above, of this adapter"]]
 
 
 class FewScoresJson(TypedDict):
@@ -130,7 +170,7 @@ class LowShotJson(TypedDict):
     adapters: Annotated[list[FewAdapterScoresJson], "of every adapted network; empty for a base alone"]
 
 
-class EvalScoresJson(CascadeComparisonJson):
+class EvalScoresJson(CascadeComparisonJson, ControlledComparisonJson):
     """All scores of an evaluation."""
 
     adapters: NotRequired[Annotated[list[AdapterScoresJson], "only if `--adapter` was repeated: all of them, in order"]]

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from smn_cli.terminal.flags import in_flags
+
 if TYPE_CHECKING:
     from smn_cli.console import Output
     from smn_cli.schemas.runs import AdaptJson
@@ -19,7 +21,7 @@ def conclude_run(output: "Output", session: "Session", seconds: float) -> "Adapt
     learned = read_learned(session.folder)
     output.talk(f"report: {write_report(session)}")
     for alarm in learned.alarms:
-        output.talk(f"alarm: {alarm}")
+        output.talk(f"alarm: {in_flags(alarm)}")
     is_identity = plan.keep == "best" and learned.step == 0
     kept = "the identity mask" + (", with the base's own classifier" if learned.classifier is not None else "")
     if is_identity and session.trainer.step == 0:

@@ -58,7 +58,7 @@ def _parameter(declared: Option) -> inspect.Parameter:
         kind, shown = str | None, choosing(declared.choices)
     elif get_origin(kind) is tuple:
         kind = list[get_args(kind)[0]]  # type: ignore[misc]  # a type that is made while running
-    elif bool in get_args(kind):
+    elif bool in get_args(kind) or declared.default is True:
         flag = f"{flag}/--no-{flag.removeprefix('--')}"
     text = f"{declared.help}  [{declared.range}]" if declared.range else declared.help
     told = typer.Option(declared.default, flag, help=text, rich_help_panel=declared.group, **shown)

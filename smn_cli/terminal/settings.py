@@ -3,6 +3,8 @@
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
+from smn_cli.terminal.flags import in_flags
+
 if TYPE_CHECKING:
     from smn_cli.config.plan import AdaptPlan
     from smn_cli.console import Output
@@ -18,4 +20,4 @@ def explain_plan(output: "Output", plan: "AdaptPlan", *, num_weights: int, num_t
     for name, reason in plan.reasons.items():
         value = attrgetter(name)(plan)
         shown = " ".join(value) if isinstance(value, tuple) else value
-        output.talk(f"  {name.rpartition('.')[2]} {shown}: {reason}")
+        output.talk(f"  {name.rpartition('.')[2]} {shown}: {in_flags(reason)}")

@@ -20,7 +20,7 @@ def names_to_train(backbone: nn.Module, plan: AdaptPlan) -> list[str]:
     blocks if all of its names do. What a network reads once, see `cached_biases`, is never among them.
 
     Raises:
-        UsageError: `--mask-only` asks for what the network does not have.
+        UsageError: `mask_only` asks for what the network does not have.
     """
     selection, tied = parse_selection(plan.mask_only), tied_names(backbone)
     all_names = {name: tied.get(name, (name,)) for name, _ in backbone.named_parameters()}

@@ -180,7 +180,7 @@ def _working_size(
         return size
     if on_cpu and native_size > CPU_SIZE:
         reasons["views.global_size"] = (
-            f"what a CPU trains at in minutes; use the adapted network at this size too, or give --size {native_size}"
+            f"what a CPU trains at in minutes; use the adapted network at this size too, or give `size` {native_size}"
         )
         return CPU_SIZE
     reasons["views.global_size"] = "the size that the backbone was trained at"

@@ -189,7 +189,7 @@ class Session:
                 if wants_stop:
                     raise Interrupted(
                         f"stopped after step {report.step} of {plan.num_steps}; the state is saved: "
-                        f"continue with smn adapt --resume --out {self.folder.path}"
+                        f"continue with `resume` and `out` {self.folder.path}"
                     )
                 if self.is_finished:
                     return
@@ -216,8 +216,8 @@ class Session:
             alarms = learnability_alarms(self.context.base(), self.health.images.batches(num_images))
         if not alarms and self.context.val is None and self.plan.num_holdout == 0:
             alarms = [
-                f"too few: {num_images} images leave none to judge by; add images, lower --batch-size, give --val, "
-                "or take the last state unjudged with --keep last"
+                f"too few: {num_images} images leave none to judge by; add images, lower `batch_size`, give `val`, "
+                "or take the last state unjudged with `keep` last"
             ]
         return alarms
 

@@ -231,7 +231,7 @@ def make_source(backbone: nn.Module, plan: AdaptPlan) -> WeightSource:
 
     Raises:
         DataError: the backbone has nothing to mask.
-        UsageError: `--mask-only` asks for what it does not have.
+        UsageError: `mask_only` asks for what it does not have.
     """
     names = names_to_train(backbone, plan)
     if not names:

@@ -42,7 +42,18 @@ def other_adapter(road: Road, tmp_path: Path) -> Path:
 
 def evaluated(run_cli: Run, road: Road, *words: object) -> dict[str, Any]:
     """The JSON of an evaluation of the road's adapter that has to work."""
-    outcome = run_cli("eval", road.labeled, "--adapter", road.adapter, "--weights", road.weights, "--json", "-", *words)
+    outcome = run_cli(
+        "eval",
+        road.labeled,
+        "--adapter",
+        road.adapter,
+        "--weights",
+        road.weights,
+        "--no-controls",
+        "--json",
+        "-",
+        *words,
+    )
     assert outcome.code == 0, outcome.err
     content: dict[str, Any] = json.loads(outcome.out)
     return content
@@ -84,7 +95,7 @@ def test_several_adapters_are_scored_side_by_side(road: Road, run_cli: Run, othe
     assert [entry["name"] for entry in both["low_shot"][0]["adapters"]] == ["a", "b"]
     swapped = run_cli(
         "eval", road.labeled, "--adapter", other_adapter, "--adapter", road.adapter, "--weights", road.weights,
-        "--json", "-",
+        "--no-controls", "--json", "-",
     )  # fmt: skip
     content = json.loads(swapped.out)
     assert content["adapters"] == both["adapters"][::-1]  # what one adapter leaves behind is not seen by the next

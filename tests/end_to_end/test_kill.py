@@ -90,5 +90,5 @@ def test_a_terminated_process_saves_says_how_to_go_on_and_exits_with_130(
     session = place.resume("run")
     assert code == 130
     assert f"stopped after step {session.trainer.step} of 2000" in log.read_text()
-    assert "smn adapt --resume --out" in log.read_text()
+    assert "continue with --resume and --out" in log.read_text()
     assert session.trainer.step == len(metrics(session)) >= 3

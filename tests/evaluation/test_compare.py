@@ -10,7 +10,7 @@ from smn_cli.evaluation.compare import LabeledFeatures, ScoringProtocol, compare
 from smn_cli.evaluation.features import extract_features
 from smn_cli.evaluation.intervals import paired_gain
 from smn_cli.evaluation.knn import knn_predict
-from smn_cli.evaluation.linear_probe import linear_probe_predict
+from smn_cli.evaluation.linear_probe import linear_probe
 
 
 def features(*, spread: float, num_train: int = 60, num_test: int = 45) -> LabeledFeatures:
@@ -28,14 +28,14 @@ def test_scores_are_the_shares_of_right_predictions() -> None:
     hard = features(spread=0.8)
     scores = score(hard, ScoringProtocol(knn=True, linear=True, ks=(20, 5)))
     neighbours = knn_predict(hard.train, hard.train_labels, hard.test, ks=[20, 5], num_classes=3)
-    probe = linear_probe_predict(hard.train, hard.train_labels, hard.test)
+    probe, c = linear_probe(hard.train, hard.train_labels, hard.test)
     expected = {"knn.top1": neighbours[20], "knn.top1@5": neighbours[5], "linear.top1": probe}
     shares = {name: int((found == hard.test_labels).sum()) / 45 for name, found in expected.items()}
     assert scores.metrics == pytest.approx(shares)
     assert 0.4 < min(shares.values()) <= max(shares.values()) < 1.0
     assert scores.groups == {
         "knn": {"k": 20, "temperature": 0.1, "top1": shares["knn.top1"], "top1@5": shares["knn.top1@5"]},
-        "linear": {"top1": shares["linear.top1"], "C": 100.0},
+        "linear": {"top1": shares["linear.top1"], "C": c},
     }
 
 

@@ -17,7 +17,7 @@ def test_names_tell_bounds_on_scores_and_on_gains_apart() -> None:
 
 
 @pytest.mark.parametrize("text", ["knn.top1", "=0.7", "knn.top1=", "knn.top1=high", "a=1=2", "", "a=nan", "a=inf"])
-@pytest.mark.parametrize(("on_gain", "option"), [(False, "--fail-under"), (True, "--min-gain")])
+@pytest.mark.parametrize(("on_gain", "option"), [(False, "`fail_under`"), (True, "`min_gain`")])
 def test_anything_else_is_refused_with_the_option_and_an_example(text: str, on_gain: bool, option: str) -> None:
     with pytest.raises(UsageError) as error_info:
         parse_gate(text, on_gain=on_gain)

@@ -29,7 +29,7 @@ def stop_after(session: Session, num_steps: int) -> None:
         next(steps)
     stop.requested = True
     next(steps)
-    with pytest.raises(Interrupted, match=rf"after step {session.trainer.step} of .* smn adapt --resume --out"):
+    with pytest.raises(Interrupted, match=rf"after step {session.trainer.step} of .* `resume` and `out`"):
         next(steps)
     assert session.trainer.step == len(metrics(session))
 
