@@ -1,107 +1,179 @@
-"""Adaptation at a backbone's native size, taught by its own stages: an experiment, which no recipe of smn has yet.
+"""Adaptation at a backbone's native size: what a user gets, beside controls that need no training.
 
-    python benchmarks/native.py --data FOLDER --work FOLDER --sets tomato flowers17
+    python benchmarks/native.py --data FOLDER --work FOLDER --sets tomato flowers17 --seeds 0 1 2
+    python benchmarks/native.py --table
 
-FOLDER holds sets with train/ and test/ by class. Beside base and adapted network stand the controls that need no
-training: features centred, and partly whitened, fitted to the training images without labels. One line of
-benchmarks/results/native.jsonl a run.
+FOLDER holds sets with train/ and test/ by class, of which at most --max-train and --max-test images are used, the same
+for every run. A run is `smn adapt` with what its arm says (ARMS) and nothing else but its length. Base and adapted
+features are scored as they are, centred and partly whitened (fitted to the training images without labels), and by the
+linear probe; every gain has its paired 95 % interval. One line of benchmarks/results/native.jsonl a run; --table prints
+them as Markdown.
 """
 
 import argparse
 import json
+import shutil
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-
-import torch
+from typing import Any
 
 from smn_cli.backbones.loading import Backbone, load_backbone
 from smn_cli.backbones.packaged import LITE0_ARCH, lite0_weights
 from smn_cli.cli import main as smn
-from smn_cli.data.labels.eval_split import load_labeled_split
-from smn_cli.evaluation.compare import LabeledFeatures
-from smn_cli.evaluation.intervals import paired_gain
-from smn_cli.evaluation.knn import knn_predict
-from smn_cli.evaluation.readouts import ReadoutKind, fit_readout
+from smn_cli.data.labels.eval_split import LabeledSplit, load_labeled_split
+from smn_cli.evaluation.compare import ScoringProtocol
+from smn_cli.evaluation.controls import ControlledComparison
+from smn_cli.features.cache import FeatureCache
 from smn_cli.features.embed import Embedding
+from smn_cli.masking.backbone import density
 from smn_cli.recipes import RECIPES
 from smn_cli.runs.pack import change_of_run
 from smn_cli.runs.run_config import versions
 from smn_cli.runs.run_folder import RunFolder
-from smn_cli.scoring import embed_split
+from smn_cli.runs.run_result import read_learned
+from smn_cli.scoring import evaluate_networks
 from smn_cli.training.run_context import preprocessing_of
 
 RESULTS = Path(__file__).parent / "results" / "native.jsonl"
-READOUTS: tuple[ReadoutKind, ...] = ("raw", "centred", "whitened")
-K = 20
+ARMS = {
+    "default": "",
+    "last": "--teacher last",
+    "full": "--train full",
+    "before": "--recipe before",
+    "unjudged": "--keep last",
+}
+"""What is added to `smn adapt`. `before` is the default recipe as it was: codes of the last layer, at every size."""
+PROTOCOL = ScoringProtocol(knn=True, linear=True, ks=(20, 200))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--sets", nargs="+", required=True)
-    parser.add_argument("--steps", type=int, default=160)
-    parser.add_argument("--seed", type=int, default=0)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--work", type=Path)
+    parser.add_argument("--sets", nargs="+", default=[])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=["default"])
+    parser.add_argument("--size", type=int)
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--max-train", type=int, default=1000)
+    parser.add_argument("--max-test", type=int, default=500)
+    parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
-    RECIPES["stages"] = replace(RECIPES["default"], objective="neighbourhood")
-    for name in options.sets:
-        row = measure(options.data / name, options.work / name, options.steps, options.seed)
-        with RESULTS.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        print(json.dumps(row, indent=1), flush=True)
+    if options.table:
+        print(table([json.loads(line) for line in RESULTS.read_text().splitlines()]))
+        return
+    if options.data is None or options.work is None:
+        parser.error("--data and --work are needed")
+    RECIPES["before"] = replace(RECIPES["default"], native_objective="")
+    for seed in options.seeds:
+        for name in options.sets:
+            for arm in options.arms:
+                row = measure(name, arm, seed, options)
+                with RESULTS.open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+                print(json.dumps(row), flush=True)
 
 
-def measure(data: Path, run: Path, steps: int, seed: int) -> dict[str, object]:
-    """One run, and k-NN accuracy of base and adapted features as they are, centred and partly whitened."""
+def measure(name: str, arm: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """One run, scored."""
+    split = load_labeled_split(options.data / name, max_train=options.max_train, max_test=options.max_test)
+    images = unlabeled(split, options.work / f"{name}-images")
+    run = options.work / f"{name}-{arm}-{seed}"
+    words = f"adapt {images} --arch {LITE0_ARCH} --weights {lite0_weights()} --seed {seed} --overwrite --out {run}"
+    words += f" --precision {options.precision} {ARMS[arm]}"
+    words += "".join(f" --{key} {value}" for key in ("size", "steps") if (value := getattr(options, key)))
     started = time.monotonic()
-    weights = lite0_weights()
-    words = f"adapt {data / 'train'} --arch {LITE0_ARCH} --weights {weights} --recipe stages --size 224 --batch-size 32"
-    words += f" --steps {steps} --seed {seed} --keep last --overwrite --out {run}"
     try:
         smn(words.split())
     except SystemExit as end:
         if end.code:
             sys.exit(f"smn {words} ended with {end.code}")
-    adapt_s = time.monotonic() - started
-    backbone = load_backbone(LITE0_ARCH, weights)
+    seconds = time.monotonic() - started
+    folder, backbone = RunFolder.open(run), load_backbone(LITE0_ARCH, lite0_weights())
+    learned = read_learned(folder)
     return {
-        "data": data.name,
-        "steps": steps,
+        "data": name,
+        "arm": arm,
         "seed": seed,
-        "seconds": round(adapt_s),
-        "k": K,
-        **score(data, run, backbone),
+        "size": folder.read_config()["plan"]["views"]["global_size"],
+        "steps": folder.read_config()["plan"]["num_steps"],
+        "kept_step": learned.step,
+        "judge_gain": learned.judge_gain,
+        "alarms": [alarm.partition(":")[0] for alarm in learned.alarms],
+        "density": round(density(learned.masks), 4) if learned.masks else None,
+        "seconds": round(seconds),
+        "precision": options.precision,
+        **score(split, folder, backbone),
         "versions": versions(),
     }
 
 
-def score(data: Path, run: Path, backbone: Backbone) -> dict[str, object]:
-    """Accuracy of base and adapted by readout, and their difference with its interval."""
-    split = load_labeled_split(data)
-    change = change_of_run(RunFolder.open(run), backbone)
-    embedding = Embedding(preprocessing_of(backbone, 224))
-    base, adapted = (right_answers(each) for each in embed_split(backbone, [change], split, embedding))
-    rows: dict[str, object] = {}
-    for kind in READOUTS:
-        gain = paired_gain(base[kind], adapted[kind])
-        accuracies = [round(float(right.double().mean()), 4) for right in (base[kind], adapted[kind])]
-        rows[kind] = {"base": accuracies[0], "adapted": accuracies[1], "low": gain.low, "high": gain.high}
-    return rows
+def unlabeled(split: LabeledSplit, folder: Path) -> Path:
+    """The training images of a split in one folder, as links."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for number, path in enumerate(split.train_paths):
+        (folder / f"{number:05d}{path.suffix}").symlink_to(path.absolute())
+    return folder
 
 
-def right_answers(features: LabeledFeatures) -> dict[str, torch.Tensor]:
-    """Which test images k-NN gets right, by readout."""
-    right: dict[str, torch.Tensor] = {}
-    num_classes = int(torch.cat([features.train_labels, features.test_labels]).max()) + 1
-    for kind in READOUTS:
-        readout = fit_readout(features.train, kind)
-        found = knn_predict(
-            readout(features.train), features.train_labels, readout(features.test), ks=[K], num_classes=num_classes
+def score(split: LabeledSplit, folder: RunFolder, backbone: Backbone) -> dict[str, Any]:
+    """Accuracies of base and adapted, and gains with their intervals, by reading and metric."""
+    size = folder.read_config()["preprocessing"]["size"]
+    embedding = Embedding(preprocessing_of(backbone, size), cache=FeatureCache())
+    found = evaluate_networks(backbone, change_of_run(folder, backbone), split, embedding, PROTOCOL, controls=True)
+    assert isinstance(found, ControlledComparison)
+    rows = {"raw": found, **found.readouts}
+    if found.native is not None:
+        rows["native"] = found.native.comparison
+    content: dict[str, Any] = {}
+    for kind, comparison in rows.items():
+        for metric, value in comparison.base.metrics.items():
+            row = {"base": round(value, 4)}
+            if comparison.adapted is not None:
+                gain = comparison.gains[metric]
+                row |= {"adapted": round(comparison.adapted.metrics[metric], 4)}
+                row |= {"low": round(gain.low, 4), "high": round(gain.high, 4)}
+            content[f"{kind} {SHORT[metric]}"] = row
+    return {"scores": content}
+
+
+SHORT = {"knn.top1": "k20", "knn.top1@200": "k200", "linear.top1": "linear"}
+COLUMNS = ("raw k20", "raw k200", "centred k20", "whitened k20", "raw linear")
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Markdown: a row for each set, arm and size, means over the seeds; ** where every seed's interval leaves out 0."""
+    lines = [f"| set | arm | px | seeds | {' | '.join(COLUMNS)} | stages k20 | density | minutes |"]
+    lines.append("|" + "---|" * (len(COLUMNS) + 7))
+    keys = dict.fromkeys((row["data"], row["arm"], row["size"]) for row in rows)
+    for data, arm, size in keys:
+        own = [row for row in rows if (row["data"], row["arm"], row["size"]) == (data, arm, size)]
+        cells = [cell([row["scores"][column] for row in own]) for column in COLUMNS]
+        stages = mean([row["scores"]["stages k20"]["base"] for row in own])
+        kept = [row["density"] for row in own if row["density"] is not None]
+        minutes = mean([row["seconds"] for row in own]) / 60
+        shown = f"{mean(kept):.3f}" if kept else "-"
+        lines.append(
+            f"| {data} | {arm} | {size} | {len(own)} | {' | '.join(cells)} | {stages:.3f} | {shown} | {minutes:.1f} |"
         )
-        right[kind] = found[K] == features.test_labels
-    return right
+    return "\n".join(lines)
+
+
+def cell(scores: list[dict[str, float]]) -> str:
+    """base -> adapted, bold where all intervals lie above 0, struck through where any lies below."""
+    base, adapted = (mean([score[name] for score in scores]) for name in ("base", "adapted"))
+    text = f"{base:.3f} -> {adapted:.3f}"
+    if all(score["low"] > 0 for score in scores):
+        return f"**{text}**"
+    return f"~~{text}~~" if any(score["high"] < 0 for score in scores) else text
+
+
+def mean(values: list[float]) -> float:
+    return sum(values) / len(values)
 
 
 if __name__ == "__main__":

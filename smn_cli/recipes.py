@@ -72,6 +72,8 @@ class Recipe:
 
     Attributes:
         objective: a row of `smn_cli.objectives.table.OBJECTIVES`.
+        native_objective: the same for images of the backbone's own size or larger, and wherever a teacher is named;
+            empty for recipes that have one objective at every size.
         epochs, num_prototypes, working_size: None to derive them from images and machine.
         fits_classifier: whether a run with labels starts with a classifier of the base's features, not at random.
         expert_lr_share: learning rate of a cascade's experts as a part of their dispatcher's.
@@ -87,6 +89,7 @@ class Recipe:
     keep: Keep
     mask_also: tuple[str, ...] = ()
     score_start: float = 1.0
+    native_objective: str = ""
     score_momentum: float = 0.9
     lr_tuned: float = 1e-4
     lr_head: float = 0.0
@@ -114,6 +117,7 @@ RECIPES: dict[str, Recipe] = {
     # codes from the frozen network on larger views; scores from the magnitude keep the network whole (docs/log.md)
     "default": Recipe(
         objective="taught",
+        native_objective="neighbourhood",
         views=ViewPlan(
             1,
             64,
@@ -177,7 +181,7 @@ RECIPES: dict[str, Recipe] = {
 
 WITH_LABELS: dict[str, Recipe] = {
     # as the default without labels, but for what the views are compared with
-    "default": replace(RECIPES["default"], objective="supervised", lr_head=1e-3),
+    "default": replace(RECIPES["default"], objective="supervised", native_objective="", lr_head=1e-3),
     # arXiv 2409.07577, section 4.1, and the settings of its supervised ResNet runs, of which two are recorded: the
     # head here is the ordinary linear one of `submask_lin`; the other is a random frozen layer under a mask of its own
     "paper": replace(

@@ -36,6 +36,7 @@ class Backbone:
             empty.
         takes_any_size: whether it was built with position embeddings that adjust to the image.
         notes: in words, what was done to make the weights fit.
+        licence: of the weights as timm tells it; empty where it does not, and for a file.
     """
 
     model: nn.Module
@@ -50,6 +51,7 @@ class Backbone:
     takes_any_size: bool
     notes: tuple[str, ...] = ()
     classifier_name: str = ""
+    licence: str = ""
 
 
 def load_backbone(arch: str, weights: str | Path | None = None) -> Backbone:
@@ -122,11 +124,11 @@ def wrap_backbone(model: nn.Module, *, arch: str | None = None, owned: bool = Fa
     _drop_classifier(model)
     left = model.state_dict().keys()
     classifier = {name: tensor.detach().clone() for name, tensor in full.items() if name not in left}
-    name = _linear_name(config, classifier, _num_features(model))
+    name = _linear_name(config, classifier, feature_width(model))
     described = _describe(
         model, arch or str(config.get("architecture", "")), str(config.get("tag") or ""), classifier, ()
     )
-    return replace(described, classifier_name=name)
+    return replace(described, classifier_name=name, licence=str(config.get("license") or ""))
 
 
 def _describe(model: nn.Module, arch: str, tag: str, classifier: dict[str, Tensor], notes: tuple[str, ...]) -> Backbone:
@@ -135,7 +137,7 @@ def _describe(model: nn.Module, arch: str, tag: str, classifier: dict[str, Tenso
         model=model.eval().requires_grad_(False),
         arch=arch,
         tag=tag,
-        num_features=_num_features(model),
+        num_features=feature_width(model),
         native_size=int(config["input_size"][-1]),
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
@@ -179,7 +181,8 @@ def _drop_classifier(model: Any) -> None:
     model.reset_classifier(0)
 
 
-def _num_features(model: Any) -> int:
+def feature_width(model: Any) -> int:
+    """F of a timm network without classifier."""
     # a few networks (MobileNetV3, VGG) widen their features after pooling
     return int(getattr(model, "head_hidden_size", None) or model.num_features)
 

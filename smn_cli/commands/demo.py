@@ -9,7 +9,7 @@ import typer
 from smn_cli.errors import SmnError
 from smn_cli.terminal.conclusion import conclude_run
 from smn_cli.terminal.options import JsonOption
-from smn_cli.terminal.tables import report_scores, report_sizes
+from smn_cli.terminal.tables import report_controls, report_scores, report_sizes
 
 if TYPE_CHECKING:
     from smn_cli.adapters.adapter import Adapter
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from smn_cli.schemas.runs import DemoJson, DemoProofJson
 
 DEMO_STEPS = 160
+SIZE = 64
+"""In pixels: the digits have eight, and a size of its own shows what `smn eval` says of it."""
 
 
 def demo(
@@ -107,7 +109,7 @@ def _adapt(output: "Output", images: Path, run: Path, weights: Path, steps: int,
 
     checked = check_images(find_images([images]), max_bad=0)
     started = time.monotonic()
-    request = RunRequest(run, checked, AdaptOptions(steps=steps, seed=seed), str(weights))
+    request = RunRequest(run, checked, AdaptOptions(steps=steps, seed=seed, size=SIZE), str(weights))
     execution = Execution(on_teacher_embedding=output.counter("the frozen network looks at the images"))
     session = Session.start(request, load_backbone(LITE0_ARCH, weights), execution=execution)
     with output.progress("adapting", steps) as tick:
@@ -160,7 +162,14 @@ def _score(output: "Output", backbone: "Backbone", adapter: "Adapter", images: P
     num_images = 2 * (len(split.train_paths) + len(split.test_paths))
     with output.progress("embedding", num_images) as tick:
         comparison = evaluate_networks(
-            backbone, adapter, split, Embedding(adapter.preprocessing), ScoringProtocol(linear=True), progress=tick
+            backbone,
+            adapter,
+            split,
+            Embedding(adapter.preprocessing),
+            ScoringProtocol(linear=True),
+            controls=True,
+            progress=tick,
         )
     report_scores(output, comparison, [])
+    report_controls(output, comparison)
     return comparison

@@ -1,6 +1,7 @@
 """smn plan: what smn adapt would do with the same words, and what it would take."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -10,6 +11,9 @@ from smn_cli.terminal.flags import in_flags
 from smn_cli.terminal.option_parameters import takes_options
 from smn_cli.terminal.options import ArchOption, DeviceOption, ImagesArgument, JsonOption, WeightsOption, WorkersOption
 from smn_cli.terminal.settings import explain_plan
+
+LONG_S = 3600.0
+"""Above this many seconds a plan says what else there is."""
 
 if TYPE_CHECKING:
     from smn_cli.console import Output
@@ -45,9 +49,8 @@ def plan(
     from smn_cli.data.labels.labeled_images import find_labeled_images
     from smn_cli.objectives.table import refuse_idle_options
     from smn_cli.terminal.options import resolve_device, resolve_workers
-    from smn_cli.training.cost_estimate import estimate_run
     from smn_cli.training.image_split import num_wanted
-    from smn_cli.training.profiling import profile_run
+    from smn_cli.training.profiling import profile_run, smaller_size
     from smn_cli.training.run_context import Execution
 
     refuse_idle_options(options)
@@ -62,15 +65,14 @@ def plan(
     sample, check_s = _check_sample(paths, options)
     output.talk(f"taking a few steps with {len(sample.good)} of {len(paths)} images; nothing of it stays")
     profile = profile_run(backbone, sample, options, execution, labeled)
-    estimate = estimate_run(
-        profile,
-        num_usable=sample.num_usable,
-        num_sample=len(sample.good),
-        check_s=check_s * num_wanted(len(paths), options),
-        path_bytes=sum(len(str(path.absolute())) + 1 for path in sample.good) // len(sample.good),
-    )
+    check_s *= num_wanted(len(paths), options)
+    estimate = _estimate(profile, sample, check_s)
     explain_plan(output, profile.plan, num_weights=profile.num_weights, num_tensors=profile.num_tensors)
     _show(output, sample, options, profile, estimate, execution.device)
+    smaller = None
+    if (size := smaller_size(profile.plan, options, backbone)) is not None:
+        smaller = profile_run(backbone, sample, replace(options, size=size), execution, labeled)
+        _show_smaller(output, profile, estimate, smaller, _estimate(smaller, sample, check_s))
     content: PlanJson = {
         "schema": "smn.plan/1",
         "arch": backbone.arch,
@@ -78,13 +80,48 @@ def plan(
         "workers": execution.num_workers,
         **_describe(sample, profile, estimate),
     }
+    if smaller is not None:
+        content["smaller"] = {
+            "size": smaller.plan.views.global_size,
+            "seconds": _estimate(smaller, sample, check_s).total_s,
+            "step_s": smaller.median_step_s,
+        }
     output.json(content)
+
+
+def _estimate(profile: "Profile", sample: "ImageSet", check_s: float) -> "Estimate":
+    from smn_cli.training.cost_estimate import estimate_run
+
+    return estimate_run(
+        profile,
+        num_usable=sample.num_usable,
+        num_sample=len(sample.good),
+        check_s=check_s,
+        path_bytes=sum(len(str(path.absolute())) + 1 for path in sample.good) // len(sample.good),
+    )
+
+
+def _show_smaller(
+    output: "Output", profile: "Profile", estimate: "Estimate", smaller: "Profile", its_estimate: "Estimate"
+) -> None:
+    """The other use of smn: the same images at a fraction of the work; and what else there is where this takes long."""
+    from smn_cli.console import duration
+
+    size, work = smaller.plan.views.global_size, profile.median_step_s / smaller.median_step_s
+    output.result(
+        f"with --size {size}: about {duration(its_estimate.total_s)}, {work:.1f} times less work an image here and in "
+        "use, for a network that is to see images of that size"
+    )
+    if estimate.total_s > LONG_S:
+        output.result(
+            f"at {profile.plan.views.global_size} px that is more than {duration(LONG_S)}: --steps "
+            f"{profile.plan.num_steps // 4} takes a quarter of them, --size {size} sees smaller images, and a GPU is "
+            "faster by far"
+        )
 
 
 def _check_sample(paths: list[Path], options: AdaptOptions) -> "tuple[ImageSet, float]":
     """A checked sample, and the seconds an image that it took."""
-    from dataclasses import replace
-
     from smn_cli.data.images.validate import check_images
     from smn_cli.training.profiling import draw_sample
 

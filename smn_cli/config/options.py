@@ -5,6 +5,7 @@ from typing import Literal
 
 from smn_cli.config.mask_selection import MIN_SHARE, parse_selection
 from smn_cli.config.option import check_options, documents_options, option, require
+from smn_cli.config.teachers import parse_teacher
 from smn_cli.errors import UsageError
 from smn_cli.recipes import (
     RECIPES,
@@ -40,6 +41,13 @@ class AdaptOptions:
     epochs: int | None = option(None, "The same, in passes over the images.", "Method", minimum=1)
     batch_size: int = option(64, "Images a step.", "Method", minimum=2)
     size: int | None = option(None, "Side of the global views, in pixels.", "Method", minimum=16)
+    teacher: tuple[str, ...] = option(
+        (),
+        "Who teaches: stages (the network's own, the default at its native size), last, or a timm model as "
+        "NAME[@SIZE][=FILE]; may be repeated.",
+        "Method",
+        metavar="NAME",
+    )
     teacher_size: int | None = option(None, "Side of the views that the frozen network sees.", "Method", minimum=16)
     local_views: int | None = option(None, "Small views an image.", "Method", minimum=0)
     prototypes: int | None = option(None, "By default from the images.", "Method", minimum=2)
@@ -93,6 +101,8 @@ class AdaptOptions:
 
     def __post_init__(self) -> None:
         check_options(self)
+        for text in self.teacher:
+            parse_teacher(text)
         _check_labels(self)
         if self.steps is not None and self.epochs is not None:
             raise UsageError("`steps` and `epochs` both set the length of the run: give one of them")

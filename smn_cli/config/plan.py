@@ -55,6 +55,7 @@ class AdaptPlan:
     density: float | None = None
     density_start: float | None = None
     mask_only: tuple[str, ...] = ()
+    teachers: tuple[str, ...] = ()
     reasons: dict[str, str] = field(default_factory=dict, compare=False)
 
     @property
@@ -93,7 +94,7 @@ class AdaptPlan:
         """
         views: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values["views"].items()}
         plain = {**values, "views": ViewPlan(**views), "mask_also": tuple(values["mask_also"])}
-        plain["mask_only"] = tuple(values.get("mask_only", ()))
+        plain |= {name: tuple(values.get(name, ())) for name in ("mask_only", "teachers")}
         missing = {f.name for f in fields(cls) if f.default is MISSING} - plain.keys()
         if missing:
             raise KeyError(f"missing settings {sorted(missing)}")

@@ -22,21 +22,24 @@ class Health:
 
     Attributes:
         neighbour_likeness: how alike the teacher finds each image and its nearest ones here, -1 to 1.
-        teacher_nearness: mean cosine of centred features to the teacher's of the same image, -1 to 1.
+        teacher_nearness: mean cosine of centred features to the teacher's of the same image, -1 to 1; None where the
+            teacher has a space of its own.
         effective_rank: RankMe, exp of the entropy of the singular values; 1 is collapse to a line.
         view_agreement: share of images whose mirrored crop is nearest to the image itself, 0 to 1.
         drift: 1 - mean cosine to the frozen network's features of the same image, 0 to 2.
+        view_consistency: share of neighbours that two views of an image both find, 0 to 1; None where it is not needed.
     """
 
     neighbour_likeness: float
-    teacher_nearness: float
+    teacher_nearness: float | None
     effective_rank: float
     view_agreement: float
     drift: float
+    view_consistency: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain numbers."""
-        return asdict(self)
+        """Plain numbers, of those that there are."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 def centred(features: Tensor, mean: Tensor) -> Tensor:

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from smn_cli.backbones import stages
+from smn_cli.backbones.loading import feature_width
 from smn_cli.data.labels.eval_split import LabeledSplit
 from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.data.views.loader import image_batches
@@ -65,7 +65,7 @@ def labeled_features(
     features = image_features(model, paths, embedding, identity=identity, with_stages=with_stages, progress=progress)
     if not with_stages:
         return _labeled(features, split)
-    width = cast("int", model.num_features)  # of any timm network
+    width = feature_width(model)
     return replace(_labeled(features[:, :width], split), stages=_labeled(features[:, width:], split))
 
 

@@ -28,6 +28,8 @@ from smn_cli.evaluation.health import (
     view_agreement,
 )
 from smn_cli.evaluation.intervals import Gain, paired_difference
+from smn_cli.evaluation.readouts import fit_readout
+from smn_cli.evaluation.view_consistency import corner_crops, view_consistency
 from smn_cli.judging.image_alarms import resized
 
 NUM_NEIGHBOURS = 20
@@ -95,6 +97,7 @@ class HealthJudge:
         teacher_held_out, teacher_training: (H, F) and (N, F) features of the teacher for the same images.
         base: the frozen network at the working size.
         team: the processes that share the run; each embeds a share of the images, and all judge alike.
+        is_own_space: whether the teacher's features are the backbone's own, so that places in them can be compared.
     """
 
     uses_labels = False
@@ -108,8 +111,10 @@ class HealthJudge:
         teacher_training: Tensor,
         base: Network,
         team: Team | None = None,
+        *,
+        is_own_space: bool = True,
     ) -> None:
-        self._team = team or Team()
+        self._team, self._is_own_space = team or Team(), is_own_space
         paths = [*held_out, *training]
         self.images = CropCache(self._team.own(paths), preprocessing)
         self._num_images, self._num_held_out = len(paths), len(held_out)
@@ -119,36 +124,67 @@ class HealthJudge:
         self._likeness = self._teacher @ centred(teacher_training, teacher_mean).T
         self.base_features = self.embed(base)
         self._base_mean = functional.normalize(self.base_features[1], dim=1).mean(dim=0)
-        self._base_likeness, self.base_health = self._measure(base, *self.base_features)
+        self._base_likeness, self._base_consistency, self.base_health = self._measure(base, *self.base_features)
 
     def judge(self, candidate: Candidate) -> Judgement:
-        """Nearer to the teacher counts only where the neighbours are better too; see `Judge.judge`."""
+        """Better neighbours count only where something else than they speaks for the network, too; see `Judge.judge`.
+
+        That is nearness to the teacher where both have one space, else that two views of a held-out image find the
+        same neighbours at least as often as under the base: which the teacher has no say in.
+        """
         network = candidate.network
         held_out, training = self.embed(network)
         if not (torch.isfinite(held_out).all() and torch.isfinite(training).all()):
             raise TrainingError("the features are no longer finite numbers: lower `lr_scores`")
-        likeness, health = self._measure(network, held_out, training)
+        likeness, consistency, health = self._measure(network, held_out, training)
         difference = paired_difference(self._base_likeness, likeness)
-        is_nearer = health.teacher_nearness > self.base_health.teacher_nearness
-        return Judgement(difference, is_nearer, dict(health.to_json()), self._collapse(health))
+        is_sound = self._is_sound(health, consistency)
+        return Judgement(difference, is_sound, dict(health.to_json()), self._collapse(health))
 
     def embed(self, network: Network) -> tuple[Tensor, Tensor]:
         """Features (H, F) of the held-out images and (N, F) of the training images."""
         features = self._team.joined(extract_features(network, self.images.batches()), self._num_images)
         return features[: self._num_held_out], features[self._num_held_out :]
 
-    def _measure(self, network: Network, held_out: Tensor, training: Tensor) -> tuple[Tensor, Health]:
+    def _is_sound(self, health: Health, consistency: Tensor) -> bool:
+        if health.teacher_nearness is not None and self.base_health.teacher_nearness is not None:
+            return health.teacher_nearness > self.base_health.teacher_nearness
+        return paired_difference(self._base_consistency, consistency).high >= 0
+
+    def _measure(self, network: Network, held_out: Tensor, training: Tensor) -> tuple[Tensor, Tensor, Health]:
+        """Likeness (H,), view consistency (H,), and the rest."""
         likeness = neighbour_likeness(held_out, training, self._likeness, k=self._k)
         views = self.images.batches(len(self._team.own(range(self._num_held_out))))
         mirrored = extract_features(network, (_mirrored_crop(batch) for batch in views))
         mirrored = self._team.joined(mirrored, self._num_held_out)
-        return likeness, Health(
-            neighbour_likeness=float(likeness.mean()),
-            teacher_nearness=float((centred(held_out, self._base_mean) * self._teacher).sum(dim=1).mean()),
-            effective_rank=effective_rank(held_out),
-            view_agreement=view_agreement(held_out, mirrored),
-            drift=drift(held_out, self.base_features[0]),
+        consistency = self._consistency(network, mirrored)
+        return (
+            likeness,
+            consistency,
+            Health(
+                neighbour_likeness=float(likeness.mean()),
+                teacher_nearness=self._nearness(held_out),
+                effective_rank=effective_rank(held_out),
+                view_agreement=view_agreement(held_out, mirrored),
+                drift=drift(held_out, self.base_features[0]),
+                view_consistency=None if self._is_own_space else float(consistency.mean()),
+            ),
         )
+
+    def _consistency(self, network: Network, mirrored: Tensor) -> Tensor:
+        """(H,) of the upper left crop and the mirrored lower right one, in the network's centred features."""
+        if self._is_own_space:
+            return torch.empty(0)
+        views = self.images.batches(len(self._team.own(range(self._num_held_out))))
+        first = extract_features(network, (corner_crops(batch)[0] for batch in views))
+        both = torch.cat([self._team.joined(first, self._num_held_out), mirrored])
+        rows = fit_readout(both, "centred")(both)
+        return view_consistency(rows[: self._num_held_out], rows[self._num_held_out :])
+
+    def _nearness(self, held_out: Tensor) -> float | None:
+        if not self._is_own_space:
+            return None
+        return float((centred(held_out, self._base_mean) * self._teacher).sum(dim=1).mean())
 
     def _collapse(self, health: Health) -> list[str]:
         base = self.base_health

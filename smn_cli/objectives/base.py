@@ -47,10 +47,10 @@ class ObjectiveInputs:
         team: the processes that share a batch.
         labels: (N,) int64 of the training images in their order, in a run with labels.
         held_out_labels: (H,) int64 of the held-out images; empty where training images judge.
-        teacher_features: (N, F) float16 of the training images, for an objective that `needs_teacher`.
+        teacher_features: (N, F) float16 of the training images, for an objective that `needs_teacher`; of one that
+            `learns_relations`, (N, d) of unit length, of the joined space of the plan's teachers.
         features_at_start: for a number n, (n, F) of the first n training images at the working size, under the network
             that the run starts from.
-        stage_features: (N, D) of the training images at the teacher's size, from the base's own stages.
         base_features: for a number n, the same under the base, and (H, F) of the held-out images.
     """
 
@@ -62,7 +62,6 @@ class ObjectiveInputs:
     held_out_labels: Tensor | None = None
     teacher_features: Tensor | None = None
     features_at_start: Callable[[int], Tensor] | None = None
-    stage_features: Callable[[], Tensor] | None = None
     base_features: Callable[[int], tuple[Tensor, Tensor]] | None = None
 
 
@@ -71,6 +70,8 @@ class Objective(ABC):
 
     needs_teacher: ClassVar[bool] = False
     """Whether the teacher embeds every training image; else those only that a judge looks at."""
+    learns_relations: ClassVar[bool] = False
+    """Whether the plan's teachers stand in a space of their own, of any width; else the base's last layer teaches."""
     needs_labels: ClassVar[bool] = False
     """Whether training images have classes, and a classifier is learned with the mask."""
     rules: ClassVar[PlanRules] = PlanRules()

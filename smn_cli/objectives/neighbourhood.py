@@ -25,7 +25,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from smn_cli.distributed import Team
-from smn_cli.evaluation.readouts import fit_stage_readout
 from smn_cli.objectives.base import Objective, ObjectiveInputs, PlanRules
 from smn_cli.objectives.swav import sinkhorn
 from smn_cli.objectives.teacher import num_prototypes, spherical_kmeans
@@ -106,13 +105,8 @@ def neighbourhood_loss(
     return -(shares[positions] * chosen).sum(dim=1).mean()
 
 
-def teacher_space(stages: Tensor) -> Tensor:
-    """(N, D) stage features to the teacher's space (N, d): each number standardised, then partly whitened."""
-    return fit_stage_readout(stages)(stages)
-
-
 class NeighbourhoodObjective(Objective):
-    """The teacher's neighbours and codes, the teacher being the frozen network's own stages.
+    """The teachers' neighbours, and their codes.
 
     Args:
         prepared: what `prepare` returned.
@@ -121,6 +115,8 @@ class NeighbourhoodObjective(Objective):
         team: the processes that share a batch; all hold the same memory.
     """
 
+    needs_teacher: ClassVar[bool] = True
+    learns_relations: ClassVar[bool] = True
     rules: ClassVar[PlanRules] = PlanRules(idle_options=("queue", "lr_head"), prototypes=num_prototypes)
     weights: ClassVar[tuple[float, float]] = (1.0, 0.0)
     """Of neighbours and of codes in the loss."""
@@ -135,11 +131,10 @@ class NeighbourhoodObjective(Objective):
     @classmethod
     def prepare(cls, inputs: ObjectiveInputs) -> dict[str, Tensor]:
         """Targets, codes and the memory as it starts."""
-        assert inputs.stage_features is not None
+        assert inputs.teacher_features is not None
         assert inputs.features_at_start is not None
-        plan, stages = inputs.plan, inputs.stage_features()
-        space = teacher_space(stages)
-        unit = functional.normalize(inputs.features_at_start(len(stages)).float(), dim=1)
+        plan, space = inputs.plan, inputs.teacher_features.float()
+        unit = functional.normalize(inputs.features_at_start(len(space)).float(), dim=1)
         mean = unit.mean(dim=0)
         memory = functional.normalize(unit - mean, dim=1)
         places, wanted = neighbour_targets(space, perplexity=wished_perplexity(len(space)))

@@ -39,7 +39,9 @@ class SupervisedObjective(Objective):
     """
 
     needs_labels: ClassVar[bool] = True
-    rules: ClassVar[PlanRules] = PlanRules(idle_options=("queue", "prototypes", "local_views"), has_head=True)
+    rules: ClassVar[PlanRules] = PlanRules(
+        idle_options=("queue", "prototypes", "local_views", "teacher"), has_head=True
+    )
 
     def __init__(
         self, labels: Tensor, start: LinearClassifier, *, scale: float, plan: AdaptPlan, device: torch.device

@@ -27,7 +27,9 @@ class SwappedObjective(Objective):
         team: the processes that share a batch; codes are made over all of it.
     """
 
-    rules: ClassVar[PlanRules] = PlanRules(has_head=True, has_queue=True, prototypes=_num_prototypes)
+    rules: ClassVar[PlanRules] = PlanRules(
+        idle_options=("teacher",), has_head=True, has_queue=True, prototypes=_num_prototypes
+    )
 
     def __init__(self, num_features: int, plan: AdaptPlan, device: torch.device, team: Team | None = None) -> None:
         self.plan = plan

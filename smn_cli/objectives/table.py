@@ -36,7 +36,7 @@ def refuse_idle_options(options: AdaptOptions) -> None:
     rules = OBJECTIVES[recipe_of(options.recipe, options.labels).objective].rules
     with_labels = " and `labels`" if options.labels else ""
     for name in rules.idle_options:
-        if getattr(options, name) is not None:
+        if getattr(options, name) not in (None, ()):
             raise UsageError(f"`{name}` has no effect with `recipe` {options.recipe}{with_labels}")
     if not (TRAIN_MODES[options.train].changes_network or rules.has_head):
         others = ", ".join(name for name, recipe in RECIPES.items() if OBJECTIVES[recipe.objective].rules.has_head)

@@ -112,8 +112,9 @@ def describe_run(
     device: str,
     val: LabeledSplit | None,
     labeled: LabeledImages | None = None,
+    teachers: list[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """The content of config.json."""
+    """The content of config.json; `teachers` are the facts of those that the plan names."""
     return {
         "preprocessing": preprocessing.to_json(),
         "arch": backbone.arch,
@@ -122,6 +123,7 @@ def describe_run(
         "base_digest": fingerprint(backbone.model.state_dict()).digest,
         "plan": plan.to_json(),
         "images": {"found": images.num_found, "good": len(images.good), "bad": len(images.bad)},
+        "teachers": teachers or [],
         "classes": list(labeled.classes) if labeled is not None else [],
         "device": device.partition(":")[0] if launched_size() > 1 else device,
         "processes": launched_size(),

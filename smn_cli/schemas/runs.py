@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from typing_extensions import TypedDict
+from typing_extensions import NotRequired, TypedDict
 
 from smn_cli.schemas.scores import ComparisonJson
 from smn_cli.schemas.settings import SettingsJson
@@ -55,6 +55,14 @@ class PlannedMemoryJson(TypedDict):
     device: Annotated[int | None, "of the accelerator; null on a CPU"]
 
 
+class SmallerPlanJson(TypedDict):
+    """The same run on smaller images."""
+
+    size: Annotated[int, "their side in pixels"]
+    seconds: Annotated[float, "of the whole run"]
+    step_s: Annotated[float, "seconds a step, median"]
+
+
 class PlanContentJson(TypedDict):
     """What a run would do and take."""
 
@@ -68,6 +76,9 @@ class PlanContentJson(TypedDict):
     seconds: Annotated[PlannedSecondsJson, "of the whole run"]
     memory_bytes: Annotated[PlannedMemoryJson, "peak"]
     run_folder_bytes: Annotated[int, "most that the run folder takes"]
+    smaller: NotRequired[
+        Annotated[SmallerPlanJson, "absent where a size was asked for, or the backbone's own is small already"]
+    ]
     adapter_bytes: Annotated[list[int] | None, "least and most; null with `--train full`, which makes no adapter"]
 
 

@@ -30,9 +30,12 @@ class SettingsJson(TypedDict):
 
     recipe: Annotated[str, "`default`, `swav` or `paper`"]
     train: Annotated[str, "`mask`, or a baseline: `norm`, `full`, `head`"]
-    objective: Annotated[str, "`taught`, `swapped` or `supervised`"]
+    objective: Annotated[str, "`neighbourhood`, `taught`, `swapped` or `supervised`"]
     keep: Annotated[str, "`best` or `last`: which state the run keeps"]
     views: Annotated[ViewsJson, "what images are cut into"]
+    teachers: Annotated[
+        list[str], "of `neighbourhood`: `stages`, `last`, or a timm model as NAME[@SIZE][=FILE]; else empty"
+    ]
     teacher_size: Annotated[int, "side in pixels of what the frozen network sees"]
     batch_size: Annotated[int, "images a step"]
     num_steps: Annotated[int, "length of the run"]

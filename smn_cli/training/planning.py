@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 from smn_cli.config.options import AdaptOptions
 from smn_cli.config.plan import AdaptPlan
+from smn_cli.config.teachers import STAGES
 from smn_cli.errors import DataError, UsageError
 from smn_cli.objectives.base import PlanRules
 from smn_cli.objectives.table import OBJECTIVES, refuse_idle_options
@@ -15,13 +16,11 @@ NUM_EVALUATIONS = 5
 """Evaluations on the held-out images in a run; each costs about as much as three training steps a thousand images."""
 
 _COPIED = (
-    "objective", "embedding_dim", "temperature", "epsilon", "sinkhorn_iterations", "score_momentum",
+    "embedding_dim", "temperature", "epsilon", "sinkhorn_iterations", "score_momentum",
     "head_momentum", "head_constant_decay", "lr_period", "mask_also", "prototype_freeze_steps",
 )  # fmt: skip
 MIN_HOLDOUT = 30
 """Held-out images below which no interval says anything."""
-CPU_SIZE = 64
-"""Working size on a CPU, in pixels: a twelfth of the work of 224 px."""
 
 
 def make_plan(
@@ -29,7 +28,6 @@ def make_plan(
     num_images: int,
     *,
     native_size: int = 224,
-    on_cpu: bool = True,
     precision: Precision = "fp32",
     num_classes: int = 0,
 ) -> AdaptPlan:
@@ -39,7 +37,6 @@ def make_plan(
         options: what was asked for.
         num_images: usable images.
         native_size: side of the images that the backbone was trained on, in pixels.
-        on_cpu: whether training has to be cheap.
         precision: what suits the device, if none was asked for.
         num_classes: of the labels; 0 without any.
 
@@ -49,7 +46,6 @@ def make_plan(
     """
     refuse_idle_options(options)
     recipe = recipe_of(options.recipe, options.labels)
-    rules = OBJECTIVES[recipe.objective].rules
     if num_images < options.batch_size:
         raise DataError(
             f"{num_images} usable images are fewer than one batch of {options.batch_size}: "
@@ -61,9 +57,14 @@ def make_plan(
     steps_per_epoch = num_training // options.batch_size
     num_steps = _num_steps(options, recipe, steps_per_epoch, reasons)
     num_seen = min(num_training, num_steps * options.batch_size)
-    views = _views(options, recipe, _working_size(options, recipe, native_size, on_cpu, reasons))
+    size = _working_size(options, recipe, native_size, reasons)
+    objective, teachers = _teaching(options, recipe, size >= native_size, reasons)
+    rules = OBJECTIVES[objective].rules
+    views = _views(options, recipe, size)
     return AdaptPlan(
         recipe=options.recipe,
+        objective=objective,
+        teachers=teachers,
         train=options.train,
         keep=options.keep or recipe.keep,
         views=views,
@@ -173,17 +174,22 @@ def _teacher_size(options: AdaptOptions, size: int, native_size: int, reasons: d
     return max(size, min(2 * size, native_size))
 
 
-def _working_size(
-    options: AdaptOptions, recipe: Recipe, native_size: int, on_cpu: bool, reasons: dict[str, str]
-) -> int:
+def _teaching(
+    options: AdaptOptions, recipe: Recipe, is_native: bool, reasons: dict[str, str]
+) -> tuple[str, tuple[str, ...]]:
+    """Which objective, and who teaches it."""
+    if not recipe.native_objective or not (is_native or options.teacher):
+        return recipe.objective, ()
+    if options.teacher:
+        return recipe.native_objective, tuple(dict.fromkeys(options.teacher))
+    reasons["teachers"] = "at its own size the network's last blocks know more of the images than its last layer"
+    return recipe.native_objective, (STAGES,)
+
+
+def _working_size(options: AdaptOptions, recipe: Recipe, native_size: int, reasons: dict[str, str]) -> int:
     if (size := options.size or recipe.working_size) is not None:
         return size
-    if on_cpu and native_size > CPU_SIZE:
-        reasons["views.global_size"] = (
-            f"what a CPU trains at in minutes; use the adapted network at this size too, or give `size` {native_size}"
-        )
-        return CPU_SIZE
-    reasons["views.global_size"] = "the size that the backbone was trained at"
+    reasons["views.global_size"] = "the size that the backbone was trained at; a smaller one takes less time"
     return native_size
 
 

@@ -10,14 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from smn_cli.backbones.loading import Backbone
+from smn_cli.backbones.loading import Backbone, check_sizes
 from smn_cli.config.options import AdaptOptions
 from smn_cli.config.plan import AdaptPlan
 from smn_cli.data.images.validate import ImageSet
 from smn_cli.data.labels.labeled_images import LabeledImages
-from smn_cli.errors import DataError
+from smn_cli.errors import BackboneError, DataError
 from smn_cli.judging.judges import Candidate
 from smn_cli.objectives.table import objective_of
+from smn_cli.recipes import recipe_of
 from smn_cli.seeding import named_draw
 from smn_cli.training.resolve_plan import resolve_plan
 from smn_cli.training.run_context import Execution, RunRequest
@@ -26,6 +27,7 @@ from smn_cli.training.session import Session
 SAMPLE_IMAGES = 200
 SAMPLE_BATCHES = 5
 NUM_STEPS = 7
+SMALLER_PX = 96
 MAX_SECONDS = 60.0
 """After this time a slow network has taken enough steps, if there are three."""
 
@@ -65,6 +67,21 @@ class Profile:
     def median_step_s(self) -> float:
         """Seconds a step."""
         return statistics.median(self.step_s)
+
+
+def smaller_size(plan: AdaptPlan, options: AdaptOptions, backbone: Backbone) -> int | None:
+    """Side of smaller images, in pixels, that a plan is worth comparing with.
+
+    None where a size was asked for or the recipe has one, and where the network cannot take images so small.
+    """
+    has_size = options.size is not None or recipe_of(options.recipe, options.labels).working_size is not None
+    if has_size or plan.views.global_size <= SMALLER_PX:
+        return None
+    try:
+        check_sizes(backbone, [SMALLER_PX])
+    except BackboneError:
+        return None
+    return SMALLER_PX
 
 
 def draw_sample(paths: list[Path], options: AdaptOptions) -> list[Path]:

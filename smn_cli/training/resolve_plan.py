@@ -21,7 +21,6 @@ def resolve_plan(
         options,
         num_images,
         native_size=backbone.native_size,
-        on_cpu=device.startswith("cpu"),
         precision=fast_precision(torch.device(device)),
         num_classes=count_classes(backbone, labeled),
     )

@@ -30,6 +30,7 @@ from smn_cli.training.resolve_plan import resolve_plan
 from smn_cli.training.run_context import Execution, RunContext, RunRequest
 from smn_cli.training.setup import Prepared, choose_judge, make_health_judge, make_objective, prepare_run
 from smn_cli.training.start_state import StartingPoint
+from smn_cli.training.teachers import NUM_CERTIFYING, teacher_alarms
 from smn_cli.training.trainer import StepReport, Trainer, make_source
 
 
@@ -214,6 +215,8 @@ class Session:
         alarms: list[str] = []
         if not objective_of(self.plan).needs_labels:
             alarms = learnability_alarms(self.context.base(), self.health.images.batches(num_images))
+        if not alarms and objective_of(self.plan).learns_relations:
+            alarms = teacher_alarms(self.context, self.split.training[:NUM_CERTIFYING])
         if not alarms and self.context.val is None and self.plan.num_holdout == 0:
             alarms = [
                 f"too few: {num_images} images leave none to judge by; add images, lower `batch_size`, give `val`, "

@@ -1,15 +1,15 @@
 """Before the first step: what the teacher says of the images, what the objective makes of that, who judges the run."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 from torch.nn import functional
 
 from smn_cli.adapters.head import rounded_head
 from smn_cli.backbones.loading import Backbone
-from smn_cli.backbones.stages import stage_features as stage_features_of
 from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.data.views.loader import image_batches
 from smn_cli.errors import CheckpointError
@@ -24,6 +24,7 @@ from smn_cli.runs.run_labels import save_labels
 from smn_cli.runs.run_result import read_prepared
 from smn_cli.training.run_context import RunContext, RunRequest
 from smn_cli.training.start_state import StartingPoint
+from smn_cli.training.teachers import teacher_space
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ def prepare_run(context: RunContext, request: RunRequest, start: StartingPoint |
         start: where it starts, if that is not the recipe's own scores.
     """
     team, folder = context.execution.team, context.folder
+    embedded, teachers = _embed_for_teacher(context)
     if team.is_first:
         folder.write_images(request.images.good, request.images.bad_lines())
         config = describe_run(
@@ -71,12 +73,12 @@ def prepare_run(context: RunContext, request: RunRequest, start: StartingPoint |
             device=context.execution.device,
             val=request.val,
             labeled=request.labeled,
+            teachers=teachers,
         )
         folder.write_config(config)
         origin = start.origin(context.plan) if start is not None else None
         if origin is not None:
             origin.save(folder)
-    embedded = _embed_for_teacher(context)
     num_held_out = len(context.split.held_out)
     held_out, training = embedded[:num_held_out].contiguous(), embedded[num_held_out:].contiguous()
     prepared = None
@@ -111,6 +113,7 @@ def make_health_judge(context: RunContext, prepared: Prepared) -> HealthJudge:
         prepared.teacher_training[: len(searched)].float(),
         context.network_at_start(),
         context.execution.team,
+        is_own_space=not objective_of(context.plan).learns_relations,
     )
 
 
@@ -155,8 +158,13 @@ def teacher_features(
     return extract_features(both, batches, progress=tick).half()
 
 
-def _embed_for_teacher(context: RunContext) -> Tensor:
-    """(H + N, F) of the images that a run judges by and those its teacher is for; each process does a share."""
+def _embed_for_teacher(context: RunContext) -> tuple[Tensor, list[dict[str, Any]]]:
+    """(H + N, F) of the images that a run judges by and those its teacher is for; each process does a share.
+
+    With it who the plan's teachers are, of a run that has any.
+    """
+    if objective_of(context.plan).learns_relations:
+        return teacher_space(context)
     working, split, execution = context.preprocessing, context.split, context.execution
     larger = Preprocessing(context.plan.teacher_size, working.mean, working.std, working.interpolation)
     training = split.training if objective_of(context.plan).needs_teacher else split.searched
@@ -168,7 +176,7 @@ def _embed_for_teacher(context: RunContext) -> Tensor:
         num_workers=execution.num_workers,
         progress=execution.on_teacher_embedding if team.is_first else None,
     )
-    return team.joined(own, len(paths))
+    return team.joined(own, len(paths)), []
 
 
 def _objective_inputs(context: RunContext, teacher_training: Tensor) -> ObjectiveInputs:
@@ -180,12 +188,6 @@ def _objective_inputs(context: RunContext, teacher_training: Tensor) -> Objectiv
         features = context.features(context.base(), [*own, *held_out])
         return features[: len(own)], features[len(own) :]
 
-    def stage_features() -> Tensor:
-        larger = replace(context.preprocessing, size=plan.teacher_size)
-        network = on_device(stage_features_of(context.backbone.model), context.device)
-        num_workers = context.execution.num_workers
-        return extract_features(network, image_batches(split.training, larger, batch_size=64, num_workers=num_workers))
-
     return ObjectiveInputs(
         plan=plan,
         num_features=context.backbone.num_features,
@@ -195,6 +197,5 @@ def _objective_inputs(context: RunContext, teacher_training: Tensor) -> Objectiv
         held_out_labels=None if split.labeled is None else split.labeled.labels(held_out),
         teacher_features=teacher_training,
         features_at_start=lambda num: context.features(context.network_at_start(), split.training[:num]),
-        stage_features=stage_features,
         base_features=base_features,
     )

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from smn_cli.evaluation.readouts import Readout, fit_readout
+from smn_cli.evaluation.readouts import Readout, fit_readout, fit_stage_readout
 
 
 @pytest.fixture
@@ -75,3 +75,14 @@ def test_equal_rows_give_numbers() -> None:
 def test_a_readout_without_mean_and_weight_is_the_raw_one() -> None:
     rows = torch.rand(2, 3)
     assert Readout()(rows) is rows
+
+
+def test_of_stages_units_mean_nothing_and_what_never_moves_is_silent() -> None:
+    stages = torch.randn(64, 12, generator=torch.Generator().manual_seed(0)) + 3
+    units = torch.logspace(-3, 3, 12)
+    one = fit_stage_readout(stages)(stages)
+    other = fit_stage_readout(stages * units)(stages * units)
+    torch.testing.assert_close(one @ one.T, other @ other.T, rtol=1e-3, atol=1e-3)
+    still = torch.cat([stages, torch.full((64, 3), 1e3)], dim=1)
+    rows = fit_stage_readout(still)(still)
+    torch.testing.assert_close(rows @ rows.T, one @ one.T, rtol=1e-3, atol=1e-3)

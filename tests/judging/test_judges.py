@@ -1,9 +1,17 @@
-"""A judge is one class: a toy one decides what a run keeps."""
+"""A judge is one class: a toy one decides what a run keeps; the one without labels asks two witnesses."""
 
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.evaluation.intervals import Gain
-from smn_cli.judging.judges import Candidate, Judge, Judgement
+from smn_cli.judging.judges import Candidate, HealthJudge, Judge, Judgement
 from smn_cli.runs.run_result import read_learned
 from tests.small_runs import Workshop, equal, log_of, masks_of
 
@@ -38,3 +46,43 @@ def test_a_toy_judge_decides_what_is_kept(workshop: Make) -> None:
     assert not equal({n: m.byte() for n, m in seen[2].items()}, {n: m.byte() for n, m in seen[1].items()})
     evaluations = [line["evaluation"]["seen"] for line in log_of(session) if "evaluation" in line]
     assert evaluations == [1, 2, 3]
+
+
+def striped(place: Path, count: int) -> list[Path]:
+    """Images of one brightness each, with noise, and a bright upper left corner of random strength."""
+    generator = np.random.default_rng(0)
+    place.mkdir()
+    for number in range(count):
+        pixels = np.full((64, 64, 3), 40 + 150 * number // count, dtype=np.int64) + generator.integers(
+            0, 20, (64, 64, 3)
+        )
+        pixels[:12, :12] += int(generator.integers(0, 60))
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(place / f"{number:03d}.png")
+    return sorted(place.iterdir())
+
+
+def brightness(images: Tensor) -> Tensor:
+    """(B, 2): alike wherever one looks in an image."""
+    mean = images.mean(dim=(1, 2, 3))
+    return torch.stack([torch.cos(mean), torch.sin(mean)], dim=1)
+
+
+def corner(images: Tensor) -> Tensor:
+    """(B, 2): of the first pixels alone, which another view does not see."""
+    mean = 2 * images[:, :, :8, :8].mean(dim=(1, 2, 3)) - images.mean(dim=(1, 2, 3))
+    return torch.stack([torch.cos(3 * mean), torch.sin(3 * mean)], dim=1)
+
+
+@pytest.mark.parametrize(("candidate", "is_sound"), [(brightness, True), (corner, False)])
+def test_better_neighbours_count_only_where_two_views_agree_as_often_as_before(
+    tmp_path: Path, candidate: Callable[[Tensor], Tensor], is_sound: bool
+) -> None:
+    paths = striped(tmp_path / "images", 120)
+    held_out, training = paths[::2], paths[1::2]
+    preprocessing = Preprocessing(64, (0.5,) * 3, (0.5,) * 3, "bilinear")
+    teacher = torch.nn.functional.normalize(torch.randn(120, 16, generator=torch.Generator().manual_seed(0)), dim=1)
+    judge = HealthJudge(held_out, training, preprocessing, teacher[::2], teacher[1::2], brightness, is_own_space=False)
+    judgement = judge.judge(Candidate(candidate))
+    assert judgement.is_sound is is_sound
+    assert "teacher_nearness" not in judgement.measures
+    assert 0 <= judgement.measures["view_consistency"] <= 1

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,10 +14,8 @@ from smn_cli.objectives.neighbourhood import (
     neighbour_targets,
     neighbourhood_loss,
     shares,
-    teacher_space,
     wished_perplexity,
 )
-from smn_cli.recipes import RECIPES
 from smn_cli.training.session import Session
 from tests.conftest import CONVNET
 from tests.small_runs import Workshop, equal, masks_of, scores_of
@@ -98,15 +95,15 @@ def test_the_wished_perplexity_grows_with_the_images(num_images: int, expected: 
     assert wished_perplexity(num_images) == expected
 
 
-@pytest.fixture
-def recipe(monkeypatch: pytest.MonkeyPatch) -> str:
-    """No recipe has it yet: see benchmarks/native.py."""
-    monkeypatch.setitem(RECIPES, "stages", replace(RECIPES["default"], objective="neighbourhood"))
-    return "stages"
-
-
-def start(place: Workshop, name: str, recipe: str) -> Session:
-    settings: dict[str, Any] = {"recipe": recipe, "lr_scores": 0.5, "steps": 4, "local_views": 0, "teacher_size": 48}
+def start(place: Workshop, name: str) -> Session:
+    settings: dict[str, Any] = {
+        "recipe": "default",
+        "teacher": ("stages",),
+        "lr_scores": 0.5,
+        "steps": 4,
+        "local_views": 0,
+        "teacher_size": 48,
+    }
     return place.start(name, **settings | {"prototypes": None, "queue": None})
 
 
@@ -115,9 +112,9 @@ def objective_of_run(session: Session) -> NeighbourhoodObjective:
     return session.trainer.objective
 
 
-def test_a_run_moves_its_memory_and_resumes_with_it(workshop: Callable[..., Workshop], recipe: str) -> None:
+def test_a_run_moves_its_memory_and_resumes_with_it(workshop: Callable[..., Workshop]) -> None:
     place = workshop(CONVNET)
-    whole, parts = start(place, "whole", recipe), start(place, "parts", recipe)
+    whole, parts = start(place, "whole"), start(place, "parts")
     first = objective_of_run(whole).memory.clone()
     torch.testing.assert_close(first.norm(dim=1), torch.ones(24), rtol=0, atol=1e-3)
     for _ in whole.steps():
@@ -132,10 +129,3 @@ def test_a_run_moves_its_memory_and_resumes_with_it(workshop: Callable[..., Work
         pass
     assert equal(scores_of(resumed), scores_of(whole))
     assert torch.equal(objective_of_run(resumed).memory, objective_of_run(whole).memory)
-
-
-def test_the_teacher_s_space_does_not_depend_on_the_units_of_a_stage() -> None:
-    stages = torch.randn(64, 12, generator=torch.Generator().manual_seed(0)) + 3
-    units = torch.logspace(-3, 3, 12)
-    one, other = teacher_space(stages), teacher_space(stages * units)
-    torch.testing.assert_close(one @ one.T, other @ other.T, rtol=1e-3, atol=1e-3)

@@ -75,7 +75,9 @@ class NearTheTeacher(Objective):
 def toy(monkeypatch: pytest.MonkeyPatch) -> str:
     """The row of the table, and a recipe that names it."""
     monkeypatch.setitem(OBJECTIVES, "near", NearTheTeacher)
-    monkeypatch.setitem(RECIPES, "near", replace(RECIPES["default"], objective="near", lr_head=0.1))
+    monkeypatch.setitem(
+        RECIPES, "near", replace(RECIPES["default"], objective="near", native_objective="", lr_head=0.1)
+    )
     return "near"
 
 

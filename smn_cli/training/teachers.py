@@ -1,0 +1,156 @@
+"""What teaches a run at native size: the frozen network's own stages, its last layer, other models.
+
+Every teacher embeds every image once, at its own size and with its own preparation. Its features are partly whitened on
+the training images; several teachers stand side by side, each of unit length.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from smn_cli.adapters.fingerprint import fingerprint
+from smn_cli.backbones.loading import Backbone, load_backbone
+from smn_cli.backbones.stages import stage_features
+from smn_cli.config.teachers import LAST, STAGES, TeacherName, parse_teacher
+from smn_cli.data.preprocessing import Preprocessing
+from smn_cli.data.views.loader import image_batches
+from smn_cli.evaluation.features import extract_features, on_device
+from smn_cli.evaluation.intervals import paired_difference
+from smn_cli.evaluation.readouts import Readout, fit_readout, fit_stage_readout
+from smn_cli.evaluation.view_consistency import corner_crops, view_consistency
+from smn_cli.training.run_context import RunContext, preprocessing_of
+
+NUM_CERTIFYING = 500
+"""Training images whose views tell whether a teacher is worth learning from."""
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """One teacher, ready to look at images.
+
+    Attributes:
+        name: as it was asked for.
+        network: prepared images (B, 3, H, W) that lie anywhere, to features (B, D).
+        preprocessing: of its images.
+        facts: for the provenance.
+    """
+
+    name: TeacherName
+    network: Callable[[Tensor], Tensor]
+    preprocessing: Preprocessing
+    facts: dict[str, Any]
+
+    def embed(self, images: list[Path], *, num_workers: int, progress: Callable[[int], None] | None = None) -> Tensor:
+        """(N, D) float32 on the CPU."""
+        batches = image_batches(images, self.preprocessing, batch_size=64, num_workers=num_workers)
+        return extract_features(self.network, batches, num_images=len(images), progress=progress)
+
+    def fit(self, features: Tensor) -> Readout:
+        """From its features to its space, fitted to those of the training images."""
+        return fit_stage_readout(features) if self.name.kind == STAGES else fit_readout(features, "whitened")
+
+
+def open_teacher(name: TeacherName, context: RunContext) -> Teacher:
+    """Load a teacher, or take the run's own backbone for one.
+
+    Raises:
+        BackboneError, FileError: a second model cannot be had, or the backbone has no stages.
+    """
+    device = context.device
+    if name.kind == "model":
+        other = second_model(name)
+        size = name.size or other.native_size
+        network = on_device(other.model.to(device), device)
+        return Teacher(name, network, preprocessing_of(other, size), _facts(name, other, size))
+
+    model = context.backbone.model
+    network = on_device(stage_features(model) if name.kind == STAGES else model, device)
+    size = context.plan.teacher_size
+    return Teacher(name, network, replace(context.preprocessing, size=size), _facts(name, context.backbone, size))
+
+
+def _facts(name: TeacherName, backbone: Backbone, size: int) -> dict[str, Any]:
+    return {
+        "name": replace(name, weights="").text,
+        "arch": backbone.arch,
+        "tag": backbone.tag,
+        "size": size,
+        "digest": fingerprint(backbone.model.state_dict()).digest,
+        "licence": backbone.licence,
+    }
+
+
+def second_model(name: TeacherName) -> Backbone:
+    """The other model that a teacher's name stands for."""
+    return load_backbone(name.arch, name.weights or None)
+
+
+def joined_space(spaces: list[Tensor]) -> Tensor:
+    """Unit-length spaces (N, d) side by side, again of unit length: similarities are their mean."""
+    return functional.normalize(torch.cat(spaces, dim=1), dim=1)
+
+
+def teacher_space(context: RunContext) -> tuple[Tensor, list[dict[str, Any]]]:
+    """What the teachers say of the held-out images, then of the training images; each process embeds a share.
+
+    Returns:
+        (H + N, d) float16 of unit length, and who the teachers are, for the run's provenance.
+    """
+    split, execution = context.split, context.execution
+    team, paths = execution.team, [*split.held_out, *split.training]
+    spaces, facts = [], []
+    names = [parse_teacher(text) for text in context.plan.teachers]
+    own = team.own(paths)
+    for number, name in enumerate(names):
+        teacher = open_teacher(name, context)
+        tick = None
+        if execution.on_teacher_embedding is not None and team.is_first:
+            tick = _ticker(execution.on_teacher_embedding, number * len(own), len(names) * len(own))
+        features = team.joined(teacher.embed(own, num_workers=execution.num_workers, progress=tick), len(paths))
+        facts.append(teacher.facts)
+        spaces.append(teacher.fit(features[len(split.held_out) :])(features))
+    return joined_space(spaces).half(), facts
+
+
+@torch.inference_mode()
+def teacher_alarms(context: RunContext, images: list[Path]) -> list[str]:
+    """What speaks against the teachers before the first step: that the base's own last layer knows these images better.
+
+    Both spaces are partly whitened, fitted to the views themselves; see `smn_cli.evaluation.view_consistency`.
+
+    Args:
+        context: of the run.
+        images: a sample of at least a hundred, better five hundred.
+    """
+    names = [parse_teacher(text) for text in context.plan.teachers]
+    own = _views_of(open_teacher(TeacherName(LAST), context), context, images)
+    taught = [own if name.kind == LAST else _views_of(open_teacher(name, context), context, images) for name in names]
+    first, second = (joined_space([views[side] for views in taught]) for side in (0, 1))
+    base, teacher = view_consistency(*own), view_consistency(first, second)
+    gain = paired_difference(base, teacher)
+    if gain.low > 0 or [name.kind for name in names] == [LAST]:
+        return []
+    return [
+        f"no better teacher: two views of an image find the same neighbours in {float(teacher.mean()):.3f} of the "
+        f"cases where {' and '.join(context.plan.teachers)} look, {float(base.mean()):.3f} where the last layer does "
+        f"(of {len(images)} images); these images look like those that the backbone was trained on: use it as it is, "
+        "give another `teacher`, or with `keep` last learn from this one"
+    ]
+
+
+def _views_of(teacher: Teacher, context: RunContext, images: list[Path]) -> tuple[Tensor, Tensor]:
+    """(N, d) of both corner crops in a teacher's space."""
+    batches = image_batches(images, teacher.preprocessing, batch_size=64, num_workers=context.execution.num_workers)
+    rows = [[teacher.network(crop).float().cpu() for crop in corner_crops(batch)] for batch in batches]
+    first, second = (torch.cat([pair[side] for pair in rows]) for side in (0, 1))
+    readout = teacher.fit(torch.cat([first, second]))
+    return readout(first), readout(second)
+
+
+def _ticker(tell: Callable[[int, int], None], before: int, total: int) -> Callable[[int], None]:
+    return lambda done: tell(before + done, total)

@@ -1,0 +1,118 @@
+"""Who teaches a run at native size: joined spaces, a second model, and whether anybody is worth learning from."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from smn_cli.adapters.fingerprint import fingerprint
+from smn_cli.config.teachers import parse_teacher
+from smn_cli.errors import BackboneError
+from smn_cli.evaluation.readouts import fit_readout, fit_stage_readout
+from smn_cli.runs.pack import pack_run
+from smn_cli.training import session as session_module
+from smn_cli.training import teachers
+from smn_cli.training.session import Session
+from tests.conftest import CONVNET, VIT
+from tests.small_runs import Workshop, equal, masks_of
+
+SHORT: dict[str, Any] = {
+    "recipe": "default", "lr_scores": 0.5, "steps": 3, "local_views": 0, "prototypes": None, "queue": None,
+}  # fmt: skip
+
+
+@pytest.fixture
+def second(tmp_path: Path) -> Path:
+    """Weights of a ViT that is as wide as nothing else here."""
+    torch.manual_seed(5)
+    path = tmp_path / "second.safetensors"
+    save_file(timm.create_model(VIT).state_dict(), path)
+    return path
+
+
+def embedded(session: Session, name: str) -> torch.Tensor:
+    """What one teacher says of a run's training images."""
+    teacher = teachers.open_teacher(parse_teacher(name), session.context)
+    return teacher.embed(session.split.training, num_workers=0)
+
+
+def test_at_its_own_size_the_stages_teach_and_below_it_only_when_asked(workshop: Callable[..., Workshop]) -> None:
+    place = workshop(CONVNET)
+    small = place.start("small", **SHORT)
+    assert (small.plan.objective, small.plan.teachers) == ("taught", ())
+    native = place.start("native", **SHORT | {"size": None, "steps": 1})
+    assert (native.plan.objective, native.plan.teachers) == ("neighbourhood", ("stages",))
+    assert native.plan.views.global_size == native.backbone.native_size == 160
+    assert place.start("asked", **SHORT, teacher=("last",)).plan.teachers == ("last",)
+
+
+def test_several_teachers_stand_side_by_side(workshop: Callable[..., Workshop], second: Path) -> None:
+    place = workshop(CONVNET)
+    names = ("stages", "last", f"{VIT}={second}")
+    session = place.start("run", **SHORT, teacher=names)
+    parts = []
+    for name in names:
+        features = embedded(session, name)
+        readout = fit_stage_readout(features) if name == "stages" else fit_readout(features, "whitened")
+        parts.append(readout(features))
+    space = session.folder.load_tensors("teacher.safetensors")["training"].float()
+    torch.testing.assert_close(space @ space.T, sum(part @ part.T for part in parts) / 3, rtol=0, atol=2e-3)
+    facts = session.folder.read_config()["teachers"]
+    assert [fact["name"] for fact in facts] == ["stages", "last", VIT]  # a path is nobody else's business
+    assert facts[2]["size"] == timm.get_pretrained_cfg(VIT).input_size[-1]
+    assert facts[2]["digest"] == fingerprint(teachers.second_model(parse_teacher(names[2])).model.state_dict()).digest
+
+
+def test_the_adapter_tells_who_taught_and_no_path(workshop: Callable[..., Workshop], second: Path) -> None:
+    session = workshop(CONVNET).finish("run", **SHORT, teacher=(f"{VIT}={second}",))
+    adapter = pack_run(session.folder, session.backbone)
+    assert [fact["arch"] for fact in adapter.header.provenance["teachers"]] == [VIT]
+    assert str(second) not in str(adapter.header.provenance)
+
+
+def test_a_run_with_a_second_model_resumes_without_it(workshop: Callable[..., Workshop], second: Path) -> None:
+    place = workshop(CONVNET)
+    name = f"{VIT}={second}"
+    whole = place.finish("whole", **SHORT, teacher=(name,))
+    parts = place.start("parts", **SHORT, teacher=(name,))
+    next(parts.steps())
+    parts._save()
+    second.unlink()
+    resumed = place.resume("parts")
+    for _ in resumed.steps():
+        pass
+    assert equal(masks_of(resumed), masks_of(whole))
+
+
+def test_a_model_that_cannot_be_had_leaves_nothing_behind(workshop: Callable[..., Workshop]) -> None:
+    place = workshop(CONVNET)
+    with pytest.raises(BackboneError, match="no_such_net is not a timm model"):
+        place.start("run", **SHORT, teacher=("no_such_net",))
+    assert not (place.runs / "run").exists()
+
+
+def test_a_teacher_that_knows_less_than_the_last_layer_is_an_alarm(
+    workshop: Callable[..., Workshop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = workshop(CONVNET).start("run", **SHORT, teacher=("stages",))
+    agree, differ = (torch.full((50,), share) for share in (0.6, 0.3))
+    noise = torch.linspace(-0.1, 0.1, 50)
+    given = iter([agree + noise, differ, differ + noise, agree])
+    monkeypatch.setattr(teachers, "view_consistency", lambda *_views: next(given))
+    [alarm] = teachers.teacher_alarms(session.context, session.split.training)
+    assert alarm.startswith("no better teacher: two views of an image find the same neighbours in 0.300 of the cases")
+    assert teachers.teacher_alarms(session.context, session.split.training) == []
+
+
+def test_that_alarm_ends_a_run_before_its_first_step(
+    workshop: Callable[..., Workshop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_module, "learnability_alarms", lambda *_: [])
+    monkeypatch.setattr(session_module, "teacher_alarms", lambda *_: ["no better teacher: so it is"])
+    session = workshop(CONVNET).start("run", **SHORT, teacher=("stages",), keep="best")
+    assert session.is_finished
+    assert "no better teacher: so it is" in session.best_state.alarms[0]
