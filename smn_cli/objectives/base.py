@@ -27,12 +27,14 @@ class PlanRules:
         idle_options: fields of `AdaptOptions` that have no effect on it; to give one is refused.
         has_head: whether it trains something beside the scores, so that `--train head` has a meaning.
         has_queue: whether embeddings of earlier batches shape its codes.
+        batch_size: images a step, where none is asked for.
         prototypes: for a number of images that are seen, how many prototypes it wants and why; None if it has none.
     """
 
     idle_options: tuple[str, ...] = ()
     has_head: bool = False
     has_queue: bool = False
+    batch_size: int = 64
     prototypes: Callable[[int], tuple[int, str]] | None = None
 
 

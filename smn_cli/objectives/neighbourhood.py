@@ -1,20 +1,14 @@
-"""Relations instead of places: the masked network is to find the neighbours that the teacher finds.
+"""Relations instead of places: the masked network is to find the neighbours that the teachers find.
 
-With T the teacher's space (unit length, any width), z the masked network's unit-length, centred features, and Z a
+With T the teachers' space (unit length, any width), z the masked network's unit-length, centred features, and Z a
 memory of z over all training images,
 
     P_ij   = softmax over the 100 nearest j of T_i . T_j / t_i, with t_i such that the perplexity of P_i is as wished
     loss_i = - sum_j P_ij log softmax over all j but i (z_i . Z_j / temperature)
 
-and beside it SwAV's idea, codes of the teacher's space by Sinkhorn over prototypes C, predicted from another view. The
-prototypes are carried over into the student's space, so that teacher and student may differ in width:
-
-    q      = Sinkhorn of T C^T / epsilon over all images at once
-    c_k    = unit(sum_i q_ik z0_i), z0 the frozen network's z
-    loss_i = - sum_k q_ik log softmax(z_i . c_k / temperature)
-
 The perplexity by bisection is that of stochastic neighbour embedding (Hinton & Roweis, NIPS 2002); similarities to a
-memory as targets are those of SEED (arXiv 2101.04731). Nothing here asks that teacher and student have one width.
+memory as targets are those of SEED (arXiv 2101.04731). Nothing here asks that teacher and student have one width. Codes
+of the teachers' space beside it (SwAV's idea) were tried and cost a point or two (docs/log.md).
 """
 
 import math
@@ -24,10 +18,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from smn_cli.config.plan import AdaptPlan
 from smn_cli.distributed import Team
 from smn_cli.objectives.base import Objective, ObjectiveInputs, PlanRules
-from smn_cli.objectives.swav import sinkhorn
-from smn_cli.objectives.teacher import num_prototypes, spherical_kmeans
 
 NUM_NEIGHBOURS = 100
 MAX_PERPLEXITY, IMAGES_A_NEIGHBOUR = 30.0, 30
@@ -106,7 +99,7 @@ def neighbourhood_loss(
 
 
 class NeighbourhoodObjective(Objective):
-    """The teachers' neighbours, and their codes.
+    """The teachers' neighbours.
 
     Args:
         prepared: what `prepare` returned.
@@ -117,35 +110,27 @@ class NeighbourhoodObjective(Objective):
 
     needs_teacher: ClassVar[bool] = True
     learns_relations: ClassVar[bool] = True
-    rules: ClassVar[PlanRules] = PlanRules(idle_options=("queue", "lr_head"), prototypes=num_prototypes)
-    weights: ClassVar[tuple[float, float]] = (1.0, 0.0)
-    """Of neighbours and of codes in the loss."""
+    rules: ClassVar[PlanRules] = PlanRules(idle_options=("queue", "lr_head", "prototypes"), batch_size=32)
 
     def __init__(self, prepared: dict[str, Tensor], *, temperature: float, device: torch.device, team: Team) -> None:
         self.temperature, self.team = temperature, team
-        self.mean, self.prototypes = prepared["mean"].to(device), prepared["prototypes"].to(device)
+        self.mean = prepared["mean"].to(device)
         self.places, self.shares = prepared["places"].long().to(device), prepared["shares"].to(device)
-        self.codes = prepared["codes"].to(device)
         self.memory = prepared["memory"].float().to(device)
 
     @classmethod
     def prepare(cls, inputs: ObjectiveInputs) -> dict[str, Tensor]:
-        """Targets, codes and the memory as it starts."""
+        """Targets, and the memory as it starts."""
         assert inputs.teacher_features is not None
         assert inputs.features_at_start is not None
-        plan, space = inputs.plan, inputs.teacher_features.float()
+        space = inputs.teacher_features.float()
         unit = functional.normalize(inputs.features_at_start(len(space)).float(), dim=1)
         mean = unit.mean(dim=0)
         memory = functional.normalize(unit - mean, dim=1)
         places, wanted = neighbour_targets(space, perplexity=wished_perplexity(len(space)))
-        clusters = spherical_kmeans(space, plan.num_prototypes, seed=plan.seed)
-        codes = sinkhorn(space @ clusters.T, epsilon=plan.epsilon, iterations=plan.sinkhorn_iterations)
-        prototypes = functional.normalize(codes.T @ memory, dim=1)
         return {
             "places": places.int(),
             "shares": wanted,
-            "codes": codes.half(),
-            "prototypes": prototypes,
             "memory": memory.half(),
             "mean": mean,
         }
@@ -164,14 +149,10 @@ class NeighbourhoodObjective(Objective):
         """Mean over the views of a batch, which the memory then holds; see `Objective.loss`."""
         rows = positions.to(self.memory.device)
         views = [functional.normalize(functional.normalize(v.float(), dim=1) - self.mean, dim=1) for v in features]
-        of_neighbours, of_codes = self.weights
-        losses = []
-        for view in views:
-            found = of_neighbours * neighbourhood_loss(
-                view, self.memory, rows, self.places, self.shares, temperature=self.temperature
-            )
-            log_predictions = functional.log_softmax(view @ self.prototypes.T / self.temperature, dim=1)
-            losses.append(found - of_codes * (self.codes[rows].float() * log_predictions).sum(dim=1).mean())
+        losses = [
+            neighbourhood_loss(view, self.memory, rows, self.places, self.shares, temperature=self.temperature)
+            for view in views
+        ]
         self._visited = self.team.gathered(rows), self.team.gathered(views[0].detach())
         return torch.stack(losses).mean()
 
@@ -187,3 +168,8 @@ class NeighbourhoodObjective(Objective):
     def load_state(self, state: dict[str, Any]) -> None:
         """Inverse of `state`."""
         self.memory.copy_(state["memory"])
+
+    @classmethod
+    def bytes_an_image(cls, plan: AdaptPlan) -> int:
+        """Neighbours and shares, and one row of similarities for each image of a batch."""
+        return 12 * NUM_NEIGHBOURS + 8 * plan.batch_size

@@ -3,7 +3,7 @@
 from smn_cli.config.options import AdaptOptions
 from smn_cli.config.plan import AdaptPlan
 from smn_cli.errors import UsageError
-from smn_cli.objectives.base import Objective
+from smn_cli.objectives.base import Objective, PlanRules
 from smn_cli.objectives.neighbourhood import NeighbourhoodObjective
 from smn_cli.objectives.supervised import SupervisedObjective
 from smn_cli.objectives.swapped import SwappedObjective
@@ -27,17 +27,32 @@ def objective_of(plan: AdaptPlan) -> type[Objective]:
     return OBJECTIVES[plan.objective]
 
 
+def refuse_idle(options: AdaptOptions, objective: str, where: str) -> PlanRules:
+    """Refuse options that an objective leaves without effect, and return its rules.
+
+    Args:
+        options: as given.
+        objective: by name.
+        where: recipe and whatever else chose it, for the message.
+
+    Raises:
+        UsageError: the first of them.
+    """
+    rules = OBJECTIVES[objective].rules
+    for name in rules.idle_options:
+        if getattr(options, name) not in (None, ()):
+            raise UsageError(f"`{name}` has no effect with `recipe` {where}")
+    return rules
+
+
 def refuse_idle_options(options: AdaptOptions) -> None:
     """Refuse options that have no effect on the objective of their recipe; to be asked before any work is done.
 
     Raises:
         UsageError: the first of them.
     """
-    rules = OBJECTIVES[recipe_of(options.recipe, options.labels).objective].rules
     with_labels = " and `labels`" if options.labels else ""
-    for name in rules.idle_options:
-        if getattr(options, name) not in (None, ()):
-            raise UsageError(f"`{name}` has no effect with `recipe` {options.recipe}{with_labels}")
+    rules = refuse_idle(options, recipe_of(options.recipe, options.labels).objective, f"{options.recipe}{with_labels}")
     if not (TRAIN_MODES[options.train].changes_network or rules.has_head):
         others = ", ".join(name for name, recipe in RECIPES.items() if OBJECTIVES[recipe.objective].rules.has_head)
         raise UsageError(

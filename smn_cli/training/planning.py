@@ -8,7 +8,7 @@ from smn_cli.config.plan import AdaptPlan
 from smn_cli.config.teachers import STAGES
 from smn_cli.errors import DataError, UsageError
 from smn_cli.objectives.base import PlanRules
-from smn_cli.objectives.table import OBJECTIVES, refuse_idle_options
+from smn_cli.objectives.table import refuse_idle, refuse_idle_options
 from smn_cli.recipes import TRAIN_MODES, NormStats, Precision, Recipe, ScoreInit, ViewPlan, recipe_of
 
 Value = TypeVar("Value")
@@ -46,20 +46,21 @@ def make_plan(
     """
     refuse_idle_options(options)
     recipe = recipe_of(options.recipe, options.labels)
-    if num_images < options.batch_size:
-        raise DataError(
-            f"{num_images} usable images are fewer than one batch of {options.batch_size}: "
-            "add images or lower `batch_size`"
-        )
     reasons: dict[str, str] = {}
-    num_holdout = _num_holdout(options, recipe, num_images, reasons)
-    num_training = num_images - num_holdout
-    steps_per_epoch = num_training // options.batch_size
-    num_steps = _num_steps(options, recipe, steps_per_epoch, reasons)
-    num_seen = min(num_training, num_steps * options.batch_size)
     size = _working_size(options, recipe, native_size, reasons)
     objective, teachers = _teaching(options, recipe, size >= native_size, reasons)
-    rules = OBJECTIVES[objective].rules
+    at_native = " at the backbone's own size" if objective != recipe.objective else ""
+    rules = refuse_idle(options, objective, f"{options.recipe}{at_native}")
+    batch_size = options.batch_size or rules.batch_size
+    if num_images < batch_size:
+        raise DataError(
+            f"{num_images} usable images are fewer than one batch of {batch_size}: add images or lower `batch_size`"
+        )
+    num_holdout = _num_holdout(options, recipe, num_images, batch_size, reasons)
+    num_training = num_images - num_holdout
+    steps_per_epoch = num_training // batch_size
+    num_steps = _num_steps(options, recipe, steps_per_epoch, reasons)
+    num_seen = min(num_training, num_steps * batch_size)
     views = _views(options, recipe, size)
     return AdaptPlan(
         recipe=options.recipe,
@@ -69,14 +70,14 @@ def make_plan(
         keep=options.keep or recipe.keep,
         views=views,
         teacher_size=_teacher_size(options, views.global_size, native_size, reasons),
-        batch_size=options.batch_size,
+        batch_size=batch_size,
         num_steps=num_steps,
         steps_per_epoch=steps_per_epoch,
         num_holdout=num_holdout,
         eval_every=max(1, -(-num_steps // NUM_EVALUATIONS)),
         head_steps=_head_steps(recipe, num_steps, steps_per_epoch, reasons),
         num_prototypes=_num_prototypes(options, recipe, rules, num_seen, reasons),
-        queue_length=_queue(options, recipe, rules, num_training, reasons),
+        queue_length=_queue(options, recipe, rules, num_training, batch_size, reasons),
         queue_start_step=num_steps // 5 // steps_per_epoch * steps_per_epoch,
         score_start=_first(options.score_start, recipe.score_start),
         threshold=options.threshold,
@@ -93,11 +94,13 @@ def make_plan(
     )
 
 
-def _num_holdout(options: AdaptOptions, recipe: Recipe, num_images: int, reasons: dict[str, str]) -> int:
+def _num_holdout(
+    options: AdaptOptions, recipe: Recipe, num_images: int, batch_size: int, reasons: dict[str, str]
+) -> int:
     if (options.keep or recipe.keep) == "last":
         return 0
     share = 5 if options.labels else 10
-    num_holdout = min(max(num_images // share, MIN_HOLDOUT), 500, num_images - options.batch_size)
+    num_holdout = min(max(num_images // share, MIN_HOLDOUT), 500, num_images - batch_size)
     if options.labels:
         num_holdout = min(num_holdout, num_images // 2)
     if num_holdout < MIN_HOLDOUT:
@@ -157,14 +160,16 @@ def _num_prototypes(
     return number
 
 
-def _queue(options: AdaptOptions, recipe: Recipe, rules: PlanRules, num_images: int, reasons: dict[str, str]) -> int:
+def _queue(
+    options: AdaptOptions, recipe: Recipe, rules: PlanRules, num_images: int, batch_size: int, reasons: dict[str, str]
+) -> int:
     if not rules.has_queue:
         return 0
     wanted = options.queue
     if wanted is None:
         wanted = recipe.queue_length
         reasons["queue_length"] = "as in the paper" if wanted else "a batch is enough for this many prototypes"
-    return min(wanted, num_images) // options.batch_size * options.batch_size
+    return min(wanted, num_images) // batch_size * batch_size
 
 
 def _teacher_size(options: AdaptOptions, size: int, native_size: int, reasons: dict[str, str]) -> int:

@@ -28,6 +28,8 @@ SAMPLE_IMAGES = 200
 SAMPLE_BATCHES = 5
 NUM_STEPS = 7
 SMALLER_PX = 96
+MAX_BATCH = 64
+"""Largest that a run has unless another is asked for."""
 MAX_SECONDS = 60.0
 """After this time a slow network has taken enough steps, if there are three."""
 
@@ -86,7 +88,7 @@ def smaller_size(plan: AdaptPlan, options: AdaptOptions, backbone: Backbone) -> 
 
 def draw_sample(paths: list[Path], options: AdaptOptions) -> list[Path]:
     """A seeded draw that is large enough for a profile, in the order of `paths`."""
-    num = min(len(paths), max(SAMPLE_IMAGES, SAMPLE_BATCHES * options.batch_size))
+    num = min(len(paths), max(SAMPLE_IMAGES, SAMPLE_BATCHES * (options.batch_size or MAX_BATCH)))
     positions = named_draw(options.seed, "rehearsal").sample(range(len(paths)), num)
     return [paths[position] for position in sorted(positions)]
 

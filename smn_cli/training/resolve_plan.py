@@ -5,8 +5,10 @@ from dataclasses import replace
 import torch
 
 from smn_cli.backbones.loading import Backbone, check_sizes
+from smn_cli.backbones.stages import has_stages
 from smn_cli.config.options import AdaptOptions
 from smn_cli.config.plan import AdaptPlan
+from smn_cli.config.teachers import LAST, STAGES
 from smn_cli.data.labels.labeled_images import LabeledImages
 from smn_cli.errors import BackboneError
 from smn_cli.evaluation.precision import fast_precision
@@ -24,6 +26,9 @@ def resolve_plan(
         precision=fast_precision(torch.device(device)),
         num_classes=count_classes(backbone, labeled),
     )
+    if plan.teachers == (STAGES,) and not options.teacher and not has_stages(backbone.model):
+        reason = f"{backbone.arch} names no blocks, so its last layer teaches"
+        plan = replace(plan, teachers=(LAST,), reasons={**plan.reasons, "teachers": reason})
     local = {plan.views.local_size} if plan.views.num_local else set()
     try:
         check_sizes(backbone, sorted({plan.views.global_size, plan.teacher_size} | local))

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from smn_cli.adapters.fingerprint import fingerprint
+from smn_cli.backbones import stages
 from smn_cli.backbones.loading import Backbone, load_backbone
-from smn_cli.backbones.stages import stage_features
 from smn_cli.config.teachers import LAST, STAGES, TeacherName, parse_teacher
 from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.data.views.loader import image_batches
@@ -54,6 +54,11 @@ class Teacher:
         """From its features to its space, fitted to those of the training images."""
         return fit_stage_readout(features) if self.name.kind == STAGES else fit_readout(features, "whitened")
 
+    def read(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (N, D) of two views to the teacher's space, fitted to both."""
+        readout = self.fit(torch.cat([first, second]))
+        return readout(first), readout(second)
+
 
 def open_teacher(name: TeacherName, context: RunContext) -> Teacher:
     """Load a teacher, or take the run's own backbone for one.
@@ -69,7 +74,7 @@ def open_teacher(name: TeacherName, context: RunContext) -> Teacher:
         return Teacher(name, network, preprocessing_of(other, size), _facts(name, other, size))
 
     model = context.backbone.model
-    network = on_device(stage_features(model) if name.kind == STAGES else model, device)
+    network = on_device(stages.stage_features(model) if name.kind == STAGES else model, device)
     size = context.plan.teacher_size
     return Teacher(name, network, replace(context.preprocessing, size=size), _facts(name, context.backbone, size))
 
@@ -128,10 +133,10 @@ def teacher_alarms(context: RunContext, images: list[Path]) -> list[str]:
         images: a sample of at least a hundred, better five hundred.
     """
     names = [parse_teacher(text) for text in context.plan.teachers]
-    own = _views_of(open_teacher(TeacherName(LAST), context), context, images)
-    taught = [own if name.kind == LAST else _views_of(open_teacher(name, context), context, images) for name in names]
+    own = _own_views(context, images, with_stages=any(name.kind == STAGES for name in names))
+    taught = [own.get(name.kind) or _views_of(open_teacher(name, context), context, images) for name in names]
     first, second = (joined_space([views[side] for views in taught]) for side in (0, 1))
-    base, teacher = view_consistency(*own), view_consistency(first, second)
+    base, teacher = view_consistency(*own[LAST]), view_consistency(first, second)
     gain = paired_difference(base, teacher)
     if gain.low > 0 or [name.kind for name in names] == [LAST]:
         return []
@@ -143,13 +148,31 @@ def teacher_alarms(context: RunContext, images: list[Path]) -> list[str]:
     ]
 
 
+def _own_views(context: RunContext, images: list[Path], *, with_stages: bool) -> dict[str, tuple[Tensor, Tensor]]:
+    """As `_views_of` for the backbone's last layer and, if they are wanted, its stages, in one pass."""
+    last = open_teacher(TeacherName(LAST), context)
+    if not with_stages:
+        return {LAST: _views_of(last, context, images)}
+    both = stages.with_stages(context.backbone.model)
+    run = on_device(lambda batch: torch.cat([each.float() for each in both(batch)], dim=1), context.device)
+    first, second = _embed_views(run, last.preprocessing, context, images)
+    width = context.backbone.num_features
+    readers = {LAST: (last, slice(None, width)), STAGES: (replace(last, name=TeacherName(STAGES)), slice(width, None))}
+    return {kind: reader.read(first[:, part], second[:, part]) for kind, (reader, part) in readers.items()}
+
+
 def _views_of(teacher: Teacher, context: RunContext, images: list[Path]) -> tuple[Tensor, Tensor]:
     """(N, d) of both corner crops in a teacher's space."""
-    batches = image_batches(images, teacher.preprocessing, batch_size=64, num_workers=context.execution.num_workers)
-    rows = [[teacher.network(crop).float().cpu() for crop in corner_crops(batch)] for batch in batches]
+    return teacher.read(*_embed_views(teacher.network, teacher.preprocessing, context, images))
+
+
+def _embed_views(
+    network: Callable[[Tensor], Tensor], preprocessing: Preprocessing, context: RunContext, images: list[Path]
+) -> tuple[Tensor, Tensor]:
+    batches = image_batches(images, preprocessing, batch_size=64, num_workers=context.execution.num_workers)
+    rows = [[network(crop).float().cpu() for crop in corner_crops(batch)] for batch in batches]
     first, second = (torch.cat([pair[side] for pair in rows]) for side in (0, 1))
-    readout = teacher.fit(torch.cat([first, second]))
-    return readout(first), readout(second)
+    return first, second
 
 
 def _ticker(tell: Callable[[int, int], None], before: int, total: int) -> Callable[[int], None]:

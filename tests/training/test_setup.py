@@ -17,8 +17,11 @@ from tests.small_runs import SMALL, Workshop, equal, scores_of
 
 
 def test_only_what_a_run_can_use_is_wanted() -> None:
-    options = AdaptOptions()
-    assert num_wanted(63, options) == 63  # fewer than a batch: refused later, with all bad ones named
+    native = AdaptOptions()
+    assert num_wanted(31, native) == 31
+    assert num_wanted(1_200_000, native) == 1500 * 32 + 500
+    options = AdaptOptions(size=64)
+    assert num_wanted(31, options) == 31  # fewer than a batch: refused later, with all bad ones named
     assert num_wanted(90_000, options) == 90_000
     assert num_wanted(1_200_000, options) == 1500 * 64 + 500
     assert num_wanted(1_200_000, replace(options, keep="last")) == 1500 * 64

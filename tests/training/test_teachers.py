@@ -108,6 +108,25 @@ def test_a_teacher_that_knows_less_than_the_last_layer_is_an_alarm(
     assert teachers.teacher_alarms(session.context, session.split.training) == []
 
 
+def test_own_layers_are_read_in_one_pass_as_they_are_alone(workshop: Callable[..., Workshop]) -> None:
+    session = workshop(CONVNET).start("run", **SHORT, teacher=("stages",))
+    images = session.split.training
+    both = teachers._own_views(session.context, images, with_stages=True)
+    for name in ("last", "stages"):
+        alone = teachers._views_of(teachers.open_teacher(parse_teacher(name), session.context), session.context, images)
+        for found, expected in zip(both[name], alone, strict=True):
+            torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_a_network_without_blocks_is_taught_by_its_last_layer(
+    workshop: Callable[..., Workshop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("smn_cli.training.resolve_plan.has_stages", lambda _model: False)
+    plan = workshop(CONVNET).start("run", **SHORT | {"size": None, "steps": 1}).plan
+    assert plan.teachers == ("last",)
+    assert plan.reasons["teachers"] == f"{CONVNET} names no blocks, so its last layer teaches"
+
+
 def test_that_alarm_ends_a_run_before_its_first_step(
     workshop: Callable[..., Workshop], monkeypatch: pytest.MonkeyPatch
 ) -> None:
