@@ -1,11 +1,9 @@
 """Base and adapted networks on images: from paths to features, and with labels to scores."""
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from statistics import median
 from typing import NamedTuple
 
 import torch
@@ -36,8 +34,7 @@ from smn_cli.evaluation.features import on_device
 from smn_cli.evaluation.low_shot import LabelSubsets, LowShotRow, LowShotScores, score_subsets, tabulate
 from smn_cli.evaluation.neighbours import search_device
 from smn_cli.features.embed import Embedding, batch_size_for, labeled_features
-
-_TIMED_BATCH, _TIMED_ROUNDS = 8, 5
+from smn_cli.features.timing import milliseconds_an_image
 
 
 def evaluate_networks(
@@ -138,22 +135,9 @@ def _native_base(
     at_own = replace(embedding, preprocessing=replace(embedding.preprocessing, size=own))
     features = next(embed_split(backbone, [], split, at_own, device=device))
     scores = score_network(features, None, split, protocol, device=device)
-    cost = {each: milliseconds_an_image(backbone, each, device, embedding.precision) for each in (size, own)}
-    return NativeBase(own, compare(scores, None), cost)
-
-
-@torch.inference_mode()
-def milliseconds_an_image(backbone: Backbone, size: int, device: str = "cpu", precision: str = "fp32") -> float:
-    """Of a forward pass, median of a few small batches; an adapted network costs what its base costs."""
     where = torch.device(device)
-    network = on_device(backbone.model.to(where).eval(), where, precision)
-    images = torch.zeros(_TIMED_BATCH, 3, size, size)
-    seconds = []
-    for _ in range(_TIMED_ROUNDS + 1):
-        started = time.perf_counter()
-        network(images).float().cpu()
-        seconds.append(time.perf_counter() - started)
-    return median(seconds[1:]) / _TIMED_BATCH * 1000
+    cost = {each: milliseconds_an_image(backbone.model, each, where, embedding.precision) for each in (size, own)}
+    return NativeBase(own, compare(scores, None), cost)
 
 
 def feature_batches(

@@ -80,6 +80,7 @@ def adapt(
             save_every,
             on_teacher_embedding=output.counter("the frozen network looks at the images"),
             on_judgement=partial(report_judgement, output),
+            on_phase=output.talk,
             team=team,
         )
         if resume:

@@ -18,7 +18,7 @@ LONG_S = 3600.0
 if TYPE_CHECKING:
     from smn_cli.console import Output
     from smn_cli.data.images.validate import ImageSet
-    from smn_cli.schemas.runs import PlanContentJson, PlanJson, PlannedSecondsJson
+    from smn_cli.schemas.runs import PlanContentJson, PlanJson, PlannedSecondsJson, SmallerPlanJson
     from smn_cli.schemas.settings import SettingsJson
     from smn_cli.training.cost_estimate import Estimate
     from smn_cli.training.profiling import Profile
@@ -69,10 +69,10 @@ def plan(
     estimate = _estimate(profile, sample, check_s)
     explain_plan(output, profile.plan, num_weights=profile.num_weights, num_tensors=profile.num_tensors)
     _show(output, sample, options, profile, estimate, execution.device)
-    smaller = None
+    smaller: SmallerPlanJson | None = None
     if (size := smaller_size(profile.plan, options, backbone)) is not None:
-        smaller = profile_run(backbone, sample, replace(options, size=size), execution, labeled)
-        _show_smaller(output, profile, estimate, smaller, _estimate(smaller, sample, check_s))
+        its_profile = profile_run(backbone, sample, replace(options, size=size), execution, labeled)
+        smaller = _show_smaller(output, profile, estimate, its_profile, _estimate(its_profile, sample, check_s))
     content: PlanJson = {
         "schema": "smn.plan/1",
         "arch": backbone.arch,
@@ -81,11 +81,7 @@ def plan(
         **_describe(sample, profile, estimate),
     }
     if smaller is not None:
-        content["smaller"] = {
-            "size": smaller.plan.views.global_size,
-            "seconds": _estimate(smaller, sample, check_s).total_s,
-            "step_s": smaller.median_step_s,
-        }
+        content["smaller"] = smaller
     output.json(content)
 
 
@@ -103,7 +99,7 @@ def _estimate(profile: "Profile", sample: "ImageSet", check_s: float) -> "Estima
 
 def _show_smaller(
     output: "Output", profile: "Profile", estimate: "Estimate", smaller: "Profile", its_estimate: "Estimate"
-) -> None:
+) -> "SmallerPlanJson":
     """The other use of smn: the same images at a fraction of the work; and what else there is where this takes long."""
     from smn_cli.console import duration
 
@@ -118,6 +114,7 @@ def _show_smaller(
             f"{profile.plan.num_steps // 4} takes a quarter of them, --size {size} sees smaller images, and a GPU is "
             "faster by far"
         )
+    return {"size": size, "seconds": its_estimate.total_s, "step_s": smaller.median_step_s}
 
 
 def _check_sample(paths: list[Path], options: AdaptOptions) -> "tuple[ImageSet, float]":

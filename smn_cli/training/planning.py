@@ -48,14 +48,8 @@ def make_plan(
     recipe = recipe_of(options.recipe, options.labels)
     reasons: dict[str, str] = {}
     size = _working_size(options, recipe, native_size, reasons)
-    objective, teachers = _teaching(options, recipe, size >= native_size, reasons)
-    at_native = " at the backbone's own size" if objective != recipe.objective else ""
-    rules = refuse_idle(options, objective, f"{options.recipe}{at_native}")
-    batch_size = options.batch_size or rules.batch_size
-    if num_images < batch_size:
-        raise DataError(
-            f"{num_images} usable images are fewer than one batch of {batch_size}: add images or lower `batch_size`"
-        )
+    objective, teachers, rules = _lesson(options, recipe, size >= native_size, reasons)
+    batch_size = _batch_size(options, rules, num_images)
     num_holdout = _num_holdout(options, recipe, num_images, batch_size, reasons)
     num_training = num_images - num_holdout
     steps_per_epoch = num_training // batch_size
@@ -179,16 +173,27 @@ def _teacher_size(options: AdaptOptions, size: int, native_size: int, reasons: d
     return max(size, min(2 * size, native_size))
 
 
-def _teaching(
+def _lesson(
     options: AdaptOptions, recipe: Recipe, is_native: bool, reasons: dict[str, str]
-) -> tuple[str, tuple[str, ...]]:
-    """Which objective, and who teaches it."""
+) -> tuple[str, tuple[str, ...], PlanRules]:
+    """Which objective, who teaches it, and its rules."""
     if not recipe.native_objective or not (is_native or options.teacher):
-        return recipe.objective, ()
+        return recipe.objective, (), refuse_idle(options, recipe.objective, options.recipe)
+    objective = recipe.native_objective
+    rules = refuse_idle(options, objective, f"{options.recipe} at the backbone's own size, or with `teacher`")
     if options.teacher:
-        return recipe.native_objective, tuple(dict.fromkeys(options.teacher))
+        return objective, tuple(dict.fromkeys(options.teacher)), rules
     reasons["teachers"] = "at its own size the network's last blocks know more of the images than its last layer"
-    return recipe.native_objective, (STAGES,)
+    return objective, (STAGES,), rules
+
+
+def _batch_size(options: AdaptOptions, rules: PlanRules, num_images: int) -> int:
+    batch_size = options.batch_size or rules.batch_size
+    if num_images < batch_size:
+        raise DataError(
+            f"{num_images} usable images are fewer than one batch of {batch_size}: add images or lower `batch_size`"
+        )
+    return batch_size
 
 
 def _working_size(options: AdaptOptions, recipe: Recipe, native_size: int, reasons: dict[str, str]) -> int:

@@ -59,6 +59,7 @@ class Execution:
         device, num_workers: where to train, and how many processes load images.
         save_every_s: seconds between checkpoints.
         on_teacher_embedding: called with (images embedded, images in all) before the first step.
+        on_phase: called with a few words at the start of whatever takes its time before the first step.
         on_judgement: called with (step, judgement) after every evaluation.
         team: the processes that share the run.
     """
@@ -68,7 +69,13 @@ class Execution:
     save_every_s: float = 60.0
     on_teacher_embedding: Callable[[int, int], None] | None = None
     on_judgement: Callable[[int, Judgement], None] | None = None
+    on_phase: Callable[[str], None] | None = None
     team: Team = field(default_factory=Team)
+
+    def tell(self, words: str) -> None:
+        """Say what begins, to whoever listens."""
+        if self.on_phase is not None:
+            self.on_phase(words)
 
 
 @dataclass(frozen=True)

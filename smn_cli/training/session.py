@@ -62,6 +62,7 @@ class Session:
         self.best_state = BestState()
         self._threads_before: int | None = None
         self._base_buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        self.execution.tell(f"the judge looks at the base, {len(self.split.held_out)} images held out")
         self.health = make_health_judge(context, preparation)
         self.judge: Judge = choose_judge(context, preparation, self.health)
 
@@ -214,8 +215,10 @@ class Session:
         num_images = min(500, len(self.health.images.paths))
         alarms: list[str] = []
         if not objective_of(self.plan).needs_labels:
+            self.execution.tell("is there structure to learn from?")
             alarms = learnability_alarms(self.context.base(), self.health.images.batches(num_images))
         if not alarms and objective_of(self.plan).learns_relations:
+            self.execution.tell(f"do {' and '.join(self.plan.teachers)} know more than the last layer?")
             alarms = teacher_alarms(self.context, self.split.training[:NUM_CERTIFYING])
         if not alarms and self.context.val is None and self.plan.num_holdout == 0:
             alarms = [

@@ -248,7 +248,7 @@ def test_clip_as_hugging_face_names_it_has_its_features(is_tower_alone: bool, tm
     expected, found = outputs(model, backbone.model)
     assert torch.equal(found, expected)
     assert backbone.mean == CLIP
-    assert f"take --arch {CLIP_VIT}" in said(backbone)
+    assert f"take `arch` {CLIP_VIT}" in said(backbone)
 
 
 @pytest.mark.usefixtures("narrow")

@@ -29,9 +29,9 @@ def test_it_takes_as_many_steps_as_the_dispatcher_unless_told_otherwise() -> Non
 
 
 def test_prototypes_follow_the_cluster_unless_they_are_inherited_or_were_wished_for() -> None:
-    taught = make_plan(AdaptOptions(), 3000)
-    assert make_expert_plan(taught, 600).num_prototypes == make_plan(AdaptOptions(), 600).num_prototypes == 36
-    wished = make_plan(AdaptOptions(prototypes=50), 3000)
+    taught = make_plan(AdaptOptions(size=64), 3000)
+    assert make_expert_plan(taught, 600).num_prototypes == make_plan(AdaptOptions(size=64), 600).num_prototypes == 36
+    wished = make_plan(AdaptOptions(size=64, prototypes=50), 3000)
     assert make_expert_plan(wished, 600).num_prototypes == 50
     swapped = make_plan(AdaptOptions(recipe="swav"), 3000)
     assert make_expert_plan(swapped, 600).num_prototypes == swapped.num_prototypes == 100
@@ -52,7 +52,7 @@ def test_an_expert_starts_at_the_density_that_its_dispatcher_has_come_down_to() 
 
 @pytest.mark.parametrize(("keep", "least"), [("best", 64 + 30), ("last", 64)])
 def test_a_batch_and_those_that_judge_are_the_least(keep: str, least: int) -> None:
-    dispatcher = replace(make_plan(AdaptOptions(), 1000), keep=keep)  # type: ignore[arg-type]
+    dispatcher = replace(make_plan(AdaptOptions(size=64), 1000), keep=keep)  # type: ignore[arg-type]
     assert min_images(dispatcher) == least
     assert make_expert_plan(dispatcher, least).num_holdout == least - 64
     with pytest.raises(DataError, match=f"{least - 1} images are too few for an expert: expected {least}"):

@@ -141,7 +141,10 @@ def test_eval_of_a_run_equals_eval_of_its_adapter(road: Road, run_cli: Run) -> N
     of_file = parsed(
         run_cli("eval", road.labeled, "--adapter", road.adapter, "--weights", road.weights, "--json", "-"), "smn.eval/1"
     )
-    assert parsed(run_cli("eval", road.labeled, "--run", road.run, "--json", "-"), "smn.eval/1") == of_file
+    of_run = parsed(run_cli("eval", road.labeled, "--run", road.run, "--json", "-"), "smn.eval/1")
+    for content in (of_file, of_run):
+        assert content["native"].pop("milliseconds_an_image").keys() == {"32", "160"}
+    assert of_run == of_file
 
 
 def test_eval_of_a_base_alone_has_no_gain(road: Road, run_cli: Run) -> None:

@@ -47,14 +47,14 @@ def test_a_start_that_fails_leaves_nothing_behind(workshop: Make, tmp_path: Path
 
 
 def test_a_short_run_on_many_images_has_prototypes_for_the_images_it_sees() -> None:
-    assert make_plan(AdaptOptions(steps=10), 20_000).num_prototypes == 10 * 64 // 15
+    assert make_plan(AdaptOptions(size=64, steps=10), 20_000).num_prototypes == 10 * 64 // 15
 
 
 def test_few_images_leave_none_to_judge_by_and_say_so() -> None:
-    plan = make_plan(AdaptOptions(), 80)
+    plan = make_plan(AdaptOptions(size=64), 80)
     assert plan.num_holdout == 0
     assert "nothing can be judged" in plan.reasons["num_holdout"]
-    assert make_plan(AdaptOptions(), 94).num_holdout == 30
+    assert make_plan(AdaptOptions(size=64), 94).num_holdout == 30
 
 
 def test_keeping_the_best_of_the_paper_recipe_holds_images_out() -> None:

@@ -191,7 +191,14 @@ def scores_under(model: nn.Module, *specs: str, **options: Any) -> dict[str, Ten
 def test_a_mask_over_attention_biases_leaves_all_keys_on(workshop: Make, recipe: str) -> None:
     place = workshop(VIT)
     session = place.start(
-        "run", recipe=recipe, queue=None, size=160, mask_only=("name:*.attn.qkv.bias",), steps=4, lr_scores=0.6
+        "run",
+        recipe=recipe,
+        queue=None,
+        prototypes=None,
+        size=160,
+        mask_only=("name:*.attn.qkv.bias",),
+        steps=4,
+        lr_scores=0.6,
     )
     model = session.backbone.model
     assert not any(bool(model.get_parameter(name).any()) for name in idle_biases(model))  # timm starts them at zero
