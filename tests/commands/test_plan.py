@@ -125,3 +125,18 @@ def test_both_commands_take_every_setting_that_a_user_may_wish() -> None:
     assert declared == {field.name for field in fields(AdaptOptions)} - kept_from_users
     for command in (adapt, plan):
         assert declared < inspect.signature(command).parameters.keys()
+
+
+def test_the_backbone_s_own_size_has_a_smaller_one_beside_it(
+    run_cli: Run, road: Road, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("smn_cli.commands.plan.LONG_S", 0.0)
+    words = ("plan", road.images, "--arch", RESNET, "--weights", road.weights, "--batch-size", 8, "--workers", 0)
+    outcome = run_cli(*words, "--device", "cpu", "--json", "-")
+    assert outcome.code == 0, outcome.err
+    content = json.loads(outcome.out)
+    assert (content["plan"]["views"]["global_size"], content["plan"]["teachers"]) == (160, ["stages"])
+    assert content["smaller"]["size"] == 96
+    assert "with --size 96: about" in outcome.err
+    assert "--steps 50 takes a quarter of them, --size 96 sees smaller images" in outcome.err
+    assert "smaller" not in json.loads(run_cli(*words, "--size", 64, "--device", "cpu", "--json", "-").out)

@@ -17,7 +17,7 @@ from smn_cli.runs.pack import pack_run
 from smn_cli.training import session as session_module
 from smn_cli.training import teachers
 from smn_cli.training.session import Session
-from tests.conftest import CONVNET, VIT
+from tests.conftest import CONVNET, RESNET, VIT
 from tests.small_runs import Workshop, equal, masks_of
 
 SHORT: dict[str, Any] = {
@@ -48,6 +48,15 @@ def test_at_its_own_size_the_stages_teach_and_below_it_only_when_asked(workshop:
     assert (native.plan.objective, native.plan.teachers) == ("neighbourhood", ("stages",))
     assert native.plan.views.global_size == native.backbone.native_size == 160
     assert place.start("asked", **SHORT, teacher=("last",)).plan.teachers == ("last",)
+
+
+@pytest.mark.parametrize("arch", [VIT, CONVNET, RESNET])
+def test_every_kind_of_network_goes_the_road_at_its_own_size(workshop: Callable[..., Workshop], arch: str) -> None:
+    session = workshop(arch).finish("run", **SHORT | {"size": None, "steps": 2})
+    assert session.plan.teachers == ("stages",)
+    adapter = pack_run(session.folder, session.backbone)
+    assert 0 < adapter.density < 1
+    assert adapter.preprocessing.size == session.backbone.native_size
 
 
 def test_several_teachers_stand_side_by_side(workshop: Callable[..., Workshop], second: Path) -> None:
