@@ -66,7 +66,7 @@ def load_backbone(arch: str, weights: str | Path | None = None) -> Backbone:
             the first tensors that differ.
         FileError: the weights file is damaged.
     """
-    _check_name(arch)
+    check_arch(arch)
     model = _create(arch, pretrained=weights is None)
     backbone = wrap_backbone(model, arch=arch.partition(".")[0], owned=True)
     if weights is None:
@@ -187,7 +187,12 @@ def feature_width(model: Any) -> int:
     return int(getattr(model, "head_hidden_size", None) or model.num_features)
 
 
-def _check_name(arch: str) -> None:
+def check_arch(arch: str) -> None:
+    """Refuse what timm does not know by that name.
+
+    Raises:
+        BackboneError: with the nearest names.
+    """
     name = arch.partition(".")[0]
     if timm.is_model(name):
         return

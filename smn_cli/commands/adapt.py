@@ -113,9 +113,11 @@ def _start(
     from smn_cli.training.image_split import check_for_run, num_wanted
     from smn_cli.training.run_context import RunRequest
     from smn_cli.training.session import Session
+    from smn_cli.training.teachers import check_teachers
     from smn_cli.training.warm_start import WarmStart, read_start_masks
 
     refuse_idle_options(options)
+    check_teachers(options.teacher)
     team = execution.team
     if team.is_first:
         RunFolder.check_free(out, overwrite=overwrite)

@@ -52,8 +52,10 @@ def plan(
     from smn_cli.training.image_split import num_wanted
     from smn_cli.training.profiling import profile_run, smaller_size
     from smn_cli.training.run_context import Execution
+    from smn_cli.training.teachers import check_teachers
 
     refuse_idle_options(options)
+    check_teachers(options.teacher)
     output = Output(json)
     execution = Execution(resolve_device(device), resolve_workers(workers))
     labeled = find_labeled_images(images, options)

@@ -15,10 +15,11 @@ from torch.nn import functional
 
 from smn_cli.adapters.fingerprint import fingerprint
 from smn_cli.backbones import stages
-from smn_cli.backbones.loading import Backbone, load_backbone
+from smn_cli.backbones.loading import Backbone, check_arch, load_backbone
 from smn_cli.config.teachers import LAST, STAGES, TeacherName, parse_teacher
 from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.data.views.loader import image_batches
+from smn_cli.errors import BackboneError
 from smn_cli.evaluation.features import extract_features, on_device
 from smn_cli.evaluation.intervals import paired_difference
 from smn_cli.evaluation.readouts import Readout, fit_readout, fit_stage_readout
@@ -88,6 +89,19 @@ def _facts(name: TeacherName, backbone: Backbone, size: int) -> dict[str, Any]:
         "digest": fingerprint(backbone.model.state_dict()).digest,
         "licence": backbone.licence,
     }
+
+
+def check_teachers(texts: tuple[str, ...]) -> None:
+    """Refuse teachers that cannot be had, before anything is looked at.
+
+    Raises:
+        UsageError, BackboneError: not a teacher's name, no model of timm's, or its file is missing.
+    """
+    for name in map(parse_teacher, texts):
+        if name.kind == "model":
+            check_arch(name.arch)
+        if name.weights and not Path(name.weights).is_file():
+            raise BackboneError(f"`teacher` {name.text}: there is no file {name.weights}")
 
 
 def second_model(name: TeacherName) -> Backbone:

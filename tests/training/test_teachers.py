@@ -104,6 +104,16 @@ def test_a_model_that_cannot_be_had_leaves_nothing_behind(workshop: Callable[...
     assert not (place.runs / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("no_such_net", "no_such_net is not a timm model"), (f"{VIT}=no.pth", "there is no file no.pth")],
+)
+def test_a_teacher_that_cannot_be_had_is_refused_before_any_image_is_read(text: str, reason: str) -> None:
+    teachers.check_teachers(("stages", "last", VIT))
+    with pytest.raises(BackboneError, match=reason):
+        teachers.check_teachers((text,))
+
+
 def test_a_teacher_that_knows_less_than_the_last_layer_is_an_alarm(
     workshop: Callable[..., Workshop], monkeypatch: pytest.MonkeyPatch
 ) -> None:
