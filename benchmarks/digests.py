@@ -76,12 +76,21 @@ def digests() -> Iterator[tuple[str, str]]:
         yield f"{name}: metrics", of_file(Path("run", name, "metrics.jsonl"))
     base = f"--weights {NET}.safetensors"
     yield "full: adapt JSON", smn(f"adapt images --arch {NET} {base} --out run/full {LAST} --train full")
-    yield "full: eval JSON", smn(f"eval classes --run run/full {base} --knn --linear --k 3")
+    yield "full: eval JSON", smn(f"eval classes --run run/full {base} --knn --linear --no-controls --k 3")
     first, second = "default-last.adapter", "topk.adapter"
     yield "plan JSON", smn(f"plan images --arch {NET} {base} {LAST}")
-    yield "eval JSON", smn(f"eval classes --adapter {first} --adapter {second} {base} --knn --linear --k 3 --k 5")
-    yield "eval of few labels JSON", smn(f"eval classes --adapter {first} {base} --knn --k 3 --label-fraction 1,.5")
-    yield "eval with a classifier JSON", smn(f"eval classes --adapter supervised.adapter {base} --knn --k 3")
+    yield (
+        "eval JSON",
+        smn(f"eval classes --adapter {first} --adapter {second} {base} --knn --linear --no-controls --k 3 --k 5"),
+    )
+    yield (
+        "eval of few labels JSON",
+        smn(f"eval classes --adapter {first} {base} --knn --no-controls --k 3 --label-fraction 1,.5"),
+    )
+    yield (
+        "eval with a classifier JSON",
+        smn(f"eval classes --adapter supervised.adapter {base} --knn --no-controls --k 3"),
+    )
     yield "inspect JSON", smn(f"inspect {first}")
     yield "verify JSON", smn(f"verify {first} {base}")
     yield "diff JSON", smn(f"diff {first} {second} {base}")

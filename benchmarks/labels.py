@@ -60,11 +60,11 @@ def trained(
     run = options.work / f"{train}-{starts}-{fraction}-{options.seed}"
     words = ["adapt", data, "--labels", "folders", "--label-fraction", fraction, "--train", train, "--arch", arch]
     words += [*weights, "--out", run, "--overwrite", "--steps", STEPS[fraction], "--keep", "last"]
-    words += ["--seed", options.seed, *(["--start", options.run] if starts else [])]
+    words += ["--size", 64, "--seed", options.seed, *(["--start", options.run] if starts else [])]
     started = time.monotonic()
     smn(*words)
     seconds = time.monotonic() - started
-    scores = smn("eval", data, "--run", run, *weights, "--max-test", options.max_test, "--knn")
+    scores = smn("eval", data, "--run", run, *weights, "--max-test", options.max_test, "--knn", "--no-controls")
     return [scores["adapted"]["classifier"]["top1"]], seconds
 
 

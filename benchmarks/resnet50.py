@@ -41,7 +41,7 @@ def main() -> None:
     torch.manual_seed(0)
     save_file(timm.create_model("resnet50").state_dict(), weights)
     adapt = ["adapt", options.images, "--arch", "resnet50", "--weights", weights, "--out", run, "--overwrite"]
-    timed(*adapt, "--steps", options.steps, "--batch-size", 16, "--keep", "last", "--lr-scores", 0.1)
+    timed(*adapt, "--steps", options.steps, "--batch-size", 16, "--size", 64, "--keep", "last", "--lr-scores", 0.1)
     packed = timed("pack", run, "--out", adapter, "--overwrite")
     timed("apply", adapter, "--weights", weights, "--out", checkpoint, "--overwrite")
     timed("verify", adapter, "--weights", weights, "--checkpoint", checkpoint)
