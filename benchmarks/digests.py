@@ -78,18 +78,19 @@ def digests() -> Iterator[tuple[str, str]]:
     yield "full: adapt JSON", smn(f"adapt images --arch {NET} {base} --out run/full {LAST} --train full")
     yield "full: eval JSON", smn(f"eval classes --run run/full {base} --knn --linear --no-controls --k 3")
     first, second = "default-last.adapter", "topk.adapter"
+    plain = f"{base} --knn --no-controls --k 3"  # controls tell milliseconds
     yield "plan JSON", smn(f"plan images --arch {NET} {base} {LAST}")
     yield (
         "eval JSON",
-        smn(f"eval classes --adapter {first} --adapter {second} {base} --knn --linear --no-controls --k 3 --k 5"),
+        smn(f"eval classes --adapter {first} --adapter {second} {plain} --linear --k 5"),
     )
     yield (
         "eval of few labels JSON",
-        smn(f"eval classes --adapter {first} {base} --knn --no-controls --k 3 --label-fraction 1,.5"),
+        smn(f"eval classes --adapter {first} {plain} --label-fraction 1,.5"),
     )
     yield (
         "eval with a classifier JSON",
-        smn(f"eval classes --adapter supervised.adapter {base} --knn --no-controls --k 3"),
+        smn(f"eval classes --adapter supervised.adapter {plain}"),
     )
     yield "inspect JSON", smn(f"inspect {first}")
     yield "verify JSON", smn(f"verify {first} {base}")
