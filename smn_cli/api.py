@@ -32,6 +32,7 @@ from smn_cli.scoring import ImageFeatures, embed_images, evaluate_cascade, evalu
 from smn_cli.training.image_split import check_for_run
 from smn_cli.training.run_context import Execution, RunRequest
 from smn_cli.training.session import Session
+from smn_cli.training.teachers import check_teachers
 from smn_cli.training.trainer import StepReport
 from smn_cli.user_models import base_of, device_of, open_masks, preprocessing_for, process_kept
 
@@ -275,6 +276,7 @@ def _started(
     refuse_idle_options(options)
     inputs = _listed(images)
     labeled = find_labeled_images(inputs, options)
+    check_teachers(options.teacher)
     checked = check_for_run(find_images(inputs) if labeled is None else labeled.paths, options)
     request = RunRequest(folder, checked, options, overwrite=overwrite, val=_judging(val), labeled=labeled)
     return Session.start(request, backbone, execution=execution)

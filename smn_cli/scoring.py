@@ -97,12 +97,13 @@ def compare_networks(
     few: dict[str, list[LowShotScores]] = {}
     where = search_device(device)
     readouts: dict[str, dict[str, Scores]] = {}
+    check_sizes(backbone, [embedding.preprocessing.size])
     embedded = embed_split(
         backbone,
         list(changes.values()),
         split,
         embedding,
-        with_stages=controls and has_stages(backbone.model),
+        with_stages=controls and protocol.knn and has_stages(backbone.model, embedding.preprocessing.size),
         device=device,
         progress=progress,
     )

@@ -6,6 +6,7 @@ from smn_cli.config.options import AdaptOptions
 from smn_cli.config.plan import AdaptPlan
 from smn_cli.errors import DataError
 from smn_cli.objectives.table import objective_of
+from smn_cli.recipes import recipe_of
 from smn_cli.training.planning import MIN_HOLDOUT, make_plan
 
 _DERIVED = (
@@ -49,10 +50,12 @@ def make_expert_plan(
         size=dispatcher.views.global_size,
         prototypes=dispatcher.num_prototypes if keeps_prototypes else None,
         queue=dispatcher.queue_length if rules.has_queue else None,
+        teacher=dispatcher.teachers,
         keep=dispatcher.keep,
         seed=seed,
     )
-    derived = make_plan(options, num_images)
+    is_native = dispatcher.objective == recipe_of(dispatcher.recipe, None).native_objective
+    derived = make_plan(options, num_images, native_size=1 if is_native else 10**6)
     reasons = {name: why for name, why in derived.reasons.items() if name in ("num_holdout", "num_prototypes")}
     if num_steps is None:
         reasons["num_steps"] = (

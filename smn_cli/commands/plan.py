@@ -50,7 +50,7 @@ def plan(
     from smn_cli.objectives.table import refuse_idle_options
     from smn_cli.terminal.options import resolve_device, resolve_workers
     from smn_cli.training.image_split import num_wanted
-    from smn_cli.training.profiling import profile_run, smaller_size
+    from smn_cli.training.profiling import profile_run, profile_smaller
     from smn_cli.training.run_context import Execution
     from smn_cli.training.teachers import check_teachers
 
@@ -72,8 +72,7 @@ def plan(
     explain_plan(output, profile.plan, num_weights=profile.num_weights, num_tensors=profile.num_tensors)
     _show(output, sample, options, profile, estimate, execution.device)
     smaller: SmallerPlanJson | None = None
-    if (size := smaller_size(profile.plan, options, backbone)) is not None:
-        its_profile = profile_run(backbone, sample, replace(options, size=size), execution, labeled)
+    if (its_profile := profile_smaller(profile.plan, backbone, sample, options, execution, labeled)) is not None:
         smaller = _show_smaller(output, profile, estimate, its_profile, _estimate(its_profile, sample, check_s))
     content: PlanJson = {
         "schema": "smn.plan/1",
@@ -105,10 +104,13 @@ def _show_smaller(
     """The other use of smn: the same images at a fraction of the work; and what else there is where this takes long."""
     from smn_cli.console import duration
 
-    size, work = smaller.plan.views.global_size, profile.median_step_s / smaller.median_step_s
+    size, (own, less) = (
+        smaller.plan.views.global_size,
+        (each.median_step_s / each.plan.batch_size for each in (profile, smaller)),
+    )
     output.result(
-        f"with --size {size}: about {duration(its_estimate.total_s)}, {work:.1f} times less work an image here and in "
-        "use, for a network that is to see images of that size"
+        f"with --size {size}: about {duration(its_estimate.total_s)}, an image trains in {own / less:.1f} times less "
+        "time; for a network that is to see images of that size"
     )
     if estimate.total_s > LONG_S:
         output.result(

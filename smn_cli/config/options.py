@@ -40,7 +40,7 @@ class AdaptOptions:
     steps: int | None = option(None, "Length of the run; by default from the images.", "Method", minimum=1)
     epochs: int | None = option(None, "The same, in passes over the images.", "Method", minimum=1)
     batch_size: int | None = option(
-        None, "Images a step; by default 32 at the backbone's own size, else 64.", "Method", minimum=2
+        None, "Images a step; by default 64; 32 where neighbourhoods are learned.", "Method", minimum=2
     )
     size: int | None = option(None, "Side of the global views, in pixels.", "Method", minimum=16)
     teacher: tuple[str, ...] = option(

@@ -1,6 +1,6 @@
 """What `--teacher` names: the network's own stages, its last layer, or a second model."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from smn_cli.errors import UsageError
@@ -31,6 +31,11 @@ class TeacherName:
         if self.kind != "model":
             return self.kind
         return self.arch + (f"@{self.size}" if self.size else "") + (f"={self.weights}" if self.weights else "")
+
+    @property
+    def shown(self) -> str:
+        """Without the file: where that lies is nobody else's business."""
+        return replace(self, weights="").text
 
 
 def parse_teacher(text: str) -> TeacherName:

@@ -69,16 +69,14 @@ class ControlledComparison(Comparison):
     def metrics(self) -> dict[str, float]:
         """Accuracies of the controls: `whitened.knn.top1` of the adapted network, `native.knn.top1` of the base."""
         rows = {kind: (each.adapted or each.base).metrics for kind, each in self.readouts.items()}
-        if self.native is not None:
-            rows[NATIVE] = self.native.comparison.base.metrics
+        rows[NATIVE] = (self if self.native is None else self.native.comparison).base.metrics
         return {f"{kind}.{name}": value for kind, row in rows.items() for name, value in row.items()}
 
     @property
     def control_gains(self) -> dict[str, float]:
         """Gains over the base with the same reading; under "native" over the base at its own size."""
         rows = {kind: each.gains for kind, each in self.readouts.items()}
-        if self.native is not None:
-            rows[NATIVE] = self.native.comparison.gains
+        rows[NATIVE] = (self if self.native is None else self.native.comparison).gains
         return {f"{kind}.{name}": gain.value for kind, row in rows.items() for name, gain in row.items()}
 
     def to_json(self) -> ControlledComparisonJson:

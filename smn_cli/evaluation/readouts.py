@@ -26,6 +26,8 @@ _LEAST_SPREAD = 1e-5
 """Of the mean magnitude: below it half precision is all that moves."""
 MAX_DIM, IMAGES_A_DIM = 256, 8
 """At most so many directions, and so many images for each."""
+MAX_FITTED = 5000
+"""Rows that a readout is fitted to, evenly spaced; more change 256 directions little, and cost memory and minutes."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +69,13 @@ def fit_readout(
     """
     if kind == "raw":
         return Readout()
-    unit = functional.normalize(features.double(), dim=1)
+    unit = functional.normalize(features[:: -(-len(features) // MAX_FITTED)].double(), dim=1)
     mean = unit.mean(dim=0)
     if kind == "centred":
         return Readout(mean.float())
     _, values, directions = torch.linalg.svd(unit - mean, full_matrices=False)
     rank = int((values > values[0] * 1e-6).sum())
-    dim = max(1, min(max_dim, len(features) // IMAGES_A_DIM, rank))
+    dim = max(1, min(max_dim, len(unit) // IMAGES_A_DIM, rank))
     squares = values[:dim].square()
     lifted = (squares + shrink * squares.mean()).sqrt().clamp_min(torch.finfo(torch.float64).tiny)
     return Readout(mean.float(), (directions[:dim].T * (lifted / lifted[0]) ** (power - 1)).float())

@@ -19,7 +19,7 @@ def corner_crops(batch: Tensor) -> tuple[Tensor, Tensor]:
     side = batch.shape[-1]
     part = side * CROP_SHARE[0] // CROP_SHARE[1]
     first, second = batch[..., :part, :part], batch[..., side - part :, side - part :]
-    return _resized(first, side), _resized(second, side)
+    return resized(first, side), resized(second, side)
 
 
 def view_consistency(first: Tensor, second: Tensor, *, k: int = NUM_NEIGHBOURS) -> Tensor:
@@ -44,5 +44,6 @@ def _membership(space: Tensor, k: int) -> Tensor:
     return torch.zeros(len(space), len(space), dtype=torch.bool).scatter_(1, nearest, True)
 
 
-def _resized(batch: Tensor, side: int) -> Tensor:
+def resized(batch: Tensor, side: int) -> Tensor:
+    """(B, 3, H, W) to (B, 3, side, side)."""
     return functional.interpolate(batch, size=(side, side), mode="bilinear", antialias=True)

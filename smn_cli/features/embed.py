@@ -12,6 +12,7 @@ from smn_cli.backbones.loading import feature_width
 from smn_cli.data.labels.eval_split import LabeledSplit
 from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.data.views.loader import image_batches
+from smn_cli.errors import BackboneError
 from smn_cli.evaluation.compare import LabeledFeatures
 from smn_cli.evaluation.features import extract_features, on_device
 from smn_cli.features.cache import FeatureCache
@@ -117,13 +118,21 @@ def image_features(
             return found
     batches = image_batches(paths, embedding.preprocessing, batch_size=batch_size, num_workers=embedding.num_workers)
     model.eval()
-    run = on_device(_beside_stages(model) if with_stages else model, device, embedding.precision)
+    run = on_device(beside_stages(model) if with_stages else model, device, embedding.precision)
     features = extract_features(run, batches, num_images=len(paths), progress=progress)
     if cache is not None and before is not None and key() == before:  # no image changed in the meantime
         cache.save(before, features)
     return features
 
 
-def _beside_stages(model: nn.Module) -> Callable[[Tensor], Tensor]:
-    both = stages.with_stages(model)
-    return lambda images: torch.cat([each.float() for each in both(images)], dim=1)
+def beside_stages(model: nn.Module) -> Callable[[Tensor], Tensor]:
+    """A function from images (B, 3, H, W) to features and stages side by side, (B, F + D)."""
+    both, width = stages.with_stages(model), feature_width(model)
+
+    def run(images: Tensor) -> Tensor:
+        features, own_stages = both(images)
+        if features.shape[1] != width:  # the two could not be told apart again
+            raise BackboneError(f"{type(model).__name__} gives {features.shape[1]} features: expected {width}")
+        return torch.cat([features.float(), own_stages], dim=1)
+
+    return run

@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from smn_cli.evaluation.features import Network
 from smn_cli.evaluation.health import effective_rank
+from smn_cli.evaluation.view_consistency import resized
 
 CHANCE_LEVEL = 0.01
 """Above this probability of a likeness by chance, images are taken to hold no structure."""
@@ -64,8 +65,3 @@ def own_standing(left: Tensor, right: Tensor) -> float:
 def _normal_tail(deviations: float) -> float:
     """Probability that a standard normal number lies above."""
     return math.erfc(deviations / math.sqrt(2)) / 2
-
-
-def resized(batch: Tensor, size: int) -> Tensor:
-    """(B, 3, H, W) to (B, 3, size, size)."""
-    return functional.interpolate(batch, size=(size, size), mode="bilinear", antialias=True)

@@ -29,8 +29,7 @@ from smn_cli.evaluation.health import (
 )
 from smn_cli.evaluation.intervals import Gain, paired_difference
 from smn_cli.evaluation.readouts import fit_readout
-from smn_cli.evaluation.view_consistency import corner_crops, view_consistency
-from smn_cli.judging.image_alarms import resized
+from smn_cli.evaluation.view_consistency import corner_crops, resized, view_consistency
 
 NUM_NEIGHBOURS = 20
 NUM_SEARCHED = 2000

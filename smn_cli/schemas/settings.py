@@ -44,7 +44,7 @@ class SettingsJson(TypedDict):
     eval_every: Annotated[int, "steps between two judgements"]
     warmup_steps: Annotated[int, "steps in which the learning rate rises"]
     head_steps: Annotated[int, "first steps, in which the head learns alone"]
-    num_prototypes: Annotated[int, "of the self-supervised loss; 0 with labels"]
+    num_prototypes: Annotated[int, "of the self-supervised loss; 0 with labels, and where neighbourhoods are learned"]
     prototype_freeze_steps: Annotated[int, "first steps, in which prototypes stay"]
     queue_length: Annotated[int, "embeddings kept for the codes"]
     queue_start_step: Annotated[int, "step from which the queue is used"]

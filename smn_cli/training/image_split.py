@@ -10,7 +10,7 @@ from smn_cli.config.options import AdaptOptions
 from smn_cli.config.plan import AdaptPlan
 from smn_cli.data.images.validate import ImageSet, check_images, check_some_images
 from smn_cli.data.labels.labeled_images import LabeledImages, spread_over_classes
-from smn_cli.errors import DataError
+from smn_cli.errors import DataError, UsageError
 from smn_cli.judging.judges import NUM_SEARCHED
 from smn_cli.seeding import split_generator
 from smn_cli.training.planning import make_plan
@@ -38,10 +38,14 @@ class ImageSplit:
 
 def num_wanted(num_found: int, options: AdaptOptions) -> int:
     """How many of the images found are to be looked at: all, or what the run can use where that is clearly less."""
-    try:  # whether a size is the backbone's own is not known before it is loaded, and decides the batch
-        most = max(make_plan(options, num_found, native_size=native).max_images for native in (1, 10**6))
-    except DataError:  # fewer than a batch: all are looked at, so that the error comes with every bad one named
-        return num_found
+    most = 0
+    for native_size in (1, 10**6):  # whether a size is the backbone's own is not known yet, and decides the batch
+        try:
+            most = max(most, make_plan(options, num_found, native_size=native_size).max_images)
+        except DataError:  # fewer than a batch: all are looked at, so that the error comes with every bad one named
+            return num_found
+        except UsageError:  # an option that has no effect at one of them
+            continue
     return most if num_found > WORTH_DRAWING * most else num_found
 
 

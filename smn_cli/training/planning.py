@@ -1,11 +1,12 @@
 """Options and the number of images to a plan, with the reason of every derived value."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 from smn_cli.config.options import AdaptOptions
 from smn_cli.config.plan import AdaptPlan
-from smn_cli.config.teachers import STAGES
+from smn_cli.config.teachers import STAGES, parse_teacher
 from smn_cli.errors import DataError, UsageError
 from smn_cli.objectives.base import PlanRules
 from smn_cli.objectives.table import refuse_idle, refuse_idle_options
@@ -182,9 +183,15 @@ def _lesson(
     objective = recipe.native_objective
     rules = refuse_idle(options, objective, f"{options.recipe} at the backbone's own size, or with `teacher`")
     if options.teacher:
-        return objective, tuple(dict.fromkeys(options.teacher)), rules
+        return objective, tuple(dict.fromkeys(map(_resolved, options.teacher))), rules
     reasons["teachers"] = "at its own size the network's last blocks know more of the images than its last layer"
     return objective, (STAGES,), rules
+
+
+def _resolved(teacher: str) -> str:
+    """With the whole path of its file, since a run goes on from anywhere."""
+    name = parse_teacher(teacher)
+    return replace(name, weights=str(Path(name.weights).resolve())).text if name.weights else name.text
 
 
 def _batch_size(options: AdaptOptions, rules: PlanRules, num_images: int) -> int:

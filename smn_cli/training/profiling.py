@@ -71,21 +71,6 @@ class Profile:
         return statistics.median(self.step_s)
 
 
-def smaller_size(plan: AdaptPlan, options: AdaptOptions, backbone: Backbone) -> int | None:
-    """Side of smaller images, in pixels, that a plan is worth comparing with.
-
-    None where a size was asked for or the recipe has one, and where the network cannot take images so small.
-    """
-    has_size = options.size is not None or recipe_of(options.recipe, options.labels).working_size is not None
-    if has_size or plan.views.global_size <= SMALLER_PX:
-        return None
-    try:
-        check_sizes(backbone, [SMALLER_PX])
-    except BackboneError:
-        return None
-    return SMALLER_PX
-
-
 def draw_sample(paths: list[Path], options: AdaptOptions) -> list[Path]:
     """A seeded draw that is large enough for a profile, in the order of `paths`."""
     num = min(len(paths), max(SAMPLE_IMAGES, SAMPLE_BATCHES * (options.batch_size or MAX_BATCH)))
@@ -149,6 +134,29 @@ def profile_run(
             )
         finally:
             session.close()
+
+
+def profile_smaller(
+    plan: AdaptPlan,
+    backbone: Backbone,
+    images: ImageSet,
+    options: AdaptOptions,
+    execution: Execution,
+    labeled: LabeledImages | None = None,
+) -> Profile | None:
+    """The same run on images of 96 px, to compare a plan with.
+
+    None where a size was asked for or the recipe has one, where the network cannot take images so small, and where the
+    run cannot be had at that size, of fewer images than its batch.
+    """
+    has_size = options.size is not None or recipe_of(options.recipe, options.labels).working_size is not None
+    if has_size or plan.views.global_size <= SMALLER_PX:
+        return None
+    try:
+        check_sizes(backbone, [SMALLER_PX])
+        return profile_run(backbone, images, replace(options, size=SMALLER_PX), execution, labeled)
+    except (BackboneError, DataError):
+        return None
 
 
 def _short(plan: AdaptPlan, num_images: int) -> AdaptPlan:

@@ -26,9 +26,6 @@ def resolve_plan(
         precision=fast_precision(torch.device(device)),
         num_classes=count_classes(backbone, labeled),
     )
-    if plan.teachers == (STAGES,) and not options.teacher and not has_stages(backbone.model):
-        reason = f"{backbone.arch} names no blocks, so its last layer teaches"
-        plan = replace(plan, teachers=(LAST,), reasons={**plan.reasons, "teachers": reason})
     local = {plan.views.local_size} if plan.views.num_local else set()
     try:
         check_sizes(backbone, sorted({plan.views.global_size, plan.teacher_size} | local))
@@ -36,6 +33,9 @@ def resolve_plan(
         if options.size is not None or plan.views.global_size == backbone.native_size:
             raise
         return resolve_plan(replace(options, size=backbone.native_size), num_images, backbone, device, labeled)
+    if plan.teachers == (STAGES,) and not options.teacher and not has_stages(backbone.model, plan.teacher_size):
+        reason = f"{backbone.arch} has no stages that can be read, so its last layer teaches"
+        plan = replace(plan, teachers=(LAST,), reasons={**plan.reasons, "teachers": reason})
     return plan
 
 

@@ -217,14 +217,14 @@ class Session:
         if not objective_of(self.plan).needs_labels:
             self.execution.tell("is there structure to learn from?")
             alarms = learnability_alarms(self.context.base(), self.health.images.batches(num_images))
-        if not alarms and objective_of(self.plan).learns_relations:
-            self.execution.tell(f"do {' and '.join(self.plan.teachers)} know more than the last layer?")
-            alarms = teacher_alarms(self.context, self.split.training[:NUM_CERTIFYING])
         if not alarms and self.context.val is None and self.plan.num_holdout == 0:
-            alarms = [
+            return [
                 f"too few: {num_images} images leave none to judge by; add images, lower `batch_size`, give `val`, "
                 "or take the last state unjudged with `keep` last"
             ]
+        if not alarms and self.context.val is None and objective_of(self.plan).learns_relations:
+            self.execution.tell(f"do {' and '.join(self.plan.teachers)} know more than the last layer?")
+            alarms = teacher_alarms(self.context, self.split.training[:NUM_CERTIFYING])
         return alarms
 
     def _evaluate(self, step: int) -> None:

@@ -1,6 +1,7 @@
 """What teaches a run at native size: the frozen network's own stages, its last layer, other models.
 
-Every teacher embeds every image once, at its own size and with its own preparation. Its features are partly whitened on
+Every teacher embeds every image once: the backbone itself at the plan's teacher size, another model at its own size and
+with its own preparation. Its features are partly whitened on
 the training images; several teachers stand side by side, each of unit length.
 """
 
@@ -15,7 +16,7 @@ from torch.nn import functional
 
 from smn_cli.adapters.fingerprint import fingerprint
 from smn_cli.backbones import stages
-from smn_cli.backbones.loading import Backbone, check_arch, load_backbone
+from smn_cli.backbones.loading import Backbone, check_arch, check_sizes, load_backbone
 from smn_cli.config.teachers import LAST, STAGES, TeacherName, parse_teacher
 from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.data.views.loader import image_batches
@@ -24,6 +25,7 @@ from smn_cli.evaluation.features import extract_features, on_device
 from smn_cli.evaluation.intervals import paired_difference
 from smn_cli.evaluation.readouts import Readout, fit_readout, fit_stage_readout
 from smn_cli.evaluation.view_consistency import corner_crops, view_consistency
+from smn_cli.features.embed import beside_stages
 from smn_cli.training.run_context import RunContext, preprocessing_of
 
 NUM_CERTIFYING = 500
@@ -69,7 +71,7 @@ def open_teacher(name: TeacherName, context: RunContext) -> Teacher:
     """
     device = context.device
     if name.kind == "model":
-        other = second_model(name)
+        other = _second_model(name)
         size = name.size or other.native_size
         network = on_device(other.model.to(device), device)
         return Teacher(name, network, preprocessing_of(other, size), _facts(name, other, size))
@@ -82,7 +84,7 @@ def open_teacher(name: TeacherName, context: RunContext) -> Teacher:
 
 def _facts(name: TeacherName, backbone: Backbone, size: int) -> dict[str, Any]:
     return {
-        "name": replace(name, weights="").text,
+        "name": name.shown,
         "arch": backbone.arch,
         "tag": backbone.tag,
         "size": size,
@@ -99,14 +101,22 @@ def check_teachers(texts: tuple[str, ...]) -> None:
     """
     for name in map(parse_teacher, texts):
         if name.kind == "model":
-            check_arch(name.arch)
+            try:
+                check_arch(name.arch)
+            except BackboneError as error:
+                raise BackboneError(f"`teacher` {name.text}: {error}") from None
         if name.weights and not Path(name.weights).is_file():
             raise BackboneError(f"`teacher` {name.text}: there is no file {name.weights}")
 
 
-def second_model(name: TeacherName) -> Backbone:
-    """The other model that a teacher's name stands for."""
-    return load_backbone(name.arch, name.weights or None)
+def _second_model(name: TeacherName) -> Backbone:
+    """The other model that a teacher's name stands for, once it is known to take images of its size."""
+    try:
+        other = load_backbone(name.arch, name.weights or None)
+        check_sizes(other, [name.size or other.native_size])
+    except BackboneError as error:
+        raise BackboneError(f"`teacher` {name.text}: {error} (a teacher is NAME[@SIZE][=FILE])") from None
+    return other
 
 
 def joined_space(spaces: list[Tensor]) -> Tensor:
@@ -118,7 +128,7 @@ def teacher_space(context: RunContext) -> tuple[Tensor, list[dict[str, Any]]]:
     """What the teachers say of the held-out images, then of the training images; each process embeds a share.
 
     Returns:
-        (H + N, d) float16 of unit length, and who the teachers are, for the run's provenance.
+        (H + N, d) float16 of unit length, in the first process alone; and who the teachers are, for the provenance.
     """
     split, execution = context.split, context.execution
     team, paths = execution.team, [*split.held_out, *split.training]
@@ -132,8 +142,9 @@ def teacher_space(context: RunContext) -> tuple[Tensor, list[dict[str, Any]]]:
             tick = _ticker(execution.on_teacher_embedding, number * len(own), len(names) * len(own))
         features = team.joined(teacher.embed(own, num_workers=execution.num_workers, progress=tick), len(paths))
         facts.append(teacher.facts)
-        spaces.append(teacher.fit(features[len(split.held_out) :])(features))
-    return joined_space(spaces).half(), facts
+        if team.is_first:
+            spaces.append(teacher.fit(features[len(split.held_out) :])(features))
+    return joined_space(spaces).half() if spaces else torch.empty(0), facts
 
 
 @torch.inference_mode()
@@ -147,17 +158,27 @@ def teacher_alarms(context: RunContext, images: list[Path]) -> list[str]:
         images: a sample of at least a hundred, better five hundred.
     """
     names = [parse_teacher(text) for text in context.plan.teachers]
+    if [name.kind for name in names] == [LAST]:
+        return []
     own = _own_views(context, images, with_stages=any(name.kind == STAGES for name in names))
     taught = [own.get(name.kind) or _views_of(open_teacher(name, context), context, images) for name in names]
     first, second = (joined_space([views[side] for views in taught]) for side in (0, 1))
     base, teacher = view_consistency(*own[LAST]), view_consistency(first, second)
     gain = paired_difference(base, teacher)
-    if gain.low > 0 or [name.kind for name in names] == [LAST]:
+    if gain.low > 0:
         return []
+    who = " and ".join(name.shown for name in names)
+    seen = (
+        f"two views of an image find the same neighbours in {float(teacher.mean()):.3f} of the cases to {who}, in "
+        f"{float(base.mean()):.3f} to the last layer ({gain.low:+.3f} to {gain.high:+.3f}, {len(images)} images)"
+    )
+    if gain.high >= 0:
+        return [
+            f"no better teacher: {seen}, which does not tell who knows more; add images, give another `teacher`, or "
+            "with `keep` last learn from this one"
+        ]
     return [
-        f"no better teacher: two views of an image find the same neighbours in {float(teacher.mean()):.3f} of the "
-        f"cases where {' and '.join(context.plan.teachers)} look, {float(base.mean()):.3f} where the last layer does "
-        f"(of {len(images)} images); these images look like those that the backbone was trained on: use it as it is, "
+        f"no better teacher: {seen}; the images look like those that the backbone was trained on: use it as it is, "
         "give another `teacher`, or with `keep` last learn from this one"
     ]
 
@@ -167,8 +188,7 @@ def _own_views(context: RunContext, images: list[Path], *, with_stages: bool) ->
     last = open_teacher(TeacherName(LAST), context)
     if not with_stages:
         return {LAST: _views_of(last, context, images)}
-    both = stages.with_stages(context.backbone.model)
-    run = on_device(lambda batch: torch.cat([each.float() for each in both(batch)], dim=1), context.device)
+    run = on_device(beside_stages(context.backbone.model), context.device)
     first, second = _embed_views(run, last.preprocessing, context, images)
     width = context.backbone.num_features
     readers = {LAST: (last, slice(None, width)), STAGES: (replace(last, name=TeacherName(STAGES)), slice(width, None))}

@@ -31,6 +31,7 @@ def test_each_reading_is_fitted_to_the_training_images_and_scored_by_neighbours(
     assert list(found) == ["centred", "whitened", "stages"]
     assert own.stages is not None
     readouts = {
+        "centred": (own, fit_readout(own.train, "centred")),
         "whitened": (own, fit_readout(own.train, "whitened")),
         "stages": (own.stages, fit_stage_readout(own.stages.train)),
     }

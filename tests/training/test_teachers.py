@@ -10,14 +10,16 @@ import torch
 from safetensors.torch import save_file
 
 from smn_cli.adapters.fingerprint import fingerprint
+from smn_cli.backbones.loading import load_backbone
 from smn_cli.config.teachers import parse_teacher
+from smn_cli.data.images.validate import ImageSet
 from smn_cli.errors import BackboneError
 from smn_cli.evaluation.readouts import fit_readout, fit_stage_readout
 from smn_cli.runs.pack import pack_run
 from smn_cli.training import session as session_module
 from smn_cli.training import teachers
 from smn_cli.training.session import Session
-from tests.conftest import CONVNET, RESNET, VIT
+from tests.conftest import CONVNET, RESNET, VIT, write_images
 from tests.small_runs import Workshop, equal, masks_of
 
 SHORT: dict[str, Any] = {
@@ -73,7 +75,7 @@ def test_several_teachers_stand_side_by_side(workshop: Callable[..., Workshop], 
     facts = session.folder.read_config()["teachers"]
     assert [fact["name"] for fact in facts] == ["stages", "last", VIT]  # a path is nobody else's business
     assert facts[2]["size"] == timm.get_pretrained_cfg(VIT).input_size[-1]
-    assert facts[2]["digest"] == fingerprint(teachers.second_model(parse_teacher(names[2])).model.state_dict()).digest
+    assert facts[2]["digest"] == fingerprint(load_backbone(VIT, second).model.state_dict()).digest
 
 
 def test_the_adapter_tells_who_taught_and_no_path(workshop: Callable[..., Workshop], second: Path) -> None:
@@ -140,17 +142,21 @@ def test_own_layers_are_read_in_one_pass_as_they_are_alone(workshop: Callable[..
 def test_a_network_without_blocks_is_taught_by_its_last_layer(
     workshop: Callable[..., Workshop], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("smn_cli.training.resolve_plan.has_stages", lambda _model: False)
+    monkeypatch.setattr("smn_cli.training.resolve_plan.has_stages", lambda _model, _size: False)
     plan = workshop(CONVNET).start("run", **SHORT | {"size": None, "steps": 1}).plan
     assert plan.teachers == ("last",)
-    assert plan.reasons["teachers"] == f"{CONVNET} names no blocks, so its last layer teaches"
+    assert plan.reasons["teachers"] == f"{CONVNET} has no stages that can be read, so its last layer teaches"
 
 
 def test_that_alarm_ends_a_run_before_its_first_step(
-    workshop: Callable[..., Workshop], monkeypatch: pytest.MonkeyPatch
+    workshop: Callable[..., Workshop], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(session_module, "learnability_alarms", lambda *_: [])
     monkeypatch.setattr(session_module, "teacher_alarms", lambda *_: ["no better teacher: so it is"])
-    session = workshop(CONVNET).start("run", **SHORT, teacher=("stages",), keep="best")
+    place = workshop(CONVNET)
+    write_images(tmp_path / "many", 60)
+    place.images = ImageSet(good=sorted((tmp_path / "many").iterdir()))
+    session = place.start("run", **SHORT, teacher=("stages",), keep="best")
+    assert session.plan.num_holdout >= 30  # enough to judge by
     assert session.is_finished
     assert "no better teacher: so it is" in session.best_state.alarms[0]
