@@ -17,6 +17,7 @@ from smn_cli.distributed import Team
 from smn_cli.errors import UsageError
 from smn_cli.runs.run_folder import OBJECTIVE_FILE, RunFolder
 from smn_cli.training.session import Session
+from tests.conftest import CONVNET
 from tests.small_runs import Workshop, masks_of, metrics, scores_of
 
 NUM_STEPS = 8
@@ -76,6 +77,18 @@ def test_two_processes_make_the_codes_of_one_from_the_whole_batch_and_queue(work
     place = workshop()
     finish(launch(place, "two", "--recipe", "paper", "--local-views", "1", "--prototypes", "8", "--queue", "16"))
     compare_with_one(place.finish("one", steps=NUM_STEPS, seed=0), place.runs / "two")
+
+
+@pytest.mark.slow
+def test_two_processes_remember_neighbours_as_one_does(workshop: Make) -> None:
+    place = workshop(CONVNET)
+    finish(launch(place, "two", "--teacher", "stages", "--teacher", "last"))
+    alone = place.finish("one", **NO_HEAD, steps=NUM_STEPS, seed=0, teacher=("stages", "last"))
+    compare_with_one(alone, place.runs / "two")
+    memories = [session_state["objective"]["memory"] for session_state in (
+        alone.trainer.state(), RunFolder.open(place.runs / "two").load_state()["trainer"]
+    )]  # fmt: skip
+    torch.testing.assert_close(*memories, rtol=0, atol=1e-2)
 
 
 @pytest.mark.slow

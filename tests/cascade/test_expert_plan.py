@@ -37,6 +37,21 @@ def test_prototypes_follow_the_cluster_unless_they_are_inherited_or_were_wished_
     assert make_expert_plan(swapped, 600).num_prototypes == swapped.num_prototypes == 100
 
 
+@pytest.mark.parametrize(
+    ("options", "native_size"), [({}, 224), ({"size": 64, "teacher": ("stages", "last")}, 224), ({"size": 224}, 288)]
+)
+def test_an_expert_has_the_lesson_of_its_dispatcher(options: dict[str, Any], native_size: int) -> None:
+    dispatcher = make_plan(AdaptOptions(**options), 3000, native_size=native_size)
+    expert = make_expert_plan(dispatcher, 600)
+    assert (expert.objective, expert.teachers, expert.batch_size) == (
+        dispatcher.objective,
+        dispatcher.teachers,
+        dispatcher.batch_size,
+    )
+    assert bool(expert.num_prototypes) == (dispatcher.objective == "taught")
+    assert ("num_prototypes" in expert.reasons) == (dispatcher.objective == "taught")
+
+
 def test_scores_do_not_wait_for_a_head_that_is_inherited() -> None:
     dispatcher = make_plan(AdaptOptions(recipe="swav"), 3000)
     assert dispatcher.head_steps > 0

@@ -140,3 +140,16 @@ def test_the_backbone_s_own_size_has_a_smaller_one_beside_it(
     assert "with --size 96: about" in outcome.err
     assert "--steps 50 takes a quarter of them, --size 96 sees smaller images" in outcome.err
     assert "smaller" not in json.loads(run_cli(*words, "--size", 64, "--device", "cpu", "--json", "-").out)
+
+
+@pytest.mark.slow
+def test_fewer_images_than_a_smaller_size_s_batch_have_a_plan_all_the_same(
+    run_cli: Run, road: Road, tmp_path: Path
+) -> None:
+    write_images(tmp_path / "forty", 40)
+    words = ("plan", tmp_path / "forty", "--arch", RESNET, "--weights", road.weights, "--workers", 0)
+    outcome = run_cli(*words, "--device", "cpu", "--keep", "last", "--json", "-")
+    assert outcome.code == 0, outcome.err
+    content = json.loads(outcome.out)
+    assert content["plan"]["batch_size"] == 32
+    assert "smaller" not in content  # codes take 64 images a step

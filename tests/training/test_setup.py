@@ -24,6 +24,7 @@ def test_only_what_a_run_can_use_is_wanted() -> None:
     assert num_wanted(31, options) == 31  # fewer than a batch: refused later, with all bad ones named
     assert num_wanted(90_000, options) == 90_000
     assert num_wanted(1_200_000, options) == 1500 * 64 + 500
+    assert num_wanted(1_200_000, replace(options, prototypes=50)) == 1500 * 64 + 500
     assert num_wanted(1_200_000, replace(options, keep="last")) == 1500 * 64
     assert num_wanted(1_200_000, replace(options, steps=10)) == 640 + 500
     assert num_wanted(1_200_000, replace(options, epochs=1)) == 1_200_000
