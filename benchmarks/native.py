@@ -40,6 +40,7 @@ RESULTS = Path(__file__).parent / "results" / "native.jsonl"
 ARMS = {
     "default": "",
     "last": "--teacher last",
+    "both": "--teacher stages --teacher last",
     "full": "--train full",
     "before": "--recipe before",
     "unjudged": "--keep last",
