@@ -276,7 +276,7 @@ def _started(
     refuse_idle_options(options)
     inputs = _listed(images)
     labeled = find_labeled_images(inputs, options)
-    check_teachers(options.teacher)
+    check_teachers((*options.teacher, *filter(None, [options.witness])))
     checked = check_for_run(find_images(inputs) if labeled is None else labeled.paths, options)
     request = RunRequest(folder, checked, options, overwrite=overwrite, val=_judging(val), labeled=labeled)
     return Session.start(request, backbone, execution=execution)

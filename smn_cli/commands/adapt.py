@@ -117,7 +117,7 @@ def _start(
     from smn_cli.training.warm_start import WarmStart, read_start_masks
 
     refuse_idle_options(options)
-    check_teachers(options.teacher)
+    check_teachers((*options.teacher, *filter(None, [options.witness])))
     team = execution.team
     if team.is_first:
         RunFolder.check_free(out, overwrite=overwrite)

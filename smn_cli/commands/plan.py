@@ -55,7 +55,7 @@ def plan(
     from smn_cli.training.teachers import check_teachers
 
     refuse_idle_options(options)
-    check_teachers(options.teacher)
+    check_teachers((*options.teacher, *filter(None, [options.witness])))
     output = Output(json)
     execution = Execution(resolve_device(device), resolve_workers(workers))
     labeled = find_labeled_images(images, options)

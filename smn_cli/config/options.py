@@ -50,6 +50,13 @@ class AdaptOptions:
         "Method",
         metavar="NAME",
     )
+    witness: str | None = option(
+        None,
+        "An independent timm model, NAME[@SIZE][=FILE], that has to agree: no state is kept whose neighbours it finds "
+        "less like its own than the base's.",
+        "Method",
+        metavar="NAME",
+    )
     teacher_size: int | None = option(None, "Side of the views that the frozen network sees.", "Method", minimum=16)
     local_views: int | None = option(None, "Small views an image.", "Method", minimum=0)
     prototypes: int | None = option(None, "By default from the images.", "Method", minimum=2)
@@ -105,6 +112,10 @@ class AdaptOptions:
         check_options(self)
         for text in self.teacher:
             parse_teacher(text)
+        if self.witness is not None and parse_teacher(self.witness).kind != "model":
+            raise UsageError(
+                f"`witness` {self.witness}: the backbone cannot be its own witness; name another timm model"
+            )
         _check_labels(self)
         if self.steps is not None and self.epochs is not None:
             raise UsageError("`steps` and `epochs` both set the length of the run: give one of them")

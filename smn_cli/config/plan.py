@@ -56,6 +56,7 @@ class AdaptPlan:
     density_start: float | None = None
     mask_only: tuple[str, ...] = ()
     teachers: tuple[str, ...] = ()
+    witness: str = ""
     reasons: dict[str, str] = field(default_factory=dict, compare=False)
 
     @property

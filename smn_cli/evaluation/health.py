@@ -27,6 +27,7 @@ class Health:
         effective_rank: RankMe, exp of the entropy of the singular values; 1 is collapse to a line.
         view_agreement: share of images whose mirrored crop is nearest to the image itself, 0 to 1.
         drift: 1 - mean cosine to the frozen network's features of the same image, 0 to 2.
+        witness_agreement: share of neighbours that an independent model has, too, 0 to 1; None without one.
         view_consistency: share of neighbours that two views of an image both find, 0 to 1; None where it is not needed.
     """
 
@@ -36,6 +37,7 @@ class Health:
     view_agreement: float
     drift: float
     view_consistency: float | None = None
+    witness_agreement: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers, of those that there are."""

@@ -33,15 +33,18 @@ def view_consistency(first: Tensor, second: Tensor, *, k: int = NUM_NEIGHBOURS) 
         (N,) float32 from 0 to 1; k / (N - 1) by chance.
     """
     k = max(1, min(k, len(first) // 5))
-    found = [_membership(space, k) for space in (first, second)]
+    found = []
+    for space in (first, second):
+        similarities = space @ space.T
+        similarities.fill_diagonal_(-torch.inf)
+        found.append(nearest(similarities, k))
     return (found[0] & found[1]).sum(dim=1).float() / k
 
 
-def _membership(space: Tensor, k: int) -> Tensor:
-    similarities = space @ space.T
-    similarities.fill_diagonal_(-torch.inf)
-    nearest = similarities.topk(k, dim=1).indices
-    return torch.zeros(len(space), len(space), dtype=torch.bool).scatter_(1, nearest, True)
+def nearest(similarities: Tensor, k: int) -> Tensor:
+    """(N, M) bool: which are the k largest of each row."""
+    places = similarities.topk(k, dim=1).indices
+    return torch.zeros(similarities.shape, dtype=torch.bool).scatter_(1, places, True)
 
 
 def resized(batch: Tensor, side: int) -> Tensor:

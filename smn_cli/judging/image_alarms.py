@@ -15,6 +15,10 @@ CHANCE_LEVEL = 0.01
 """Above this probability of a likeness by chance, images are taken to hold no structure."""
 
 
+MIN_CLASSES, MAX_SURE = 100, 0.43
+"""Mean probability of the likeliest class: .08 to .37 on four sets of which three gained at native size, .49 and .64 on
+two where the last layer knew better (docs/log.md)."""
+
 MIN_STANDING = 0.55
 """Digits stand at .64, photographs above .9; resizing alone ties the halves of noise together a little (.525)."""
 
@@ -65,3 +69,24 @@ def own_standing(left: Tensor, right: Tensor) -> float:
 def _normal_tail(deviations: float) -> float:
     """Probability that a standard normal number lies above."""
     return math.erfc(deviations / math.sqrt(2)) / 2
+
+
+def familiarity_alarms(features: Tensor, weight: Tensor, bias: Tensor) -> list[str]:
+    """Images that the backbone's own classifier is sure of, like those of its training: its last layer knows best.
+
+    Args:
+        features: (N, F) of the base, for a sample of the images.
+        weight, bias: (C, F) and (C,) of the classifier that came with the weights; with fewer than a hundred classes
+            it tells nothing.
+    """
+    if len(weight) < MIN_CLASSES:
+        return []
+    likeliest = functional.linear(features.float(), weight.float(), bias.float()).softmax(dim=1).amax(dim=1)
+    sure = float(likeliest.mean())
+    if sure <= MAX_SURE:
+        return []
+    return [
+        f"familiar images: the backbone's own classifier gives its likeliest class {sure:.2f} in the mean (images that "
+        f"gained: at most .37), so they are like those that it was trained on and its last layer knows them best; use "
+        "it as it is, give an independent model as `witness` to try all the same, or with `keep` last train unjudged"
+    ]

@@ -3,7 +3,7 @@
 A judge is a class with a `judge` method; `smn_cli.training.setup.choose_judge` says which one a run has.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,11 +29,14 @@ from smn_cli.evaluation.health import (
 )
 from smn_cli.evaluation.intervals import Gain, paired_difference
 from smn_cli.evaluation.readouts import fit_readout
-from smn_cli.evaluation.view_consistency import corner_crops, resized, view_consistency
+from smn_cli.evaluation.view_consistency import corner_crops, nearest, resized, view_consistency
 
 NUM_NEIGHBOURS = 20
 NUM_SEARCHED = 2000
 """Training images that held-out ones look for neighbours among, at most."""
+MAX_LOST_AGREEMENT = 0.03
+"""Share of neighbours in common with a witness that a state may lose: runs that gained lost at most .004, runs that did
+harm lost .066 and more (docs/log.md)."""
 COLLAPSE_SHARE = 0.25
 """A run whose features keep less than this share of the base's effective rank has collapsed."""
 
@@ -97,6 +100,7 @@ class HealthJudge:
         base: the frozen network at the working size.
         team: the processes that share the run; each embeds a share of the images, and all judge alike.
         is_own_space: whether the teacher's features are the backbone's own, so that places in them can be compared.
+        witness: (H + N, F) features of an independent model for the same images, which has to agree; None for none.
     """
 
     uses_labels = False
@@ -112,6 +116,7 @@ class HealthJudge:
         team: Team | None = None,
         *,
         is_own_space: bool = True,
+        witness: Tensor | None = None,
     ) -> None:
         self._team, self._is_own_space = team or Team(), is_own_space
         paths = [*held_out, *training]
@@ -121,8 +126,10 @@ class HealthJudge:
         teacher_mean = functional.normalize(teacher_training.float(), dim=1).mean(dim=0)
         self._teacher = centred(teacher_held_out, teacher_mean)
         self._likeness = self._teacher @ centred(teacher_training, teacher_mean).T
+        self._witness = None if witness is None else self._neighbours(fit_readout(witness, "centred")(witness))
         self.base_features = self.embed(base)
         self._base_mean = functional.normalize(self.base_features[1], dim=1).mean(dim=0)
+        self._base_agreement = self._agreement(*self.base_features)
         self._base_likeness, self._base_consistency, self.base_health = self._measure(base, *self.base_features)
 
     def judge(self, candidate: Candidate) -> Judgement:
@@ -137,7 +144,10 @@ class HealthJudge:
             raise TrainingError("the features are no longer finite numbers: lower `lr_scores`")
         likeness, consistency, health = self._measure(network, held_out, training)
         difference = paired_difference(self._base_likeness, likeness)
-        is_sound = self._is_sound(health, consistency)
+        agreement = self._agreement(held_out, training)
+        is_sound = self._is_sound(health, consistency, agreement)
+        if agreement is not None:
+            health = replace(health, witness_agreement=float(agreement.mean()))
         return Judgement(difference, is_sound, dict(health.to_json()), self._collapse(health))
 
     def embed(self, network: Network) -> tuple[Tensor, Tensor]:
@@ -145,7 +155,22 @@ class HealthJudge:
         features = self._team.joined(extract_features(network, self.images.batches()), self._num_images)
         return features[: self._num_held_out], features[self._num_held_out :]
 
-    def _is_sound(self, health: Health, consistency: Tensor) -> bool:
+    def _neighbours(self, rows: Tensor) -> Tensor:
+        """(H, N) bool: whom each held-out image has for neighbours, of rows (H + N, F) of unit length."""
+        return nearest(rows[: self._num_held_out] @ rows[self._num_held_out :].T, self._k)
+
+    def _agreement(self, held_out: Tensor, training: Tensor) -> Tensor | None:
+        """(H,) share of the neighbours that the witness has, too; None without one."""
+        if self._witness is None:
+            return None
+        rows = torch.cat([held_out, training])
+        return (self._neighbours(fit_readout(rows, "centred")(rows)) & self._witness).sum(dim=1).float() / self._k
+
+    def _is_sound(self, health: Health, consistency: Tensor, agreement: Tensor | None) -> bool:
+        if agreement is not None and self._base_agreement is not None:
+            lost = float((self._base_agreement - agreement).mean())
+            if lost > MAX_LOST_AGREEMENT:
+                return False
         if health.teacher_nearness is not None and self.base_health.teacher_nearness is not None:
             return health.teacher_nearness > self.base_health.teacher_nearness
         return paired_difference(self._base_consistency, consistency).high >= 0

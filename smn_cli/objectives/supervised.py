@@ -40,7 +40,7 @@ class SupervisedObjective(Objective):
 
     needs_labels: ClassVar[bool] = True
     rules: ClassVar[PlanRules] = PlanRules(
-        idle_options=("queue", "prototypes", "local_views", "teacher"), has_head=True
+        idle_options=("queue", "prototypes", "local_views", "teacher", "witness"), has_head=True
     )
 
     def __init__(

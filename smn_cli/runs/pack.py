@@ -55,7 +55,7 @@ def pack_run(folder: RunFolder, backbone: Backbone, *, codec: str = "auto") -> A
 def _provenance(learned: Learned, config: dict[str, Any]) -> dict[str, Any]:
     return {
         "images": config["images"]["good"],
-        "plan": {key: value for key, value in config["plan"].items() if key not in ("reasons", "teachers")},
+        "plan": {key: value for key, value in config["plan"].items() if key not in ("reasons", "teachers", "witness")},
         **({"teachers": config["teachers"]} if config.get("teachers") else {}),
         "step": learned.step,
         "finished": learned.is_finished,

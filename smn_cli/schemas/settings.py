@@ -36,6 +36,7 @@ class SettingsJson(TypedDict):
     teachers: Annotated[
         list[str], "of `neighbourhood`: `stages`, `last`, or a timm model as NAME[@SIZE][=FILE]; else empty"
     ]
+    witness: Annotated[str, "independent model that judges, as NAME[@SIZE][=FILE]; empty for none"]
     teacher_size: Annotated[int, "side in pixels of what the frozen network sees"]
     batch_size: Annotated[int, "images a step"]
     num_steps: Annotated[int, "length of the run"]

@@ -61,6 +61,7 @@ def make_plan(
         recipe=options.recipe,
         objective=objective,
         teachers=teachers,
+        witness="" if options.witness is None else _resolved(options.witness),
         train=options.train,
         keep=options.keep or recipe.keep,
         views=views,

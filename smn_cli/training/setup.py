@@ -24,7 +24,7 @@ from smn_cli.runs.run_labels import save_labels
 from smn_cli.runs.run_result import read_prepared
 from smn_cli.training.run_context import RunContext, RunRequest
 from smn_cli.training.start_state import StartingPoint
-from smn_cli.training.teachers import teacher_space
+from smn_cli.training.teachers import teacher_space, witness_features
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,13 @@ class Prepared:
         teacher_held_out: (H, F) float16 features of the teacher for the held-out images.
         teacher_training: (N, F) the same for the training images, or (M, F) for those alone that judge.
         objective: what the objective keeps, see `Objective.prepare`.
+        witness: (H + M, F) float16 features of the plan's witness, of the held-out images and those that judge.
     """
 
     teacher_held_out: Tensor
     teacher_training: Tensor
     objective: dict[str, Tensor]
+    witness: Tensor | None = None
 
     @classmethod
     def read(cls, context: RunContext) -> "Prepared":
@@ -49,7 +51,7 @@ class Prepared:
             CheckpointError: it is missing or damaged.
         """
         teacher = context.folder.load_tensors(TEACHER_FILE)
-        return cls(teacher["held_out"], teacher["training"], read_prepared(context.folder))
+        return cls(teacher["held_out"], teacher["training"], read_prepared(context.folder), teacher.get("witness"))
 
 
 def prepare_run(context: RunContext, request: RunRequest, start: StartingPoint | None) -> Prepared:
@@ -62,6 +64,7 @@ def prepare_run(context: RunContext, request: RunRequest, start: StartingPoint |
     """
     team, folder = context.execution.team, context.folder
     embedded, teachers = _embed_for_teacher(context)
+    witness = witness_features(context)
     if team.is_first:
         folder.write_images(request.images.good, request.images.bad_lines())
         config = describe_run(
@@ -84,8 +87,9 @@ def prepare_run(context: RunContext, request: RunRequest, start: StartingPoint |
     prepared = None
     if team.is_first:
         objective = objective_of(context.plan).prepare(_objective_inputs(context, training))
-        prepared = Prepared(held_out, training, objective)
-        folder.save_tensors(TEACHER_FILE, {"held_out": held_out, "training": training})
+        prepared = Prepared(held_out, training, objective, witness)
+        seen = {"held_out": held_out, "training": training}
+        folder.save_tensors(TEACHER_FILE, seen if witness is None else {**seen, "witness": witness})
         folder.save_tensors(OBJECTIVE_FILE, objective)
         if context.split.labeled is not None:
             save_labels(folder, context.split.labeled)
@@ -114,6 +118,7 @@ def make_health_judge(context: RunContext, prepared: Prepared) -> HealthJudge:
         context.network_at_start(),
         context.execution.team,
         is_own_space=not objective_of(context.plan).learns_relations,
+        witness=prepared.witness,
     )
 
 

@@ -147,6 +147,16 @@ def teacher_space(context: RunContext) -> tuple[Tensor, list[dict[str, Any]]]:
     return joined_space(spaces).half() if spaces else torch.empty(0), facts
 
 
+def witness_features(context: RunContext) -> Tensor | None:
+    """(H + M, F) float16 of the plan's witness, of the held-out images and those that they are compared with."""
+    if not context.plan.witness:
+        return None
+    team, paths = context.execution.team, [*context.split.held_out, *context.split.searched]
+    witness = open_teacher(parse_teacher(context.plan.witness), context)
+    own = witness.embed(team.own(paths), num_workers=context.execution.num_workers)
+    return team.joined(own, len(paths)).half()
+
+
 @torch.inference_mode()
 def teacher_alarms(context: RunContext, images: list[Path]) -> list[str]:
     """What speaks against the teachers before the first step: that the base's own last layer knows these images better.

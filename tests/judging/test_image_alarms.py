@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from smn_cli.judging.image_alarms import _normal_tail, own_standing
+from smn_cli.judging.image_alarms import _normal_tail, familiarity_alarms, own_standing
 
 
 @pytest.mark.parametrize(
@@ -17,3 +17,15 @@ def test_images_whose_halves_are_most_alike_stand_at_one_and_the_least_alike_at_
     halves = torch.eye(4)
     assert own_standing(halves, halves) == 1.0
     assert own_standing(halves, 1 - halves) == 0.0
+
+
+@pytest.mark.parametrize(("scale", "num_classes", "num_alarms"), [(9.0, 200, 1), (1.0, 200, 0), (9.0, 20, 0)])
+def test_a_classifier_that_is_sure_of_its_classes_knows_the_images(
+    scale: float, num_classes: int, num_alarms: int
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(num_classes, 16, generator=generator)
+    features = scale * weight[torch.randint(num_classes, (50,), generator=generator)]
+    features = features / 16**0.5 + 0.1 * torch.randn(50, 16, generator=generator)
+    alarms = familiarity_alarms(features, weight / 16**0.5, torch.zeros(num_classes))
+    assert [alarm.partition(":")[0] for alarm in alarms] == ["familiar images"] * num_alarms

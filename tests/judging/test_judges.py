@@ -10,6 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from smn_cli.data.preprocessing import Preprocessing
+from smn_cli.data.views.loader import image_batches
+from smn_cli.evaluation.features import extract_features
 from smn_cli.evaluation.intervals import Gain
 from smn_cli.judging.judges import Candidate, HealthJudge, Judge, Judgement
 from smn_cli.runs.run_result import read_learned
@@ -86,3 +88,22 @@ def test_better_neighbours_count_only_where_two_views_agree_as_often_as_before(
     assert judgement.is_sound is is_sound
     assert "teacher_nearness" not in judgement.measures
     assert 0 <= judgement.measures["view_consistency"] <= 1
+
+
+@pytest.mark.parametrize(("witness_of", "is_sound"), [(brightness, True), (corner, False)])
+def test_a_witness_has_to_find_the_neighbours_no_stranger_than_before(
+    tmp_path: Path, witness_of: Callable[[Tensor], Tensor], is_sound: bool
+) -> None:
+    """The base sees corners; the candidate sees brightness, which a witness of corners does not know."""
+    paths = striped(tmp_path / "images", 120)
+    held_out, training = paths[::2], paths[1::2]
+    preprocessing = Preprocessing(64, (0.5,) * 3, (0.5,) * 3, "bilinear")
+    batches = image_batches([*held_out, *training], preprocessing)
+    witness = extract_features(witness_of, batches)
+    teacher = torch.nn.functional.normalize(torch.randn(120, 16, generator=torch.Generator().manual_seed(0)), dim=1)
+    judge = HealthJudge(
+        held_out, training, preprocessing, teacher[::2], teacher[1::2], corner, is_own_space=False, witness=witness
+    )
+    judgement = judge.judge(Candidate(brightness))
+    assert judgement.is_sound is is_sound
+    assert (judgement.measures["witness_agreement"] > 0.9) is is_sound

@@ -11,16 +11,18 @@ from safetensors.torch import save_file
 
 from smn_cli.adapters.fingerprint import fingerprint
 from smn_cli.backbones.loading import load_backbone
+from smn_cli.config.options import AdaptOptions
 from smn_cli.config.teachers import parse_teacher
 from smn_cli.data.images.validate import ImageSet
-from smn_cli.errors import BackboneError
+from smn_cli.errors import BackboneError, UsageError
 from smn_cli.evaluation.readouts import fit_readout, fit_stage_readout
+from smn_cli.objectives.table import refuse_idle_options
 from smn_cli.runs.pack import pack_run
 from smn_cli.training import session as session_module
 from smn_cli.training import teachers
 from smn_cli.training.session import Session
 from tests.conftest import CONVNET, RESNET, VIT, write_images
-from tests.small_runs import Workshop, equal, masks_of
+from tests.small_runs import Workshop, equal, log_of, masks_of
 
 SHORT: dict[str, Any] = {
     "recipe": "default", "lr_scores": 0.5, "steps": 3, "local_views": 0, "prototypes": None, "queue": None,
@@ -160,3 +162,38 @@ def test_that_alarm_ends_a_run_before_its_first_step(
     assert session.plan.num_holdout >= 30  # enough to judge by
     assert session.is_finished
     assert "no better teacher: so it is" in session.best_state.alarms[0]
+
+
+def test_a_witness_speaks_in_every_judgement_also_after_a_pause(
+    workshop: Callable[..., Workshop], second: Path, tmp_path: Path
+) -> None:
+    place = workshop(CONVNET)
+    write_images(tmp_path / "many", 60)
+    place.images = ImageSet(good=sorted((tmp_path / "many").iterdir()))
+    settings = SHORT | {"keep": "best", "teacher": ("stages",), "witness": f"{VIT}={second}"}
+    whole, parts = (place.start(name, **settings) for name in ("whole", "parts"))
+    for session in (whole, parts):
+        session.best_state.alarms = []  # random weights know nothing
+    for _ in whole.steps():
+        pass
+    next(parts.steps())
+    parts._save()
+    second.unlink()
+    resumed = place.resume("parts")
+    for _ in resumed.steps():
+        pass
+    spoken = [
+        [line["evaluation"]["witness_agreement"] for line in log_of(session) if "evaluation" in line]
+        for session in (whole, resumed)
+    ]
+    assert spoken[0] == spoken[1]
+    assert len(spoken[0]) == 3
+    assert str(second) not in str(pack_run(whole.folder, whole.backbone).header.provenance)
+
+
+def test_the_backbone_is_no_witness_of_its_own() -> None:
+    for name in ("stages", "last"):
+        with pytest.raises(UsageError, match="cannot be its own witness"):
+            AdaptOptions(witness=name)
+    with pytest.raises(UsageError, match="`witness` has no effect with `recipe` default and `labels`"):
+        refuse_idle_options(AdaptOptions(labels="folders", witness=VIT))
