@@ -19,6 +19,8 @@ NUM_FOLDS = 3
 MAX_CHOOSING = 3000
 """Images that choose the penalty, at most; all of them are fitted to."""
 MAX_ITERATIONS, TOLERANCE = 300, 1e-9
+CHOICE_ITERATIONS, CHOICE_TOLERANCE = 50, 1e-5
+"""Of the fits that only choose: factors of ten apart, they need no more."""
 
 
 class Probe(NamedTuple):
@@ -72,19 +74,21 @@ def chosen_decay(features: Tensor, labels: Tensor) -> float:
             continue
         classes, targets = torch.unique(labels[others], return_inverse=True)
         for decay in PROBE_DECAYS:
-            predicted = _fit(features[others], targets, decay).logits(features[own].float()).argmax(dim=1)
+            predicted = (
+                _fit(features[others], targets, decay, is_choice=True).logits(features[own].float()).argmax(dim=1)
+            )
             right[decay] += int((classes[predicted] == labels[own]).sum())
     return max(right, key=lambda decay: right[decay])
 
 
-def _fit(features: Tensor, labels: Tensor, decay: float) -> LinearClassifier:
+def _fit(features: Tensor, labels: Tensor, decay: float, *, is_choice: bool = False) -> LinearClassifier:
     return fit_classifier(
         features,
         labels,
         num_classes=int(labels.max()) + 1,
         decay=decay,
         max_images=len(features),
-        max_iterations=MAX_ITERATIONS,
-        tolerance=TOLERANCE,
+        max_iterations=CHOICE_ITERATIONS if is_choice else MAX_ITERATIONS,
+        tolerance=CHOICE_TOLERANCE if is_choice else TOLERANCE,
         bias_decay=0.0,
     )

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from typing_extensions import NotRequired, TypedDict
 
-from smn_cli.schemas.scores import ComparisonJson
+from smn_cli.schemas.scores import ControlledComparisonJson
 from smn_cli.schemas.settings import SettingsJson
 
 
@@ -137,7 +137,7 @@ class DemoProofJson(TypedDict):
     outputs_equal: Annotated[bool, "always true: plain timm computes what the live network does, bit for bit"]
 
 
-class DemoJson(DemoProofJson, ComparisonJson):
+class DemoJson(DemoProofJson, ControlledComparisonJson):
     """What `smn demo` made and measured."""
 
     schema: Literal["smn.demo/1"]
