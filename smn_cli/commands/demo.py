@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from smn_cli.adapters.adapter import Adapter
     from smn_cli.backbones.loading import Backbone
     from smn_cli.console import Output
-    from smn_cli.evaluation.compare import Comparison
+    from smn_cli.evaluation.controls import ControlledComparison
     from smn_cli.schemas.runs import DemoJson, DemoProofJson
 
 DEMO_STEPS = 160
@@ -152,9 +152,10 @@ def _apply_and_prove(output: "Output", adapter_path: Path, weights: Path, checkp
     return {"digest": adapter.header.adapted_digest, "outputs_equal": True}
 
 
-def _score(output: "Output", backbone: "Backbone", adapter: "Adapter", images: Path) -> "Comparison":
+def _score(output: "Output", backbone: "Backbone", adapter: "Adapter", images: Path) -> "ControlledComparison":
     from smn_cli.data.labels.eval_split import load_labeled_split
     from smn_cli.evaluation.compare import ScoringProtocol
+    from smn_cli.evaluation.controls import ControlledComparison
     from smn_cli.features.embed import Embedding
     from smn_cli.scoring import evaluate_networks
 
@@ -172,4 +173,5 @@ def _score(output: "Output", backbone: "Backbone", adapter: "Adapter", images: P
         )
     report_scores(output, comparison, [])
     report_controls(output, comparison)
+    assert isinstance(comparison, ControlledComparison)  # which was asked for
     return comparison

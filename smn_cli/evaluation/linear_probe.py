@@ -74,9 +74,8 @@ def chosen_decay(features: Tensor, labels: Tensor) -> float:
             continue
         classes, targets = torch.unique(labels[others], return_inverse=True)
         for decay in PROBE_DECAYS:
-            predicted = (
-                _fit(features[others], targets, decay, is_choice=True).logits(features[own].float()).argmax(dim=1)
-            )
+            fitted = _fit(features[others], targets, decay, is_choice=True)
+            predicted = fitted.logits(features[own].float()).argmax(dim=1)
             right[decay] += int((classes[predicted] == labels[own]).sum())
     return max(right, key=lambda decay: right[decay])
 
