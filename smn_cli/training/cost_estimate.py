@@ -8,6 +8,7 @@ from smn_cli.config.plan import AdaptPlan
 from smn_cli.judging.judges import NUM_SEARCHED
 from smn_cli.objectives.table import objective_of
 from smn_cli.training.profiling import Profile, num_judge_views
+from smn_cli.training.teachers import NUM_CERTIFYING
 
 MASK_BITS = (0.24, 0.34)
 """Bits a masked weight of the default recipe at its usual densities, .94 to .91, see docs/benchmarks.md."""
@@ -59,14 +60,16 @@ def estimate_run(profile: Profile, *, num_usable: int, num_sample: int, check_s:
     num_embedded = plan.num_holdout + (num_training if objective_of(plan).needs_teacher else num_searched)
     num_evaluations = -(-plan.num_steps // plan.eval_every)
     # once more for the base, and with the teacher its features at the working size
-    views = num_judge_views(num_held_out, num_searched) * (num_evaluations + 1) + num_searched + _NUM_ALARM_VIEWS
+    views = num_judge_views(plan, num_held_out, num_searched) * (num_evaluations + 1) + num_searched + _NUM_ALARM_VIEWS
+    if objective_of(plan).learns_relations:  # two views of each image that certifies, and the memory as it starts
+        views += 2 * min(NUM_CERTIFYING, num_training) + num_training
     extra = num_embedded - min(num_embedded, num_sample)
     peak = _peak_process_bytes()
     return Estimate(
         num_used=num_used,
         seconds={
             "checking": check_s,
-            "looking": profile.teacher_embedding_s * num_embedded,
+            "looking": profile.teacher_embedding_s * num_embedded * max(1, len(plan.teachers)),
             "prototypes": profile.preparation_s,
             "steps": profile.median_step_s * plan.num_steps,
             "evaluations": profile.judge_s * views,

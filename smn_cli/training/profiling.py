@@ -199,16 +199,16 @@ def _an_image(ticks: list[tuple[int, float]]) -> float:
 
 
 def _time_judge(session: Session) -> float:
-    num_views = num_judge_views(len(session.split.held_out), len(session.split.searched))
+    num_views = num_judge_views(session.plan, len(session.split.held_out), len(session.split.searched))
     network = session.network()
     started = time.monotonic()
     session.health.judge(Candidate(network))
     return (time.monotonic() - started) / num_views
 
 
-def num_judge_views(num_held_out: int, num_searched: int) -> int:
-    """Images that an evaluation embeds: held-out ones twice, as they are and mirrored."""
-    return 2 * num_held_out + num_searched
+def num_judge_views(plan: AdaptPlan, num_held_out: int, num_searched: int) -> int:
+    """Images that an evaluation embeds: held-out ones as they are and mirrored, of relations a second view, too."""
+    return (3 if objective_of(plan).learns_relations else 2) * num_held_out + num_searched
 
 
 def _bytes_in(value: Any) -> int:
