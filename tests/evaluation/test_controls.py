@@ -70,3 +70,10 @@ def test_a_base_alone_has_readings_without_gains() -> None:
     content = controlled(compare(score(own, NEIGHBOURS), None), readout_scores(own, NEIGHBOURS), {}, None).to_json()
     assert content["readouts"]["centred"].keys() == {"base"}
     assert "native" not in content
+
+
+def test_where_images_have_the_base_s_own_size_that_gate_is_about_the_base_itself() -> None:
+    base, adapted = (score(features(spread=spread), NEIGHBOURS) for spread in (0.9, 0.5))
+    found = controlled(compare(base, adapted), {}, {}, None)
+    assert found.metrics["native.knn.top1"] == base.metrics["knn.top1"]
+    assert found.control_gains["native.knn.top1"] == found.gains["knn.top1"].value

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from smn_cli.evaluation.readouts import Readout, fit_readout, fit_stage_readout
+from smn_cli.evaluation.readouts import MAX_FITTED, Readout, fit_readout, fit_stage_readout
 
 
 @pytest.fixture
@@ -86,3 +86,11 @@ def test_of_stages_units_mean_nothing_and_what_never_moves_is_silent() -> None:
     still = torch.cat([stages, torch.full((64, 3), 1e3)], dim=1)
     rows = fit_stage_readout(still)(still)
     torch.testing.assert_close(rows @ rows.T, one @ one.T, rtol=1e-3, atol=1e-3)
+
+
+def test_of_very_many_rows_evenly_spaced_ones_are_fitted_to() -> None:
+    rows = torch.randn(2 * MAX_FITTED + 1, 4, generator=torch.Generator().manual_seed(0))
+    readout, expected = fit_readout(rows, "whitened"), fit_readout(rows[::3], "whitened")
+    assert readout.weight is not None
+    assert expected.weight is not None
+    assert torch.equal(readout.weight, expected.weight)

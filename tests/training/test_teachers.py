@@ -38,6 +38,13 @@ def second(tmp_path: Path) -> Path:
     return path
 
 
+def with_many_images(place: Workshop, folder: Path) -> Workshop:
+    """Enough to hold some out."""
+    write_images(folder, 60)
+    place.images = ImageSet(good=sorted(folder.iterdir()))
+    return place
+
+
 def embedded(session: Session, name: str) -> torch.Tensor:
     """What one teacher says of a run's training images."""
     teacher = teachers.open_teacher(parse_teacher(name), session.context)
@@ -150,14 +157,23 @@ def test_a_network_without_blocks_is_taught_by_its_last_layer(
     assert plan.reasons["teachers"] == f"{CONVNET} has no stages that can be read, so its last layer teaches"
 
 
+def test_the_alarm_which_ships_names_no_path(
+    workshop: Callable[..., Workshop], second: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = workshop(CONVNET).start("run", **SHORT, teacher=(f"{VIT}={second}",))
+    given = iter([torch.full((50,), share) for share in (0.6, 0.3)])
+    monkeypatch.setattr(teachers, "view_consistency", lambda *_views: next(given))
+    [alarm] = teachers.teacher_alarms(session.context, session.split.training)
+    assert f"of the cases to {VIT}," in alarm
+    assert str(second.parent) not in alarm
+
+
 def test_that_alarm_ends_a_run_before_its_first_step(
     workshop: Callable[..., Workshop], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(session_module, "learnability_alarms", lambda *_: [])
     monkeypatch.setattr(session_module, "teacher_alarms", lambda *_: ["no better teacher: so it is"])
-    place = workshop(CONVNET)
-    write_images(tmp_path / "many", 60)
-    place.images = ImageSet(good=sorted((tmp_path / "many").iterdir()))
+    place = with_many_images(workshop(CONVNET), tmp_path / "many")
     session = place.start("run", **SHORT, teacher=("stages",), keep="best")
     assert session.plan.num_holdout >= 30  # enough to judge by
     assert session.is_finished
@@ -167,9 +183,7 @@ def test_that_alarm_ends_a_run_before_its_first_step(
 def test_a_witness_speaks_in_every_judgement_also_after_a_pause(
     workshop: Callable[..., Workshop], second: Path, tmp_path: Path
 ) -> None:
-    place = workshop(CONVNET)
-    write_images(tmp_path / "many", 60)
-    place.images = ImageSet(good=sorted((tmp_path / "many").iterdir()))
+    place = with_many_images(workshop(CONVNET), tmp_path / "many")
     settings = SHORT | {"keep": "best", "teacher": ("stages",), "witness": f"{VIT}={second}"}
     whole, parts = (place.start(name, **settings) for name in ("whole", "parts"))
     for session in (whole, parts):
