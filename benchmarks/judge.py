@@ -1,17 +1,18 @@
-"""What judges without labels say of many runs at native size, and what was true: the table of false accepts and misses.
+"""What judges without labels say of many runs at native size, and what was true: false accepts and misses.
 
-    python benchmarks/judge.py --data FOLDER --work FOLDER --lite1 FILE --lite2 FILE --sets tomato flowers17 --seeds 0 1 2
+    python benchmarks/judge.py --data FOLDER --lite1 FILE --lite2 FILE --sets tomato flowers17 --arms stages both
     python benchmarks/judge.py --table
 
 A run is `smn adapt`'s, one of ARMS: the default, other teachers, other settings, and some that are made to do harm. No
-alarm ends it before its first step, and at each of its judgements base and adapted network are scored with labels, too.
-Its witness is Lite2, or Lite1 where Lite2 teaches. Sets hold train/ and test/ by class, of which at most --max-train and
---max-test images are used. One line of benchmarks/results/judge.jsonl a run.
+alarm ends it before its first step, and at each of its judgements base and adapted network are scored with labels,
+too. Its witness is Lite2, or Lite1 where Lite2 teaches. Sets hold train/ and test/ by class, of which at most
+--max-train and --max-test images are used. One line of benchmarks/results/judge.jsonl a run.
 """
 
 import argparse
 import json
 import multiprocessing
+import os
 import tempfile
 import time
 import traceback
@@ -68,24 +69,33 @@ class Arm:
     sabotage: str = ""
 
 
+def whole(options: dict[str, Any] | None = None, **others: Any) -> Arm:
+    """With the whole mask and the mild crops that the default had while the recipe was chosen."""
+    views = {"global_area": (0.6, 1.0), **others.pop("views", {})}
+    return Arm({"mask_only": ("late:0",), **(options or {})}, views=views, **others)
+
+
+JITTER = {"jitter": (0.3, 0.3, 0.3, 0.05), "jitter_probability": 0.8}
 ARMS = {
-    "stages": Arm(),
-    "last": Arm(teachers=("last",)),
-    "both": Arm(teachers=("stages", "last")),
-    "lite2": Arm(teachers=("lite2",)),
-    "stages+lite2": Arm(teachers=("stages", "lite2")),
-    "all": Arm(teachers=("stages", "last", "lite2")),
-    "slow": Arm({"lr_scores": 0.01}),
-    "quick": Arm({"lr_scores": 0.1}),
-    "long": Arm({"steps": 600}),
-    "long both": Arm({"steps": 600}, teachers=("stages", "last")),
-    "late": Arm({"mask_only": ("name:blocks.[3-6].*", "name:conv_head.*")}),
-    "cool": Arm({}, constants={"TEMPERATURE": 0.05}),
-    "warm": Arm({}, constants={"TEMPERATURE": 0.2}),
-    "near": Arm({}, constants={"MAX_PERPLEXITY": 10.0}),
-    "jitter": Arm({}, views={"jitter": (0.3, 0.3, 0.3, 0.05), "jitter_probability": 0.8}),
-    "small crops": Arm({}, views={"global_area": (0.25, 1.0)}),
-    "full": Arm({"train": "full"}),
+    "default": Arm(),
+    "jittered": Arm(views=JITTER),
+    "stages": whole(),
+    "last": whole(teachers=("last",)),
+    "both": whole(teachers=("stages", "last")),
+    "lite2": whole(teachers=("lite2",)),
+    "stages+lite2": whole(teachers=("stages", "lite2")),
+    "all": whole(teachers=("stages", "last", "lite2")),
+    "slow": whole({"lr_scores": 0.01}),
+    "quick": whole({"lr_scores": 0.1}),
+    "long": whole({"steps": 600}),
+    "long both": whole({"steps": 600}, teachers=("stages", "last")),
+    "late": whole({"mask_only": ("name:blocks.[3-6].*", "name:conv_head.*")}),
+    "cool": whole(constants={"TEMPERATURE": 0.05}),
+    "warm": whole(constants={"TEMPERATURE": 0.2}),
+    "near": whole(constants={"MAX_PERPLEXITY": 10.0}),
+    "jitter": whole(views=JITTER),
+    "small crops": whole(views={"global_area": (0.25, 1.0)}),
+    "full": Arm({"train": "full"}, views={"global_area": (0.6, 1.0)}),
     "before": Arm({"recipe": "before"}),
     "rate x10": Arm({"lr_scores": 0.3}),
     "shuffled": Arm(sabotage="shuffled"),
@@ -126,7 +136,7 @@ def main() -> None:
 def measured(task: tuple[str, str, int, argparse.Namespace]) -> dict[str, Any]:
     """A row; of a run that failed what went wrong."""
     name, arm, seed, options = task
-    torch.set_num_threads(max(1, torch.get_num_threads() // options.workers))
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // options.workers))
     row = {"data": name, "arm": arm, "seed": seed}
     started = time.monotonic()
     try:
@@ -168,7 +178,9 @@ def measure(name: str, arm: Arm, seed: int, options: argparse.Namespace) -> dict
         "steps": session.plan.num_steps,
         "first_alarms": first_alarms,
         "kept_step": best.best_step,
-        "kept_density": round(density(best.tensors), 4) if best.tensors and arm.options.get("train") != "full" else None,
+        "kept_density": round(density(best.tensors), 4)
+        if best.tensors and arm.options.get("train") != "full"
+        else None,
         "base_agreement": None if agreement is None else float(agreement.mean()),
         "base_health": health.base_health.to_json(),
         "base": {kind: {NAMES[key]: value for key, value in each.metrics.items()} for kind, each in own.items()},
@@ -204,10 +216,11 @@ def sabotaged(arm: Arm, seed: int) -> Iterator[None]:
 
     constants = {key: value for key, value in arm.constants.items() if key != "TEMPERATURE"}
     recipe = RECIPES["default"]
-    views: ViewPlan = replace(recipe.views, **arm.views)
+    area = arm.views.get("global_area", recipe.native_area)
+    views: ViewPlan = replace(recipe.views, **{key: value for key, value in arm.views.items() if key != "global_area"})
     temperature = arm.constants.get("TEMPERATURE", recipe.temperature)
     with (
-        patch.dict(RECIPES, {"default": replace(recipe, views=views, temperature=temperature)}),
+        patch.dict(RECIPES, {"default": replace(recipe, views=views, native_area=area, temperature=temperature)}),
         patch.multiple("smn_cli.objectives.neighbourhood", **constants) if constants else patch.dict({}),
         patch.object(setup, "teacher_space", spoilt if arm.sabotage else whole),
     ):

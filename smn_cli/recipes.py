@@ -74,6 +74,8 @@ class Recipe:
         objective: a row of `smn_cli.objectives.table.OBJECTIVES`.
         native_objective: the same for images of the backbone's own size or larger, and wherever a teacher is named;
             empty for recipes that have one objective at every size.
+        native_area: global_area of the views there.
+        native_trunk: share of the weights that the first blocks may hold to be left whole there.
         epochs, num_prototypes, working_size: None to derive them from images and machine.
         fits_classifier: whether a run with labels starts with a classifier of the base's features, not at random.
         expert_lr_share: learning rate of a cascade's experts as a part of their dispatcher's.
@@ -90,6 +92,8 @@ class Recipe:
     mask_also: tuple[str, ...] = ()
     score_start: float = 1.0
     native_objective: str = ""
+    native_area: tuple[float, float] = (0.25, 1.0)
+    native_trunk: float = 0.1
     score_momentum: float = 0.9
     lr_tuned: float = 1e-4
     lr_head: float = 0.0

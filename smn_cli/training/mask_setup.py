@@ -1,5 +1,7 @@
 """What a run may cut, where its scores start, and how much of them it keeps: the plan's words over a network."""
 
+from itertools import takewhile
+
 import torch
 from torch import Tensor, nn
 
@@ -35,6 +37,9 @@ def names_to_train(backbone: nn.Module, plan: AdaptPlan) -> list[str]:
     if selection.num_blocks is not None:
         blocks = _first_blocks(backbone, selection.num_blocks)
         chosen = [name for name in chosen if all(each.startswith(blocks) for each in all_names[name])]
+    if selection.trunk_share:
+        trunk = _trunk(backbone, chosen, all_names, selection.trunk_share)
+        chosen = [name for name in chosen if name not in trunk]
     if plan.mask_only and not chosen:
         raise UsageError(f"`mask_only` {' '.join(plan.mask_only)} leaves no parameter of this network: see its names")
     return chosen
@@ -67,6 +72,21 @@ def _close(scores: Tensor, weight: Tensor, name: str, selection: Selection, seed
     if selection.draw is not None:
         drawn = draw_weights(weight, selection.draw, selection.share, seed=seed, name=name)
         scores.masked_fill_(~drawn, torch.inf)
+
+
+def _trunk(backbone: nn.Module, chosen: list[str], all_names: dict[str, tuple[str, ...]], share: float) -> set[str]:
+    """Of the chosen, those in the first blocks that hold at most a share of their weights, and those before them."""
+    sizes = {name: backbone.get_parameter(name).numel() for name in chosen}
+    room = share * sum(sizes.values())
+    early: tuple[str, ...] = ()
+    for block in (f"{name}." for name in block_names(backbone)):
+        room -= sum(size for name, size in sizes.items() if name.startswith(block))
+        if room < 0:
+            break
+        if not early:  # what lies before the first block
+            early = tuple(takewhile(lambda name, block=block: not name.startswith(block), all_names))
+        early += (block,)
+    return {name for name in chosen if all(each.startswith(early) for each in all_names[name])} if early else set()
 
 
 def _first_blocks(backbone: nn.Module, num_blocks: int) -> tuple[str, ...]:

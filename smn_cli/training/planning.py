@@ -56,7 +56,7 @@ def make_plan(
     steps_per_epoch = num_training // batch_size
     num_steps = _num_steps(options, recipe, steps_per_epoch, reasons)
     num_seen = min(num_training, num_steps * batch_size)
-    views = _views(options, recipe, size)
+    views = _views(options, recipe, size, is_native=bool(teachers))
     return AdaptPlan(
         recipe=options.recipe,
         objective=objective,
@@ -85,7 +85,7 @@ def make_plan(
         reasons=reasons,
         **{name: getattr(options, name) for name in ("compile", "grad_checkpoint", "label_fraction")},
         **_rates(options, recipe),
-        **_mask(options, recipe, reasons),
+        **_mask(options, recipe, reasons, is_native=bool(teachers)),
         **{name: getattr(recipe, name) for name in _COPIED},
     )
 
@@ -211,13 +211,13 @@ def _working_size(options: AdaptOptions, recipe: Recipe, native_size: int, reaso
     return native_size
 
 
-def _views(options: AdaptOptions, recipe: Recipe, size: int) -> ViewPlan:
+def _views(options: AdaptOptions, recipe: Recipe, size: int, *, is_native: bool) -> ViewPlan:
     # local views keep their share of the global ones; 32 px is the stride of nearly every backbone
     local = max(32, round(recipe.views.local_size * size / recipe.views.global_size / 32) * 32)
     views = replace(recipe.views, global_size=size, local_size=local)
     if options.local_views is not None:
         views = replace(views, num_local=options.local_views)
-    return views
+    return replace(views, global_area=recipe.native_area) if is_native else views
 
 
 def _rates(options: AdaptOptions, recipe: Recipe) -> dict[str, Any]:
@@ -230,23 +230,31 @@ def _rates(options: AdaptOptions, recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _mask(options: AdaptOptions, recipe: Recipe, reasons: dict[str, str]) -> dict[str, Any]:
+def _mask(options: AdaptOptions, recipe: Recipe, reasons: dict[str, str], *, is_native: bool) -> dict[str, Any]:
     """What a mask may cut, by which rule, and where its scores start."""
     if options.density is not None:
         reasons["density"] = "the largest scores of every tensor, exactly this fraction of them, rounded up"
     if options.density_start is not None:
         reasons["density_start"] = "falls to the density at the last step; a state kept before that has its own"
-    if options.mask_only:
-        reasons["mask_only"] = "every other weight is kept for ever"
     return {
         "mask_kind": options.mask_kind,
         "density": options.density,
         "density_start": options.density_start,
         "score_init": _score_init(options, recipe, reasons),
-        "mask_only": options.mask_only,
+        "mask_only": _mask_only(options, recipe, reasons, is_native=is_native),
         "include_depthwise": _first(options.include_depthwise, recipe.include_depthwise),
         "include_stem": _first(options.include_stem, recipe.include_stem),
     }
+
+
+def _mask_only(options: AdaptOptions, recipe: Recipe, reasons: dict[str, str], *, is_native: bool) -> tuple[str, ...]:
+    if options.mask_only:
+        reasons["mask_only"] = "every other weight is kept for ever"
+        return options.mask_only
+    if not is_native or options.train != "mask":
+        return ()
+    reasons["mask_only"] = "the first blocks hold few of the weights and most of the work: whole, they need no gradient"
+    return (f"late:{recipe.native_trunk:g}",)
 
 
 def _score_init(options: AdaptOptions, recipe: Recipe, reasons: dict[str, str]) -> ScoreInit:

@@ -78,6 +78,36 @@ def test_what_a_network_does_not_have_is_refused(specs: tuple[str, ...], words: 
         names_to_train(nn.Sequential(nn.Linear(2, 2)), planned("blocks:1"))
 
 
+def test_late_leaves_the_first_blocks_whole_that_hold_few_of_the_weights_and_what_lies_before_them() -> None:
+    model = resnet50()
+    late = names_to_train(model, planned("late:0.1"))
+    assert late == names_to_train(model, planned("all-but:layer[12].*", "all-but:conv1.weight"))
+    assert names_to_train(model, planned("late:0.06")) == names_to_train(
+        model, planned("all-but:layer1.*", "all-but:conv1*")
+    )
+    assert (
+        names_to_train(model, planned("late:0.001"))
+        == names_to_train(model, planned("late:0"))
+        == names_to_train(model, planned())
+    )
+    half = names_to_train(model, planned("name:layer[34].*.conv1.weight", "late:0.4"))
+    assert half == names_to_train(model, planned("name:layer4.*.conv1.weight")), "a share of what could be cut"
+    with pytest.raises(UsageError, match="late:1 leaves no parameter"):
+        names_to_train(model, planned("late:1"))
+
+
+def test_at_native_size_the_default_cuts_late_blocks_and_full_training_all() -> None:
+    native, small = make_plan(AdaptOptions(), 1000), make_plan(AdaptOptions(size=96), 1000)
+    assert (native.mask_only, native.views.global_area, "mask_only" in native.reasons) == (
+        ("late:0.1",),
+        (0.25, 1.0),
+        True,
+    )
+    assert (small.mask_only, small.views.global_area) == ((), (0.6, 1.0))
+    assert make_plan(AdaptOptions(mask_only=("late:0",)), 1000).mask_only == ("late:0",)
+    assert make_plan(AdaptOptions(train="full"), 1000).mask_only == ()
+
+
 @pytest.mark.parametrize("spec", ["random:0.25", "largest:0.25", "smallest:0.25"])
 @pytest.mark.parametrize(("recipe", "topk"), [("paper", False), ("default", True)])
 def test_only_drawn_weights_can_ever_be_cut(workshop: Make, spec: str, topk: bool, recipe: str) -> None:
