@@ -62,6 +62,7 @@ def adapt(
     """
     from smn_cli.console import Output
     from smn_cli.distributed import device_of_process, team_of
+    from smn_cli.features.cache import FeatureCache
     from smn_cli.runs.run_config import is_own_restart
     from smn_cli.terminal.options import resolve_device, resolve_workers
     from smn_cli.training.run_context import Execution
@@ -82,6 +83,7 @@ def adapt(
             on_judgement=partial(report_judgement, output),
             on_phase=output.talk,
             team=team,
+            cache=FeatureCache(),
         )
         if resume:
             session = _resume(output, out, weights, execution, val)

@@ -19,6 +19,10 @@ MIN_CLASSES, MAX_SURE = 100, 0.30
 """Mean probability of the likeliest class. Of six sets, .08 to .24 on three, two of which were tried and gained; .38 on
 one that gained and .43 on one that was harmed, too near to be told apart; .64 on ImageNet's own (docs/log.md)."""
 
+LEAST_SIDE_SHARE = 0.8
+"""Of the working size, for the shorter side of the images: runs gained on three sets of .89 and more, on three of .71
+and less they did harm (docs/log.md)."""
+
 MIN_STANDING = 0.55
 """Digits stand at .64, photographs above .9; resizing alone ties the halves of noise together a little (.525)."""
 
@@ -89,4 +93,21 @@ def familiarity_alarms(features: Tensor, weight: Tensor, bias: Tensor) -> list[s
         f"familiar images: the backbone's own classifier gives its likeliest class {sure:.2f} in the mean, above "
         f"{MAX_SURE:.2f}; on such images its stages have taught good and bad, and nobody here can tell which: give an "
         "independent model as `witness`, or labeled images as `val`; with `keep` last it trains unjudged"
+    ]
+
+
+def enlargement_alarms(short_side: float, size: int) -> list[str]:
+    """Images much smaller than the network looks at them: enlarged, they lack what its stages are to teach.
+
+    Args:
+        short_side: of the images, the usual one, in pixels.
+        size: of the views.
+    """
+    if short_side >= LEAST_SIDE_SHARE * size:
+        return []
+    own = max(64, int(short_side) // 32 * 32)
+    return [
+        f"small images: their shorter side is {short_side:g} px, the network looks at {size}; enlarged images were "
+        f"harmed by what its stages teach: set `size` {own}, or give an independent model as `witness`, or labeled "
+        "images as `val`; with `keep` last it trains unjudged"
     ]

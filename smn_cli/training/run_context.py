@@ -18,6 +18,7 @@ from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.data.views.loader import image_batches
 from smn_cli.distributed import Team
 from smn_cli.evaluation.features import Network, extract_features, on_device
+from smn_cli.features.cache import FeatureCache
 from smn_cli.judging.judges import Judgement
 from smn_cli.masking.backbone import run_backbone
 from smn_cli.masking.binarize import effective_weight
@@ -62,6 +63,7 @@ class Execution:
         on_phase: called with a few words at the start of whatever takes its time before the first step.
         on_judgement: called with (step, judgement) after every evaluation.
         team: the processes that share the run.
+        cache: where teachers' features are looked for and kept; None embeds the images in every run.
     """
 
     device: str = "cpu"
@@ -71,6 +73,7 @@ class Execution:
     on_judgement: Callable[[int, Judgement], None] | None = None
     on_phase: Callable[[str], None] | None = None
     team: Team = field(default_factory=Team)
+    cache: FeatureCache | None = None
 
     def tell(self, words: str) -> None:
         """Say what begins, to whoever listens."""

@@ -12,12 +12,13 @@ from torch import Tensor
 
 from smn_cli.backbones.loading import Backbone, checkpoint_gradients, to_device
 from smn_cli.config.teachers import parse_teacher
+from smn_cli.data.images.sizes import usual_short_side
 from smn_cli.data.labels.eval_split import LabeledSplit
 from smn_cli.data.views.loader import ViewLoader
 from smn_cli.errors import CheckpointError, Interrupted, TrainingError
 from smn_cli.evaluation.features import Network, on_device
 from smn_cli.judging.best_state import BestState
-from smn_cli.judging.image_alarms import familiarity_alarms, learnability_alarms
+from smn_cli.judging.image_alarms import enlargement_alarms, familiarity_alarms, learnability_alarms
 from smn_cli.judging.judges import Candidate, Judge
 from smn_cli.masking.backbone import run_backbone
 from smn_cli.objectives.table import objective_of
@@ -225,17 +226,20 @@ class Session:
             ]
         if not alarms and self.context.val is None and objective_of(self.plan).learns_relations:
             self.execution.tell(f"do {' and '.join(self.plan.teachers)} know more than the last layer?")
-            alarms = teacher_alarms(self.context, self.split.training[:NUM_CERTIFYING]) or self._familiarity()
+            alarms = teacher_alarms(self.context, self.split.training[:NUM_CERTIFYING]) or self._doubts()
         return alarms
 
-    def _familiarity(self) -> list[str]:
-        """What the backbone's own classifier says against a lesson that only the network itself vouches for."""
-        backbone = self.backbone
-        names = [f"{backbone.classifier_name}.{part}" for part in ("weight", "bias")]
-        is_vouched_for = self.plan.witness or any(parse_teacher(text).kind == "model" for text in self.plan.teachers)
-        if is_vouched_for or not all(name in backbone.classifier for name in names):
+    def _doubts(self) -> list[str]:
+        """What speaks against a lesson that only the network itself vouches for: small images, or familiar ones."""
+        if self.plan.witness or any(parse_teacher(text).kind == "model" for text in self.plan.teachers):
             return []
-        return familiarity_alarms(self.health.base_features[1], *(backbone.classifier[name] for name in names))
+        size = self.plan.views.global_size
+        if alarms := enlargement_alarms(usual_short_side(self.split.training), size):
+            return alarms
+        names = [f"{self.backbone.classifier_name}.{part}" for part in ("weight", "bias")]
+        if not all(name in self.backbone.classifier for name in names):
+            return []
+        return familiarity_alarms(self.health.base_features[1], *(self.backbone.classifier[name] for name in names))
 
     def _evaluate(self, step: int) -> None:
         classifier = self.trainer.objective.classifier()

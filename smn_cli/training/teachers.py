@@ -1,7 +1,7 @@
 """What teaches a run at native size: the frozen network's own stages, its last layer, other models.
 
 Every teacher embeds every image once: the backbone itself at the plan's teacher size, another model at its own size and
-with its own preparation. Its features are partly whitened on
+with its own preparation; a later run over the same images finds that in the cache. Its features are partly whitened on
 the training images; several teachers stand side by side, each of unit length.
 """
 
@@ -25,9 +25,11 @@ from smn_cli.evaluation.features import extract_features, on_device
 from smn_cli.evaluation.intervals import paired_difference
 from smn_cli.evaluation.readouts import Readout, fit_readout, fit_stage_readout
 from smn_cli.evaluation.view_consistency import corner_crops, view_consistency
+from smn_cli.features.cache_key import feature_key
 from smn_cli.features.embed import beside_stages
-from smn_cli.training.run_context import RunContext, preprocessing_of
+from smn_cli.training.run_context import Execution, RunContext, preprocessing_of
 
+BATCH_SIZE = 64
 NUM_CERTIFYING = 500
 """Training images whose views tell whether a teacher is worth learning from."""
 
@@ -47,11 +49,24 @@ class Teacher:
     network: Callable[[Tensor], Tensor]
     preprocessing: Preprocessing
     facts: dict[str, Any]
+    device: torch.device
 
-    def embed(self, images: list[Path], *, num_workers: int, progress: Callable[[int], None] | None = None) -> Tensor:
-        """(N, D) float32 on the CPU."""
-        batches = image_batches(images, self.preprocessing, batch_size=64, num_workers=num_workers)
-        return extract_features(self.network, batches, num_images=len(images), progress=progress)
+    def embed(self, images: list[Path], execution: Execution, progress: Callable[[int], None] | None = None) -> Tensor:
+        """(N, D) float32 on the CPU; from the execution's cache, where the same teacher saw the same images before."""
+        cache, key = execution.cache, self._key(images)
+        known = cache.load(key, len(images)) if cache is not None and key is not None else None
+        if known is not None:
+            return known
+        batches = image_batches(images, self.preprocessing, batch_size=BATCH_SIZE, num_workers=execution.num_workers)
+        features = extract_features(self.network, batches, num_images=len(images), progress=progress)
+        if cache is not None and key is not None and self._key(images) == key:  # no image changed in the meantime
+            cache.save(key, features)
+        return features
+
+    def _key(self, images: list[Path]) -> str | None:
+        network = {"digest": str(self.facts["digest"]), "arch": str(self.facts["arch"])}
+        how = {"preprocessing": self.preprocessing.to_json(), "batch": BATCH_SIZE, "teacher": self.name.kind}
+        return feature_key(images, network=network, how=how, device=self.device)
 
     def fit(self, features: Tensor) -> Readout:
         """From its features to its space, fitted to those of the training images."""
@@ -74,12 +89,13 @@ def open_teacher(name: TeacherName, context: RunContext) -> Teacher:
         other = _second_model(name)
         size = name.size or other.native_size
         network = on_device(other.model.to(device), device)
-        return Teacher(name, network, preprocessing_of(other, size), _facts(name, other, size))
+        return Teacher(name, network, preprocessing_of(other, size), _facts(name, other, size), device)
 
     model = context.backbone.model
     network = on_device(stages.stage_features(model) if name.kind == STAGES else model, device)
     size = context.plan.teacher_size
-    return Teacher(name, network, replace(context.preprocessing, size=size), _facts(name, context.backbone, size))
+    preprocessing = replace(context.preprocessing, size=size)
+    return Teacher(name, network, preprocessing, _facts(name, context.backbone, size), device)
 
 
 def _facts(name: TeacherName, backbone: Backbone, size: int) -> dict[str, Any]:
@@ -140,7 +156,7 @@ def teacher_space(context: RunContext) -> tuple[Tensor, list[dict[str, Any]]]:
         tick = None
         if execution.on_teacher_embedding is not None and team.is_first:
             tick = _ticker(execution.on_teacher_embedding, number * len(own), len(names) * len(own))
-        features = team.joined(teacher.embed(own, num_workers=execution.num_workers, progress=tick), len(paths))
+        features = team.joined(teacher.embed(own, execution, tick), len(paths))
         facts.append(teacher.facts)
         if team.is_first:
             spaces.append(teacher.fit(features[len(split.held_out) :])(features))
@@ -153,7 +169,7 @@ def witness_features(context: RunContext) -> Tensor | None:
         return None
     team, paths = context.execution.team, [*context.split.held_out, *context.split.searched]
     witness = open_teacher(parse_teacher(context.plan.witness), context)
-    own = witness.embed(team.own(paths), num_workers=context.execution.num_workers)
+    own = witness.embed(team.own(paths), context.execution)
     return team.joined(own, len(paths)).half()
 
 
@@ -213,7 +229,7 @@ def _views_of(teacher: Teacher, context: RunContext, images: list[Path]) -> tupl
 def _embed_views(
     network: Callable[[Tensor], Tensor], preprocessing: Preprocessing, context: RunContext, images: list[Path]
 ) -> tuple[Tensor, Tensor]:
-    batches = image_batches(images, preprocessing, batch_size=64, num_workers=context.execution.num_workers)
+    batches = image_batches(images, preprocessing, batch_size=BATCH_SIZE, num_workers=context.execution.num_workers)
     rows = [[network(crop).float().cpu() for crop in corner_crops(batch)] for batch in batches]
     first, second = (torch.cat([pair[side] for pair in rows]) for side in (0, 1))
     return first, second

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from smn_cli.judging.image_alarms import _normal_tail, familiarity_alarms, own_standing
+from smn_cli.judging.image_alarms import _normal_tail, enlargement_alarms, familiarity_alarms, own_standing
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,13 @@ def test_a_classifier_that_is_sure_of_its_classes_knows_the_images(
     features = features / 16**0.5 + 0.1 * torch.randn(50, 16, generator=generator)
     alarms = familiarity_alarms(features, weight / 16**0.5, torch.zeros(num_classes))
     assert [alarm.partition(":")[0] for alarm in alarms] == ["familiar images"] * num_alarms
+
+
+@pytest.mark.parametrize(
+    ("side", "alarms"),
+    [(256.0, []), (180.0, []), (179.0, ["`size` 160"]), (144.0, ["`size` 128"]), (32.0, ["`size` 64"])],
+)
+def test_images_that_would_be_enlarged_are_told_with_the_size_that_suits_them(side: float, alarms: list[str]) -> None:
+    found = enlargement_alarms(side, 224)
+    assert len(found) == len(alarms)
+    assert all(words in alarm for words, alarm in zip(alarms, found, strict=True))

@@ -1,6 +1,7 @@
 """Who teaches a run at native size: joined spaces, a second model, and whether anybody is worth learning from."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from smn_cli.config.teachers import parse_teacher
 from smn_cli.data.images.validate import ImageSet
 from smn_cli.errors import BackboneError, UsageError
 from smn_cli.evaluation.readouts import fit_readout, fit_stage_readout
+from smn_cli.features.cache import FeatureCache
 from smn_cli.objectives.table import refuse_idle_options
 from smn_cli.runs.pack import pack_run
 from smn_cli.training import session as session_module
@@ -48,7 +50,7 @@ def with_many_images(place: Workshop, folder: Path) -> Workshop:
 def embedded(session: Session, name: str) -> torch.Tensor:
     """What one teacher says of a run's training images."""
     teacher = teachers.open_teacher(parse_teacher(name), session.context)
-    return teacher.embed(session.split.training, num_workers=0)
+    return teacher.embed(session.split.training, session.execution)
 
 
 def test_at_its_own_size_the_stages_teach_and_below_it_only_when_asked(workshop: Callable[..., Workshop]) -> None:
@@ -178,6 +180,36 @@ def test_that_alarm_ends_a_run_before_its_first_step(
     assert session.plan.num_holdout >= 30  # enough to judge by
     assert session.is_finished
     assert "no better teacher: so it is" in session.best_state.alarms[0]
+
+
+def test_small_images_are_not_trained_on_without_a_witness(
+    workshop: Callable[..., Workshop], second: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(session_module, "learnability_alarms", lambda *_: [])
+    monkeypatch.setattr(session_module, "teacher_alarms", lambda *_: [])
+    place = with_many_images(workshop(CONVNET), tmp_path / "many")  # of 40 pixels
+    native = SHORT | {"size": None, "steps": 1, "keep": "best"}
+    [alarm] = place.start("run", **native).best_state.alarms
+    assert alarm.startswith("small images: their shorter side is 40 px, the network looks at 160")
+    assert "set `size` 64" in alarm
+    assert place.start("witnessed", **native, witness=f"{VIT}={second}").best_state.alarms == []
+    assert place.start("asked", **native | {"size": 48, "teacher": ("stages",)}).best_state.alarms == []
+
+
+def test_a_teacher_that_saw_the_images_before_is_not_asked_again(
+    workshop: Callable[..., Workshop], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = workshop(CONVNET).start("run", **SHORT, teacher=("stages",))
+    images, cached = session.split.training, replace(session.execution, cache=FeatureCache(tmp_path / "cache"))
+    monkeypatch.setattr("smn_cli.features.cache_key.SETTLED_AFTER_NS", -(10**12))
+    stages = teachers.open_teacher(parse_teacher("stages"), session.context)
+    first = stages.embed(images, cached)
+    assert torch.equal(first, stages.embed(images, session.execution))
+    deaf = replace(stages, network=lambda _images: 1 / 0)
+    assert torch.equal(deaf.embed(images, cached), first)
+    for other in (replace(deaf, name=parse_teacher("last")), replace(deaf, facts=deaf.facts | {"digest": "0"})):
+        with pytest.raises(ZeroDivisionError):
+            other.embed(images, cached)
 
 
 def test_a_witness_speaks_in_every_judgement_also_after_a_pause(
