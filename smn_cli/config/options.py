@@ -92,7 +92,7 @@ class AdaptOptions:
     score_init: ScoreInit | None = option(None, "Where scores start: magnitude, constant, kaiming (topk only).", "Mask")
     mask_only: tuple[str, ...] = option(
         (),
-        "Weights that may be cut: blocks:N, name:PATTERN, all-but:PATTERN, random:P, largest:P, smallest:P; "
+        "Weights that may be cut: blocks:N, late:P, name:PATTERN, all-but:PATTERN, random:P, largest:P, smallest:P; "
         "may be repeated.",
         "Mask",
         metavar="SPEC",

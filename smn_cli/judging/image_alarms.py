@@ -16,8 +16,8 @@ CHANCE_LEVEL = 0.01
 
 
 MIN_CLASSES, MAX_SURE = 100, 0.40
-"""Mean probability of the likeliest class. Of sets whose images are large enough, .08, .24 and .38 on three that gained,
-.64 on ImageNet's own; of small ones .43 and .23 on two that were harmed (docs/log.md)."""
+"""Mean probability of the likeliest class. Of sets whose images are large enough .08, .24 and .38 on three that
+gained; of small ones .23, .43 and .64 on three that were harmed, ImageNet's own the last (docs/log.md)."""
 
 LEAST_SIDE_SHARE = 0.8
 """Of the working size, for the shorter side of the images. A classifier is sure of nothing that was enlarged, so its
@@ -107,7 +107,7 @@ def enlargement_alarms(short_side: float, size: int) -> list[str]:
         return []
     own = max(64, int(short_side) // 32 * 32)
     return [
-        f"small images: their shorter side is {short_side:g} px, the network looks at {size}; enlarged, its stages have "
-        f"taught good and bad, and nobody here can tell which: set `size` {own}, or give an independent model as "
-        "`witness`, or labeled images as `val`; with `keep` last it trains unjudged"
+        f"small images: their shorter side is {short_side:g} px, the network looks at {size}; of enlarged images its "
+        f"stages have taught good and bad, and nobody here can tell which: set `size` {own}, or give an independent "
+        "model as `witness`, or labeled images as `val`; with `keep` last it trains unjudged"
     ]

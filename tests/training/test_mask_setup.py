@@ -12,6 +12,7 @@ from smn_cli.backbones.structure import block_names, idle_biases
 from smn_cli.config.options import AdaptOptions
 from smn_cli.config.plan import AdaptPlan
 from smn_cli.errors import UsageError
+from smn_cli.masking.backbone import MaskedBackbone, run_backbone
 from smn_cli.masking.topk import count_of
 from smn_cli.runs.run_result import read_learned
 from smn_cli.training.mask_setup import first_scores, names_to_train
@@ -106,6 +107,20 @@ def test_at_native_size_the_default_cuts_late_blocks_and_full_training_all() -> 
     assert (small.mask_only, small.views.global_area) == ((), (0.6, 1.0))
     assert make_plan(AdaptOptions(mask_only=("late:0",)), 1000).mask_only == ("late:0",)
     assert make_plan(AdaptOptions(train="full"), 1000).mask_only == ()
+
+
+def test_a_whole_trunk_is_run_without_a_graph() -> None:
+    model = build(RESNET)
+    names = names_to_train(model, planned("late:0.3"))
+    first = next(block for block in block_names(model) if any(name.startswith(f"{block}.") for name in names))
+    outputs: dict[str, Tensor] = {}
+    for block in block_names(model):
+        model.get_submodule(block).register_forward_hook(lambda *args, block=block: outputs.update({block: args[2]}))
+    masked = MaskedBackbone(model, first_scores(model, names, planned("late:0.3")))
+    run_backbone(model, torch.randn(2, 3, 32, 32), masked.effective_weights())
+    tracked = [block for block, output in outputs.items() if output.requires_grad]
+    assert tracked == block_names(model)[block_names(model).index(first) :]
+    assert len(tracked) < len(outputs)
 
 
 @pytest.mark.parametrize("spec", ["random:0.25", "largest:0.25", "smallest:0.25"])
