@@ -32,6 +32,7 @@ def _deterministic(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.Tem
     """Two threads, a seed, a cache of features of its own, and no way out to the network."""
     torch.set_num_threads(2)
     torch.manual_seed(0)
+    monkeypatch.setattr("smn_cli.training.choose_precision.LEAST_S", float("inf"))  # a busy machine measures anything
 
     monkeypatch.setenv(
         "SMN_CACHE_HOME", str(tmp_path_factory.getbasetemp() / f"cache{next(_numbers)}")

@@ -12,13 +12,18 @@ from smn_cli.config.teachers import LAST, STAGES
 from smn_cli.data.labels.labeled_images import LabeledImages
 from smn_cli.errors import BackboneError
 from smn_cli.evaluation.precision import fast_precision
+from smn_cli.training.choose_precision import choose_precision
+from smn_cli.training.mask_setup import names_to_train
 from smn_cli.training.planning import make_plan
 
 
 def resolve_plan(
     options: AdaptOptions, num_images: int, backbone: Backbone, device: str, labeled: LabeledImages | None = None
 ) -> AdaptPlan:
-    """The plan, at the native size if the network cannot take the derived one (a ViT with fixed positions)."""
+    """The plan, at the native size if the network cannot take the derived one (a ViT with fixed positions).
+
+    Its precision is what trains fastest here, unless one was asked for; the backbone is on the device.
+    """
     plan = make_plan(
         options,
         num_images,
@@ -36,6 +41,10 @@ def resolve_plan(
     if plan.teachers == (STAGES,) and not options.teacher and not has_stages(backbone.model, plan.teacher_size):
         reason = f"{backbone.arch} has no stages that can be read, so its last layer teaches"
         plan = replace(plan, teachers=(LAST,), reasons={**plan.reasons, "teachers": reason})
+    if options.precision is None:
+        chosen = choose_precision(backbone.model, plan.views.global_size, names_to_train(backbone.model, plan))
+        reasons = {**plan.reasons, "precision": chosen.reason} if chosen.reason else plan.reasons
+        plan = replace(plan, precision=chosen.precision, reasons=reasons)
     return plan
 
 

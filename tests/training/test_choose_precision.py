@@ -1,0 +1,37 @@
+"""Which number format a run computes in if nobody says."""
+
+import pytest
+import torch
+
+from smn_cli.config.options import AdaptOptions
+from smn_cli.training import choose_precision as module
+from smn_cli.training.choose_precision import choose_precision
+from smn_cli.training.mask_setup import names_to_train
+from smn_cli.training.planning import make_plan
+from tests.conftest import CONVNET
+from tests.masking.test_backbone import build
+
+
+def chosen(monkeypatch: pytest.MonkeyPatch, *, fp32_s: float, bf16_s: float, has_bf16: bool = True) -> tuple[str, str]:
+    """On a processor on which passes take so long; they are taken all the same."""
+    whole, took = module._pass_s, {"fp32": fp32_s, "bf16": bf16_s}
+    monkeypatch.setattr(module, "_pass_s", lambda *args: whole(*args) * 0 + took[args[-1]])
+    monkeypatch.setattr(module, "has_bf16", lambda _device: has_bf16)
+    monkeypatch.setattr(module, "LEAST_S", 0.2)
+    model = build(CONVNET)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    state = torch.get_rng_state()
+    found = choose_precision(model, 32, names_to_train(model, make_plan(AdaptOptions(size=32), 100)))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    return found
+
+
+def test_bf16_where_it_was_measured_to_be_much_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert chosen(monkeypatch, fp32_s=1.0, bf16_s=0.5) == ("bf16", "measured here: bf16 is 2.0 times as fast as fp32")
+    assert chosen(monkeypatch, fp32_s=1.0, bf16_s=0.8) == ("fp32", "measured here: bf16 is 1.2 times as fast as fp32")
+
+
+def test_quick_networks_and_processors_without_it_compute_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert chosen(monkeypatch, fp32_s=0.1, bf16_s=0.01) == ("fp32", "")
+    assert chosen(monkeypatch, fp32_s=1.0, bf16_s=0.1, has_bf16=False) == ("fp32", "")
