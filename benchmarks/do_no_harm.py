@@ -1,8 +1,9 @@
-"""Three runs that must end in the identity mask, each with its alarm.
+"""Runs that must end in the identity mask, each with its alarm, at the backbone's own size.
 
     python benchmarks/do_no_harm.py --work FOLDER
 
-Pure noise; 64 copies of one image; a score learning rate a thousand times too high on scikit-learn's digits.
+Pure noise; 64 copies of one image; scikit-learn's digits, whose classes a small picture shows, as they are, and enlarged
+to the backbone's size with a score learning rate a thousand times too high.
 """
 
 import argparse
@@ -27,15 +28,20 @@ def main() -> None:
     for folder in (noise, copies):
         folder.mkdir(parents=True, exist_ok=True)
     for number in range(256):
-        Image.fromarray(generator.integers(0, 256, (96, 96, 3), dtype=np.uint8)).save(noise / f"{number}.png")
+        Image.fromarray(generator.integers(0, 256, (224, 224, 3), dtype=np.uint8)).save(noise / f"{number}.png")
     write_digits(digits)
-    picture = Image.open(next(digits.rglob("*.png")))
+    large = work / "large"
+    large.mkdir(exist_ok=True)
+    for path in sorted((digits / "train").rglob("*.png")):
+        Image.open(path).resize((224, 224), Image.Resampling.BICUBIC).save(large / f"{path.parent.name}-{path.name}")
+    picture = Image.open(next(large.iterdir()))
     for number in range(64):
         picture.save(copies / f"{number}.png")
     for name, folder, extra in (
         ("pure noise", noise, []),
         ("64 copies of one image", copies, []),
-        ("score learning rate x 1000", digits / "train", ["--lr-scores", "30", "--steps", "100"]),
+        ("small images", digits / "train", []),
+        ("score learning rate x 1000", large, ["--lr-scores", "30", "--steps", "100"]),
     ):
         report(name, folder, work, extra)
 

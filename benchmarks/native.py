@@ -1,7 +1,9 @@
 """Adaptation at a backbone's native size: what a user gets, beside controls that need no training.
 
     python benchmarks/native.py --data FOLDER --work FOLDER --sets tomato flowers17 --seeds 0 1 2
+    python benchmarks/native.py --data FOLDER --work FOLDER --sets tomato --size 96     # and other sizes
     python benchmarks/native.py --table
+    python benchmarks/native.py --picture
 
 FOLDER holds sets with train/ and test/ by class, of which at most --max-train and --max-test images are used, the same
 for every run. A run is `smn adapt` with what its arm says (ARMS) and nothing else but its length. Base and adapted
@@ -19,6 +21,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import matplotlib
+import numpy
+import torch
+from matplotlib import pyplot
+
 from smn_cli.backbones.loading import Backbone, load_backbone
 from smn_cli.backbones.packaged import LITE0_ARCH, lite0_weights
 from smn_cli.cli import main as smn
@@ -27,6 +34,7 @@ from smn_cli.evaluation.compare import ScoringProtocol
 from smn_cli.evaluation.controls import ControlledComparison
 from smn_cli.features.cache import FeatureCache
 from smn_cli.features.embed import Embedding
+from smn_cli.features.timing import milliseconds_an_image
 from smn_cli.masking.backbone import density
 from smn_cli.recipes import RECIPES
 from smn_cli.runs.pack import change_of_run
@@ -36,6 +44,7 @@ from smn_cli.runs.run_result import read_learned
 from smn_cli.scoring import evaluate_networks
 from smn_cli.training.run_context import preprocessing_of
 
+matplotlib.use("svg")
 RESULTS = Path(__file__).parent / "results" / "native.jsonl"
 ARMS = {
     "default": "",
@@ -62,9 +71,13 @@ def main() -> None:
     parser.add_argument("--max-train", type=int, default=1000)
     parser.add_argument("--max-test", type=int, default=500)
     parser.add_argument("--table", action="store_true")
+    parser.add_argument("--picture", action="store_true", help="draw accuracy against work an image, of all sizes")
     options = parser.parse_args()
     if options.table:
         print(table([json.loads(line) for line in RESULTS.read_text().splitlines()]))
+        return
+    if options.picture:
+        draw([json.loads(line) for line in RESULTS.read_text().splitlines()])
         return
     if options.data is None or options.work is None:
         parser.error("--data and --work are needed")
@@ -94,12 +107,12 @@ def measure(name: str, arm: str, seed: int, options: argparse.Namespace) -> dict
             sys.exit(f"smn {words} ended with {end.code}")
     seconds = time.monotonic() - started
     folder, backbone = RunFolder.open(run), load_backbone(LITE0_ARCH, lite0_weights())
-    learned = read_learned(folder)
+    learned, size = read_learned(folder), folder.read_config()["plan"]["views"]["global_size"]
     return {
         "data": name,
         "arm": arm,
         "seed": seed,
-        "size": folder.read_config()["plan"]["views"]["global_size"],
+        "size": size,
         "steps": folder.read_config()["plan"]["num_steps"],
         "kept_step": learned.step,
         "judge_gain": learned.judge_gain,
@@ -107,6 +120,7 @@ def measure(name: str, arm: str, seed: int, options: argparse.Namespace) -> dict
         "density": round(density(learned.masks), 4) if learned.masks else None,
         "seconds": round(seconds),
         "precision": options.precision,
+        "milliseconds": round(milliseconds_an_image(backbone.model, size, torch.device("cpu")), 2),
         **score(split, folder, backbone),
         "versions": versions(),
     }
@@ -175,6 +189,27 @@ def cell(scores: list[dict[str, float]]) -> str:
 
 def mean(values: list[float]) -> float:
     return sum(values) / len(values)
+
+
+def draw(rows: list[dict[str, Any]]) -> None:
+    """benchmarks/results/sizes.svg: k-NN 20 of base and adapted network against work an image, a panel a set."""
+    rows = [row for row in rows if row["arm"] == "default" and "milliseconds" in row]
+    sets = list(dict.fromkeys(row["data"] for row in rows))
+    figure, axes = pyplot.subplots(1, len(sets), figsize=(4 * len(sets), 3.4), sharex=True, layout="constrained")
+    for axis, name in zip(numpy.atleast_1d(axes), sets, strict=True):
+        own = sorted((row for row in rows if row["data"] == name), key=lambda row: row["size"])
+        cost = [row["milliseconds"] for row in own]
+        for key, label, colour in (("adapted", "adapted by smn", "#1f77b4"), ("base", "untouched", "#888888")):
+            accuracy = [row["scores"]["raw k20"][key] for row in own]
+            axis.plot(cost, accuracy, "o-", color=colour, label=label)
+        for row in own:
+            axis.annotate(f"{row['size']} px", (row["milliseconds"], row["scores"]["raw k20"]["base"]), (0, -13),
+                          textcoords="offset points", ha="center", fontsize=7, color="#555555")  # fmt: skip
+        axis.axhline(own[-1]["scores"]["raw k20"]["base"], color="#bbbbbb", linewidth=0.8, linestyle="--")
+        axis.set(title=name, xlabel="milliseconds an image", xscale="log")
+    numpy.atleast_1d(axes)[0].set_ylabel("k-NN 20 accuracy")
+    numpy.atleast_1d(axes)[0].legend(frameon=False)
+    figure.savefig(RESULTS.parent / "sizes.svg")
 
 
 if __name__ == "__main__":
