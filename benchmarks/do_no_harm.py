@@ -2,8 +2,8 @@
 
     python benchmarks/do_no_harm.py --work FOLDER
 
-Pure noise; 64 copies of one image; scikit-learn's digits, whose classes a small picture shows, as they are, and enlarged
-to the backbone's size with a score learning rate a thousand times too high.
+Pure noise; 64 copies of one image; scikit-learn's digits, whose classes a small picture shows, as they are, and
+enlarged to the backbone's size with a score learning rate a thousand times too high.
 """
 
 import argparse
