@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=["default"])
     parser.add_argument("--size", type=int)
     parser.add_argument("--steps", type=int)
-    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--precision", help="by default what smn chooses")
     parser.add_argument("--max-train", type=int, default=1000)
     parser.add_argument("--max-test", type=int, default=500)
     parser.add_argument("--table", action="store_true")
@@ -97,8 +97,8 @@ def measure(name: str, arm: str, seed: int, options: argparse.Namespace) -> dict
     images = unlabeled(split, options.work / f"{name}-images")
     run = options.work / f"{name}-{arm}-{seed}"
     words = f"adapt {images} --arch {LITE0_ARCH} --weights {lite0_weights()} --seed {seed} --overwrite --out {run}"
-    words += f" --precision {options.precision} {ARMS[arm]}"
-    words += "".join(f" --{key} {value}" for key in ("size", "steps") if (value := getattr(options, key)))
+    given = ((key, getattr(options, key)) for key in ("size", "steps", "precision"))
+    words += "".join(f" --{key} {value}" for key, value in given if value) + f" {ARMS[arm]}"
     started = time.monotonic()
     try:
         smn(words.split())
@@ -119,7 +119,7 @@ def measure(name: str, arm: str, seed: int, options: argparse.Namespace) -> dict
         "alarms": [alarm.partition(":")[0] for alarm in learned.alarms],
         "density": round(density(learned.masks), 4) if learned.masks else None,
         "seconds": round(seconds),
-        "precision": options.precision,
+        "precision": folder.read_config()["plan"]["precision"],
         "milliseconds": round(milliseconds_an_image(backbone.model, size, torch.device("cpu")), 2),
         **score(split, folder, backbone),
         "versions": versions(),
