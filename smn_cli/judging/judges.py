@@ -32,7 +32,7 @@ from smn_cli.evaluation.readouts import fit_readout
 from smn_cli.evaluation.view_consistency import corner_crops, nearest, resized, view_consistency
 
 NUM_NEIGHBOURS = 20
-NUM_SEARCHED = 2000
+NUM_SEARCHED = 1000
 """Training images that held-out ones look for neighbours among, at most."""
 MAX_LOST_AGREEMENT = 0.0125
 """Share of neighbours in common with a witness that a state may lose: of 72 runs on five sets none that was kept under

@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from smn_cli.atomic import write_atomically
-from smn_cli.evaluation.features import on_device
 from smn_cli.masking.backbone import density, run_backbone
 from smn_cli.masking.binarize import effective_weight
 from smn_cli.reports.figures import density_figure, health_figure, loss_figure, map_figure, thumbnail
@@ -66,7 +65,7 @@ def _kept_network(session: Session, learned: Learned) -> Any:
     own = dict(backbone.named_parameters())
     weights = {name: effective_weight(own[name], mask.to(own[name].device)) for name, mask in learned.masks.items()}
     tensors = {**weights, **learned.weights, **learned.norm_stats}
-    return on_device(lambda images: run_backbone(backbone, images, tensors), session.trainer.device)
+    return session.context.placed(lambda images: run_backbone(backbone, images, tensors))
 
 
 def _loss(steps: list[dict[str, Any]]) -> str:

@@ -111,9 +111,13 @@ class RunContext:
         """Where the backbone is."""
         return next(self.backbone.model.parameters()).device
 
+    def placed(self, network: Network) -> Network:
+        """A network on the backbone's device for images that lie anywhere, in the precision of the run."""
+        return on_device(network, self.device, self.plan.precision)
+
     def base(self) -> Network:
         """The frozen network, for images that lie anywhere."""
-        return on_device(self.backbone.model, self.device)
+        return self.placed(self.backbone.model)
 
     def network_at_start(self) -> Network:
         """The network that the run started from: its base, if its folder does not say otherwise."""
@@ -124,7 +128,7 @@ class RunContext:
         own = model.state_dict()
         weights = {name: effective_weight(own[name], mask.to(device)) for name, mask in origin.masks.items()}
         weights |= {name: tensor.to(device) for name, tensor in origin.norm_stats.items()}
-        return on_device(lambda images: run_backbone(model, images, weights), device)
+        return self.placed(lambda images: run_backbone(model, images, weights))
 
     def features(self, network: Network, images: list[Path]) -> Tensor:
         """(N, F) float32 on the CPU, of images at the working size."""

@@ -16,7 +16,7 @@ from smn_cli.data.images.sizes import usual_short_side
 from smn_cli.data.labels.eval_split import LabeledSplit
 from smn_cli.data.views.loader import ViewLoader
 from smn_cli.errors import CheckpointError, Interrupted, TrainingError
-from smn_cli.evaluation.features import Network, on_device
+from smn_cli.evaluation.features import Network
 from smn_cli.judging.best_state import BestState
 from smn_cli.judging.image_alarms import enlargement_alarms, familiarity_alarms, learnability_alarms
 from smn_cli.judging.judges import Candidate, Judge
@@ -207,7 +207,7 @@ class Session:
     def network(self) -> Network:
         """The adapted network as it is now, in eval mode."""
         weights = self.trainer.source.final_weights() | self.trainer.norm_stats()
-        return on_device(lambda images: run_backbone(self.backbone.model, images, weights), self.trainer.device)
+        return self.context.placed(lambda images: run_backbone(self.backbone.model, images, weights))
 
     def features(self, num_images: int) -> Tensor:
         """(N, F) of the first training images, under the network as it is now."""

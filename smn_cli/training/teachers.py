@@ -21,12 +21,13 @@ from smn_cli.config.teachers import LAST, STAGES, TeacherName, parse_teacher
 from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.data.views.loader import image_batches
 from smn_cli.errors import BackboneError
-from smn_cli.evaluation.features import extract_features, on_device
+from smn_cli.evaluation.features import extract_features
 from smn_cli.evaluation.intervals import paired_difference
 from smn_cli.evaluation.readouts import Readout, fit_readout, fit_stage_readout
 from smn_cli.evaluation.view_consistency import corner_crops, view_consistency
 from smn_cli.features.cache_key import feature_key
 from smn_cli.features.embed import beside_stages
+from smn_cli.recipes import Precision
 from smn_cli.training.run_context import Execution, RunContext, preprocessing_of
 
 BATCH_SIZE = 64
@@ -43,6 +44,7 @@ class Teacher:
         network: prepared images (B, 3, H, W) that lie anywhere, to features (B, D).
         preprocessing: of its images.
         facts: for the provenance.
+        device, precision: where it runs, and in which format.
     """
 
     name: TeacherName
@@ -50,6 +52,7 @@ class Teacher:
     preprocessing: Preprocessing
     facts: dict[str, Any]
     device: torch.device
+    precision: Precision
 
     def embed(self, images: list[Path], execution: Execution, progress: Callable[[int], None] | None = None) -> Tensor:
         """(N, D) float32 on the CPU; from the execution's cache, where the same teacher saw the same images before."""
@@ -65,7 +68,12 @@ class Teacher:
 
     def _key(self, images: list[Path]) -> str | None:
         network = {"digest": str(self.facts["digest"]), "arch": str(self.facts["arch"])}
-        how = {"preprocessing": self.preprocessing.to_json(), "batch": BATCH_SIZE, "teacher": self.name.kind}
+        how = {
+            "preprocessing": self.preprocessing.to_json(),
+            "precision": self.precision,
+            "batch": BATCH_SIZE,
+            "teacher": self.name.kind,
+        }
         return feature_key(images, network=network, how=how, device=self.device)
 
     def fit(self, features: Tensor) -> Readout:
@@ -84,18 +92,18 @@ def open_teacher(name: TeacherName, context: RunContext) -> Teacher:
     Raises:
         BackboneError, FileError: a second model cannot be had, or the backbone has no stages.
     """
-    device = context.device
+    device, precision = context.device, context.plan.precision
     if name.kind == "model":
         other = _second_model(name)
         size = name.size or other.native_size
-        network = on_device(other.model.to(device), device)
-        return Teacher(name, network, preprocessing_of(other, size), _facts(name, other, size), device)
+        network = context.placed(other.model.to(device))
+        return Teacher(name, network, preprocessing_of(other, size), _facts(name, other, size), device, precision)
 
     model = context.backbone.model
-    network = on_device(stages.stage_features(model) if name.kind == STAGES else model, device)
+    network = context.placed(stages.stage_features(model) if name.kind == STAGES else model)
     size = context.plan.teacher_size
     preprocessing = replace(context.preprocessing, size=size)
-    return Teacher(name, network, preprocessing, _facts(name, context.backbone, size), device)
+    return Teacher(name, network, preprocessing, _facts(name, context.backbone, size), device, precision)
 
 
 def _facts(name: TeacherName, backbone: Backbone, size: int) -> dict[str, Any]:
@@ -214,7 +222,7 @@ def _own_views(context: RunContext, images: list[Path], *, with_stages: bool) ->
     last = open_teacher(TeacherName(LAST), context)
     if not with_stages:
         return {LAST: _views_of(last, context, images)}
-    run = on_device(beside_stages(context.backbone.model), context.device)
+    run = context.placed(beside_stages(context.backbone.model))
     first, second = _embed_views(run, last.preprocessing, context, images)
     width = context.backbone.num_features
     readers = {LAST: (last, slice(None, width)), STAGES: (replace(last, name=TeacherName(STAGES)), slice(width, None))}

@@ -90,7 +90,8 @@ class WarmStart:
             raise UsageError(f"`start` with `train` {plan.train}: it trains no mask")
         strangers = sorted(masks.keys() - trained.keys())
         if any(not bool(masks[name].all()) for name in strangers):
-            raise UsageError(f"`start` cuts weights of {strangers[0]}, which `recipe` {plan.recipe} leaves alone")
+            hint = ": give it `mask_only` late:0" if any(spec.startswith("late:") for spec in plan.mask_only) else ""
+            raise UsageError(f"`start` cuts weights of {strangers[0]}, which `recipe` {plan.recipe} leaves alone{hint}")
         for name, scores in trained.items():
             if name in masks:
                 scores.copy_(mirrored_scores(scores, masks[name].to(scores.device), plan.threshold))

@@ -96,6 +96,9 @@ def test_what_cannot_be_a_start_is_refused(
     stem[0] = False
     with pytest.raises(UsageError, match="`start` cuts weights of stem, which `recipe` default leaves alone"):
         put_on(session, {"stem": stem})
+    late = place.start("late", recipe="default", queue=None, prototypes=None, mask_only=("late:0.5",))
+    with pytest.raises(UsageError, match="`recipe` default leaves alone: give it `mask_only` late:0"):
+        put_on(late, {"stem": stem})
     kept_for_ever = place.start("part", recipe="default", queue=None, prototypes=None, mask_only=("smallest:0.5",))
     name, scores = next(iter(kept_for_ever.trainer.source.trained.items()))
     with pytest.raises(UsageError, match=f"`start` cuts weights of {name} that the run's `mask_kind` or `mask_only`"):
