@@ -20,6 +20,9 @@ def apply(
     drop_classifier: Annotated[
         bool, typer.Option("--drop-classifier", help="Leave out any classifier (load with num_classes=0).")
     ] = False,
+    readout: Annotated[
+        bool, typer.Option("--readout", help="Write the adapter's readout in the classifier's place (num_classes=d).")
+    ] = False,
     expert: Annotated[
         int | None, typer.Option("--expert", min=0, metavar="N", help="Take this expert of a cascade, from 0.")
     ] = None,
@@ -30,22 +33,28 @@ def apply(
 
     Examples:
         smn apply adapter.safetensors --out adapted.safetensors
+        smn apply adapter.safetensors --readout --out vectors.safetensors
         smn apply cascade/cascade.safetensors --expert 0 --out expert.safetensors
     """
     check_out_file(out, overwrite=overwrite)
     if out.suffix != ".safetensors":
         raise UsageError(f"--out {out}: expected a name ending in .safetensors, by which timm knows the format")
+    if readout and drop_classifier:
+        raise UsageError("--readout takes the place of the classifier: leave --drop-classifier out")
     from smn_cli.adapters.adapter import load_adapter
     from smn_cli.cascade.file import load_expert
     from smn_cli.console import Output, size
-    from smn_cli.rebuild import backbone_for, rebuild, save_checkpoint
+    from smn_cli.rebuild import backbone_for, rebuild, rebuild_with_readout, save_checkpoint
 
     output = Output(json)
     adapter = load_adapter(file) if expert is None else load_expert(file, expert)
     backbone = backbone_for(adapter, weights)
     for note in backbone.notes:
         output.talk(in_flags(note))
-    network = rebuild(adapter, backbone, with_classifier=not drop_classifier)
+    if readout:
+        network = rebuild_with_readout(adapter, backbone)
+    else:
+        network = rebuild(adapter, backbone, with_classifier=not drop_classifier)
     save_checkpoint(network, out)
     loads_with = network.load_line(adapter.header.arch, out)
     checkpoint_bytes, file_bytes = out.stat().st_size, file.stat().st_size
@@ -57,6 +66,9 @@ def apply(
         "further adapter over this base"
     )
     output.result(f"load it with {loads_with}")
+    kind = adapter.readout.kind if readout and adapter.readout is not None else None
+    if kind is not None:
+        output.result(f"it gives {network.num_classes} numbers an image, the readout {kind}: compare them by cosine")
     if network.classes:
         output.result(
             f"its classifier tells {len(network.classes)} classes, in the order: {first_few(list(network.classes))}"
@@ -69,6 +81,7 @@ def apply(
         "verified": True,
         "num_classes": network.num_classes,
         "classes": list(network.classes),
+        "readout": kind,
         "checkpoint_bytes": checkpoint_bytes,
         "adapter_bytes": file_bytes,
         "load_with": loads_with,
