@@ -24,14 +24,15 @@ class RebuiltNetwork:
 
     `takes_any_size` tells whether timm has to be asked for position embeddings that adjust to the image.
     `num_classes` is that of the classifier: the adapter's, if it carries one, else the one that came with the weights
-    and is in it unchanged; 0 if there is none. `classes` names them, if the adapter does. Where a readout stands in its
-    place, they are the numbers that it gives, without names.
+    and is in it unchanged; 0 if there is none. `classes` names them, if the adapter does. Where a readout, of that
+    kind, stands in its place, they are the numbers that it gives, without names.
     """
 
     state: dict[str, Tensor]
     num_classes: int
     takes_any_size: bool
     classes: tuple[str, ...] = ()
+    readout: str | None = None
 
     def load_line(self, arch: str, path: Path) -> str:
         """The Python expression that loads it with timm."""
@@ -80,9 +81,8 @@ def rebuild_with_readout(adapter: Adapter, backbone: Backbone) -> RebuiltNetwork
     check_readout(readout, backbone, adapter.preprocessing.size)
     state = adapter.rebuild(backbone.model.state_dict())
     weight, bias = readout.layer()
-    return RebuiltNetwork(
-        {**state, f"{name}.weight": weight, f"{name}.bias": bias}, readout.dim, backbone.takes_any_size
-    )
+    layer = {f"{name}.weight": weight, f"{name}.bias": bias}
+    return RebuiltNetwork({**state, **layer}, readout.dim, backbone.takes_any_size, readout=readout.kind)
 
 
 def _num_classes(classifier: dict[str, Tensor]) -> int:

@@ -137,7 +137,7 @@ def store_readout(readout: LinearReadout, kind: LinearKind, *, num_images: int) 
         ValueError: a number is not finite, or a mean is above what 16 bits hold.
     """
     num_features = len(readout.mean)
-    with np.errstate(over="ignore"):  # what overflows is refused below
+    with np.errstate(over="ignore", invalid="ignore"):  # what is no number is refused below
         if readout.weight is None:
             parts = {"mean": readout.mean.numpy().astype(np.float16)}
         else:

@@ -10,6 +10,8 @@ from smn_cli.terminal.flags import in_flags
 from smn_cli.terminal.options import JsonOption, WeightsOption, check_out_file
 
 if TYPE_CHECKING:
+    from smn_cli.console import Output
+    from smn_cli.rebuild import RebuiltNetwork
     from smn_cli.schemas.adapter_files import ApplyJson
 
 
@@ -33,7 +35,6 @@ def apply(
 
     Examples:
         smn apply adapter.safetensors --out adapted.safetensors
-        smn apply adapter.safetensors --readout --out vectors.safetensors
         smn apply cascade/cascade.safetensors --expert 0 --out expert.safetensors
     """
     check_out_file(out, overwrite=overwrite)
@@ -66,13 +67,7 @@ def apply(
         "further adapter over this base"
     )
     output.result(f"load it with {loads_with}")
-    kind = adapter.readout.kind if readout and adapter.readout is not None else None
-    if kind is not None:
-        output.result(f"it gives {network.num_classes} numbers an image, the readout {kind}: compare them by cosine")
-    if network.classes:
-        output.result(
-            f"its classifier tells {len(network.classes)} classes, in the order: {first_few(list(network.classes))}"
-        )
+    _tell_last_layer(output, network)
     content: ApplyJson = {
         "schema": "smn.apply/1",
         "checkpoint": str(out),
@@ -81,9 +76,18 @@ def apply(
         "verified": True,
         "num_classes": network.num_classes,
         "classes": list(network.classes),
-        "readout": kind,
+        "readout": network.readout,
         "checkpoint_bytes": checkpoint_bytes,
         "adapter_bytes": file_bytes,
         "load_with": loads_with,
     }
     output.json(content)
+
+
+def _tell_last_layer(output: "Output", network: "RebuiltNetwork") -> None:
+    if network.readout is not None:
+        output.result(f"it gives the {network.num_classes} numbers of the readout {network.readout}: compare by cosine")
+    if network.classes:
+        output.result(
+            f"its classifier tells {len(network.classes)} classes, in the order: {first_few(list(network.classes))}"
+        )

@@ -58,7 +58,6 @@ def pack(
 
     Examples:
         smn pack run --out adapter.safetensors
-        smn pack run --codec bits --out plain.safetensors
         smn pack run --readout whitened --out adapter.safetensors
     """
     from smn_cli.adapters.sizes import measure_sizes
