@@ -65,13 +65,15 @@ def pack(
     from smn_cli.runs.pack import pack_run
     from smn_cli.runs.run_config import backbone_of_run
     from smn_cli.runs.run_folder import RunFolder
-    from smn_cli.training.run_readout import check_kind
+    from smn_cli.training.run_readout import check_kind, readout_images
 
     output = Output(json)
     kind = check_kind(readout)
     check_out_file(out, overwrite=overwrite)
     folder = RunFolder.open(run)
     config = folder.read_config()
+    if kind is not None:
+        readout_images(folder)  # refuses a run whose images are gone before the work is done
     backbone = backbone_of_run(config, weights)
     adapter = pack_run(folder, backbone, codec=codec)
     if kind is not None:
