@@ -31,6 +31,7 @@ from smn_cli.runs.run_folder import RunFolder
 from smn_cli.scoring import ImageFeatures, embed_images, evaluate_cascade, evaluate_networks
 from smn_cli.training.image_split import check_for_run
 from smn_cli.training.run_context import Execution, RunRequest
+from smn_cli.training.run_readout import check_kind, with_readout_of_run
 from smn_cli.training.session import Session
 from smn_cli.training.teachers import check_teachers
 from smn_cli.training.trainer import StepReport
@@ -69,6 +70,7 @@ def adapt(
     overwrite: bool = False,
     apply: bool = False,
     val: str | Path | None = None,
+    readout: str | None = None,
     device: str | torch.device | None = None,
     num_workers: int = 0,
     on_step: Callable[[StepReport], None] | None = None,
@@ -90,6 +92,7 @@ def adapt(
         resume: go on with the run in `out`, with its images and settings, to the masks it would have had.
         overwrite: replace a run in `out`.
         apply: put the adapter on the model at the end, in place of one that is on it.
+        readout: "centred", "whitened" or "stages": fit one to the images at the end, for the adapter to carry.
         val: labeled folders that decide what is kept, instead of held-out images; a run that goes on remembers them.
         device: where to train; None is where the model is.
         num_workers: image loading processes; they do not change the result.
@@ -112,6 +115,7 @@ def adapt(
     options = replace(options or AdaptOptions(), **settings)
     if not TRAIN_MODES[options.train].has_mask:
         raise UsageError("adapt returns an adapter, and train='full' has none: run smn adapt --train full")
+    kind = check_kind(readout)
     backbone = base_of(model)
     execution = Execution(device_of(model, device), num_workers)
     with process_kept(execution.device), TemporaryDirectory() as temporary:
@@ -127,6 +131,11 @@ def adapt(
         finally:
             session.close()
         adapter = pack_run(session.folder, backbone)
+        if kind is not None:
+            where = execution.device
+            adapter = with_readout_of_run(
+                adapter, session.folder, backbone, kind, device=where, num_workers=num_workers
+            )
     if apply:
         adapter.apply(model)
     return adapter
@@ -205,6 +214,7 @@ def embed(
     *,
     size: int | None = None,
     l2: bool = False,
+    readout: bool = True,
     max_bad: float = 0.01,
     device: str | torch.device | None = None,
     precision: Precision = "fp32",
@@ -221,6 +231,7 @@ def embed(
         adapter: an adapter or a cascade, or its file; None takes the model alone, with what is on it now.
         size: side of the images in pixels; by default the adapter's, without one the model's own.
         l2: scale every image's features to length 1.
+        readout: give what the adapter's readout makes of the features, if it carries one.
         max_bad: largest fraction of bad files that is put up with, 0 to 1.
         device: None is where the model is.
         precision: "fp32" or "bf16"; features are float32 either way.
@@ -238,8 +249,9 @@ def embed(
     backbone = base_of(model, as_it_is=change is None)
     where = device_of(model, device)
     embedding = Embedding(preprocessing_for(backbone, change, size), precision, num_workers)
+    carried = change.readout if readout and isinstance(change, Adapter) else None
     with process_kept(where):
-        return embed_images(backbone, change, found, embedding, device=where, l2=l2, progress=progress)
+        return embed_images(backbone, change, found, embedding, device=where, l2=l2, readout=carried, progress=progress)
 
 
 def apply_adapter(model: nn.Module, path: str | Path) -> nn.Module:

@@ -13,7 +13,8 @@ from smn_cli.adapters.fingerprint import fingerprint, select_base
 from smn_cli.atomic import write_atomically
 from smn_cli.backbones.loading import Backbone, load_backbone, load_with_timm
 from smn_cli.backbones.weight_files import read_weight_file
-from smn_cli.errors import BackboneError, MismatchError
+from smn_cli.errors import BackboneError, MismatchError, UsageError
+from smn_cli.features.readout import check_readout
 from smn_cli.seeding import fixed_generator
 
 
@@ -23,13 +24,15 @@ class RebuiltNetwork:
 
     `takes_any_size` tells whether timm has to be asked for position embeddings that adjust to the image.
     `num_classes` is that of the classifier: the adapter's, if it carries one, else the one that came with the weights
-    and is in it unchanged; 0 if there is none. `classes` names them, if the adapter does.
+    and is in it unchanged; 0 if there is none. `classes` names them, if the adapter does. Where a readout, of that
+    kind, stands in its place, they are the numbers that it gives, without names.
     """
 
     state: dict[str, Tensor]
     num_classes: int
     takes_any_size: bool
     classes: tuple[str, ...] = ()
+    readout: str | None = None
 
     def load_line(self, arch: str, path: Path) -> str:
         """The Python expression that loads it with timm."""
@@ -53,6 +56,33 @@ def rebuild(adapter: Adapter, backbone: Backbone, *, with_classifier: bool = Tru
         backbone.takes_any_size,
         () if head is None else head.classes,
     )
+
+
+def rebuild_with_readout(adapter: Adapter, backbone: Backbone) -> RebuiltNetwork:
+    """The adapted network with the adapter's readout as the last linear layer, in the place of any classifier.
+
+    Raises:
+        MismatchError, AdapterFileError: as in `Adapter.rebuild`, or the readout is not of this network's features.
+        UsageError: there is no readout, it is no layer over the last features, or the network has no place for one.
+    """
+    readout, name = adapter.readout, backbone.classifier_name
+    if readout is None:
+        raise UsageError("`readout`: the adapter carries none; make it with smn pack and `readout` centred or whitened")
+    if readout.reads_stages:
+        raise UsageError(
+            "`readout`: the adapter's reads the stages, and is no layer over the last features; use smn embed, or pack "
+            "it with `readout` whitened"
+        )
+    if not name:
+        raise UsageError(
+            f"`readout`: the classifier of {backbone.arch} is not one linear layer that a readout could replace; use "
+            "smn embed"
+        )
+    check_readout(readout, backbone, adapter.preprocessing.size)
+    state = adapter.rebuild(backbone.model.state_dict())
+    weight, bias = readout.layer()
+    layer = {f"{name}.weight": weight, f"{name}.bias": bias}
+    return RebuiltNetwork({**state, **layer}, readout.dim, backbone.takes_any_size, readout=readout.kind)
 
 
 def _num_classes(classifier: dict[str, Tensor]) -> int:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from smn_cli.adapters.readout import StoredReadout
 from smn_cli.adapters.swap import Change
 from smn_cli.backbones.loading import Backbone, check_sizes
 from smn_cli.backbones.stages import has_stages
@@ -18,7 +19,6 @@ from smn_cli.cascade.cascade import Cascade
 from smn_cli.cascade.scoring import CascadeComparison, compare_cascade
 from smn_cli.data.images.validate import ImageSet
 from smn_cli.data.labels.eval_split import LabeledSplit
-from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.data.views.loader import image_batches
 from smn_cli.evaluation.compare import (
     Comparison,
@@ -34,6 +34,7 @@ from smn_cli.evaluation.features import on_device
 from smn_cli.evaluation.low_shot import LabelSubsets, LowShotRow, LowShotScores, score_subsets, tabulate
 from smn_cli.evaluation.neighbours import search_device
 from smn_cli.features.embed import Embedding, batch_size_for, labeled_features
+from smn_cli.features.readout import check_readout, network_for
 from smn_cli.features.timing import milliseconds_an_image
 
 
@@ -145,12 +146,11 @@ def feature_batches(
     backbone: Backbone,
     change: Change | Cascade | None,
     paths: Sequence[Path],
-    preprocessing: Preprocessing,
+    embedding: Embedding,
     *,
     device: str = "cpu",
-    precision: str = "fp32",
-    num_workers: int = 0,
     l2: bool = False,
+    readout: StoredReadout | None = None,
 ) -> Iterator[Tensor]:
     """Features of images in their order, batch by batch: never more than one is in memory.
 
@@ -158,37 +158,41 @@ def feature_batches(
         backbone: the base; moved to the device and left as the base.
         change: an adapter, a cascade, or another way to change the base; None for the base itself.
         paths: N images.
-        preprocessing: of the images.
-        device, precision: where and in which format ("fp32" or "bf16") the network runs.
-        num_workers: image loading processes.
+        embedding: how; its cache is not used.
+        device: where the network runs.
         l2: scale every image's features to length 1.
+        readout: what to give of the features instead of themselves; not of a cascade.
 
     Yields:
-        (B, F) float32 on the CPU.
+        (B, F) float32 on the CPU, with a readout of d numbers (B, d).
 
     Raises:
-        MismatchError, AdapterFileError: the change does not fit the base.
+        MismatchError, AdapterFileError: the change or the readout does not fit the base.
         BackboneError: the base cannot take images of that size.
         DataError: an image cannot be read.
     """
-    check_sizes(backbone, [preprocessing.size])
+    size = embedding.preprocessing.size
+    check_sizes(backbone, [size])
+    if readout is not None:
+        check_readout(readout, backbone, size)
     where = torch.device(device)
     model = backbone.model.to(where).to(memory_format=torch.channels_last)
     batches = image_batches(
-        paths, preprocessing, batch_size=batch_size_for(where, preprocessing.size), num_workers=num_workers
+        paths, embedding.preprocessing, batch_size=batch_size_for(where, size), num_workers=embedding.num_workers
     )
     with ExitStack() as stack:
         if isinstance(change, Cascade):
             cascade = change
-            network = on_device(lambda images: cascade.embed(model, images), where, precision)
+            network = on_device(lambda images: cascade.embed(model, images), where, embedding.precision)
         else:
             if change is not None:
                 change.apply(model)
                 stack.callback(change.remove, model)
-            network = on_device(model.eval(), where, precision)
+            network = on_device(network_for(model.eval(), readout), where, embedding.precision)
         for batch in batches:
             with torch.inference_mode():
                 features = network(batch).float().cpu()
+                features = features if readout is None else readout(features)
                 features = functional.normalize(features, dim=1) if l2 else features
             yield features
 
@@ -259,7 +263,7 @@ class ImageFeatures(NamedTuple):
     """Features of images.
 
     Attributes:
-        features: (N, F) float32 on the CPU, a row an image.
+        features: (N, F) float32 on the CPU, a row an image; with a readout (N, d).
         paths: of the N images, sorted.
         bad: files that could not be used, each with the reason.
     """
@@ -277,6 +281,7 @@ def embed_images(
     *,
     device: str = "cpu",
     l2: bool = False,
+    readout: StoredReadout | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> ImageFeatures:
     """Features of checked images in memory; see `feature_batches`.
@@ -286,16 +291,7 @@ def embed_images(
         embedding: how; its cache is not used.
         progress: called with the number of images embedded so far.
     """
-    batches = feature_batches(
-        backbone,
-        change,
-        images.good,
-        embedding.preprocessing,
-        device=device,
-        precision=embedding.precision,
-        num_workers=embedding.num_workers,
-        l2=l2,
-    )
+    batches = feature_batches(backbone, change, images.good, embedding, device=device, l2=l2, readout=readout)
     rows: list[Tensor] = []
     for batch in batches:
         rows.append(batch)

@@ -287,3 +287,20 @@ def test_all_that_is_public_is_at_the_top() -> None:
     assert dir(smn_cli) == sorted(smn_cli.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'adpat'"):
         _ = smn_cli.adpat  # type: ignore[attr-defined]
+
+
+def test_a_readout_is_fitted_carried_used_and_left_out(model: nn.Module, image_folder: Path, tmp_path: Path) -> None:
+    before = everything(model)
+    adapter = smn_cli.adapt(model, image_folder, SHORT, readout="whitened")
+    assert everything(model) == before
+    assert adapter.readout is not None
+    assert adapter.readout.entry.num_images == 24
+    smn_cli.save_adapter(adapter, tmp_path / "a.safetensors")
+    vectors = smn_cli.embed(model, image_folder, tmp_path / "a.safetensors").features
+    features = smn_cli.embed(model, image_folder, adapter, readout=False).features
+    assert torch.equal(adapter.readout(features), vectors)
+    assert vectors.shape == (24, adapter.readout.dim)
+    scaled = smn_cli.embed(model, image_folder, adapter, l2=True).features
+    torch.testing.assert_close(scaled, torch.nn.functional.normalize(vectors, dim=1))
+    with pytest.raises(errors.UsageError, match="`readout` raw is unknown"):
+        smn_cli.adapt(model, image_folder, SHORT, readout="raw")

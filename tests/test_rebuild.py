@@ -9,8 +9,10 @@ import torch
 
 from smn_cli.adapters.adapter import make_adapter
 from smn_cli.backbones.loading import load_backbone
-from smn_cli.rebuild import check_checkpoint, rebuild, save_checkpoint
+from smn_cli.errors import UsageError
+from smn_cli.rebuild import check_checkpoint, rebuild, rebuild_with_readout, save_checkpoint
 from tests.conftest import RESNET
+from tests.golden.make_golden import readout
 
 ODD_CLASSIFIER = "efficientvit_m0"
 
@@ -31,3 +33,14 @@ def test_the_number_of_classes_is_that_of_the_logits(
     assert (len(next(iter(backbone.classifier.values()))) == 1000) == (arch == RESNET)
     loaded = timm.create_model(arch, num_classes=network.num_classes, checkpoint_path=str(path))
     assert torch.equal(loaded.state_dict()[first], network.state[first])
+
+
+def test_a_classifier_that_is_not_one_linear_layer_has_no_place_for_a_readout(
+    weights_file: Callable[[str], Path],
+) -> None:
+    backbone = load_backbone(ODD_CLASSIFIER, weights_file(ODD_CLASSIFIER))
+    first = next(name for name, parameter in backbone.model.named_parameters() if parameter.dim() > 1)
+    mask = torch.ones(backbone.model.get_parameter(first).shape, dtype=torch.bool)
+    adapter = make_adapter(backbone.model.state_dict(), {first: mask}, arch=ODD_CLASSIFIER)
+    with pytest.raises(UsageError, match=f"the classifier of {ODD_CLASSIFIER} is not one linear layer"):
+        rebuild_with_readout(adapter.with_readout(readout("centred")), backbone)

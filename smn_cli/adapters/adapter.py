@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from smn_cli.adapters.codecs import CODECS, encode_smallest, get_codec, pack_bit
 from smn_cli.adapters.file import AdapterContent, parse_adapter, read_adapter
 from smn_cli.adapters.fingerprint import check_base, fingerprint_of, tensor_digests
 from smn_cli.adapters.head import StoredHead
+from smn_cli.adapters.readout import StoredReadout
 from smn_cli.adapters.schema import HeadEntry, Header, MaskEntry
 from smn_cli.adapters.statistics import round_statistics, upper_halves
 from smn_cli.adapters.stored import StoredAdapter
@@ -37,6 +39,14 @@ class Adapter(StoredAdapter):
     def __init__(self, content: AdapterContent) -> None:
         super().__init__(content)
         self._known_bits: bytes | None = None  # decoded over the one base that fits, and found to be right
+
+    def with_readout(self, readout: StoredReadout | None) -> "Adapter":
+        """The same adapter with a readout in place of its own, or, with None, without one; the network is the same."""
+        old = self._content
+        header = replace(old.header, readout=None if readout is None else readout.entry)
+        made = Adapter(AdapterContent(header, old.base_rows, old.payload, old.norm_stats, old.head, readout))
+        made._known_bits = self._known_bits
+        return made
 
     def masks(self, base: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Bool masks by parameter name.

@@ -104,6 +104,7 @@ def differing_settings(one: Adapter, other: Adapter) -> dict[str, tuple[Any, Any
             **{name: getattr(adapter.header, name) for name in fields},
             **_flattened("preprocessing", adapter.header.preprocessing),
             **_flattened("provenance", adapter.header.provenance),
+            **({} if adapter.readout is None else _flattened("readout", adapter.readout.to_json())),
         }
         for adapter in (one, other)
     ]

@@ -12,6 +12,7 @@ from smn_cli.adapters.codecs import CODECS
 from smn_cli.adapters.container import read_bytes, seal, unseal
 from smn_cli.adapters.fingerprint import ROW_BYTES, Fingerprint
 from smn_cli.adapters.head import LEVELS, StoredHead
+from smn_cli.adapters.readout import StoredReadout, read_readout
 from smn_cli.adapters.schema import HeadEntry, Header, parse_header
 from smn_cli.errors import AdapterFileError, first_few
 
@@ -28,6 +29,7 @@ class AdapterContent:
         payload: the mask's bytes, as the codec left them.
         norm_stats: (sum of lengths,) uint16, the upper halves of the float32 values.
         head: the carried classifier; None if there is none.
+        readout: the carried readout; None if there is none.
     """
 
     def __init__(
@@ -37,12 +39,14 @@ class AdapterContent:
         payload: bytes,
         norm_stats: np.ndarray,
         head: StoredHead | None = None,
+        readout: StoredReadout | None = None,
     ) -> None:
         self.header = header
         self.base_rows = base_rows
         self.payload = payload
         self.norm_stats = norm_stats
         self.head = head
+        self.readout = readout
 
     def to_bytes(self) -> bytes:
         """The file's bytes, a function of the content alone."""
@@ -52,8 +56,9 @@ class AdapterContent:
         }
         if self.norm_stats.size:
             tensors["norm_stats"] = np.ascontiguousarray(self.norm_stats, dtype=np.uint16)
-        if self.head is not None:
-            tensors |= {name: np.ascontiguousarray(array) for name, array in self.head.arrays().items()}
+        for part in (self.head, self.readout):
+            if part is not None:
+                tensors |= {name: np.ascontiguousarray(array) for name, array in part.arrays().items()}
         return seal(tensors, self.header.to_json())
 
 
@@ -103,7 +108,8 @@ def _parse(data: bytes) -> AdapterContent:
     base_rows = np.frombuffer(rows["data"], dtype=np.uint8).reshape(-1, ROW_BYTES)
     _check_names(header, base_rows)
     head = None if header.head is None else _head(header.head, tensors)
-    return AdapterContent(header, base_rows, bytes(tensors["mask"]["data"]), norm_stats, head)
+    readout = None if header.readout is None else read_readout(header.readout, tensors)
+    return AdapterContent(header, base_rows, bytes(tensors["mask"]["data"]), norm_stats, head, readout)
 
 
 def _head(entry: HeadEntry, tensors: dict[str, dict[str, Any]]) -> StoredHead:

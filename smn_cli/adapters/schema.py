@@ -12,6 +12,7 @@ from smn_cli.adapters.fields import parse_object
 from smn_cli.adapters.fields import plain as _plain
 from smn_cli.adapters.fields import typed as _typed
 from smn_cli.errors import AdapterFileError
+from smn_cli.evaluation.readouts import LINEAR_KINDS, LinearKind
 
 FORMAT = "smn.adapter"
 VERSION = 1
@@ -50,6 +51,31 @@ class HeadEntry:
 
 
 @dataclass(frozen=True)
+class ReadoutEntry:
+    """A carried readout: its kind, the numbers that it gives of how many features, the images it was fitted to."""
+
+    kind: LinearKind
+    dim: int
+    num_features: int
+    num_images: int
+
+    @property
+    def bits(self) -> int:
+        """Of a stored number of what grows with the features: of the matrix, or of the mean where there is none."""
+        return 16 if self.kind == "centred" else 8
+
+    def to_json(self) -> dict[str, Any]:
+        """As in the header."""
+        return {
+            "kind": self.kind,
+            "dim": self.dim,
+            "features": self.num_features,
+            "images": self.num_images,
+            "bits": self.bits,
+        }
+
+
+@dataclass(frozen=True)
 class Header:
     """Everything in an adapter file but the bits, the statistics and the digests per tensor.
 
@@ -63,6 +89,7 @@ class Header:
         preprocessing: how images were prepared; plain values.
         provenance: where the adapter comes from; plain values, for people.
         head: of the carried classifier; None if there is none.
+        readout: of the carried readout; None if there is none.
     """
 
     arch: str
@@ -76,6 +103,7 @@ class Header:
     preprocessing: dict[str, Any]
     provenance: dict[str, Any] = field(default_factory=dict)
     head: HeadEntry | None = None
+    readout: ReadoutEntry | None = None
 
     @property
     def num_weights(self) -> int:
@@ -105,6 +133,8 @@ class Header:
         }
         if self.head is not None:
             content["head"] = [self.head.name, self.head.num_features, list(self.head.classes)]
+        if self.readout is not None:
+            content["readout"] = self.readout.to_json()
         return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
@@ -132,6 +162,7 @@ def parse_header(text: str) -> Header:
         preprocessing=_plain(fields, "preprocessing"),
         provenance=_plain(fields, "provenance"),
         head=_head(_get(fields, "head", list)) if "head" in fields else None,
+        readout=_readout(_get(fields, "readout", dict)) if "readout" in fields else None,
     )
 
 
@@ -188,3 +219,20 @@ def _head(parts: list[Any]) -> HeadEntry:
     if len(set(classes)) != len(classes):
         raise AdapterFileError("the header lists a class of its head twice")
     return HeadEntry(name, num_features, classes)
+
+
+def _readout(fields: dict[str, Any]) -> ReadoutEntry:
+    kind = _get(fields, "kind", str)
+    if kind not in LINEAR_KINDS:
+        raise AdapterFileError(f"readout {kind!r:.40} is unknown to this smn: update smn-cli")
+    dim, num_features, num_images = (_get(fields, key, int) for key in ("dim", "features", "images"))
+    entry = ReadoutEntry(kind, dim, num_features, num_images)
+    if not 0 < dim <= num_features or dim > _MAX_TENSORS or num_features * dim > _MAX_WEIGHTS:
+        raise AdapterFileError(f"readout promises {dim} numbers of {num_features} features: no network has them")
+    if kind == "centred" and dim != num_features:
+        raise AdapterFileError(f"readout promises {dim} numbers of {num_features} features, centred: expected as many")
+    if not 0 < num_images <= _MAX_WEIGHTS:
+        raise AdapterFileError(f"readout was fitted to {num_images} images: expected 1 or more")
+    if _get(fields, "bits", int) != entry.bits:
+        raise AdapterFileError(f"readout is of {fields['bits']} bits: expected {entry.bits} for {kind}")
+    return entry

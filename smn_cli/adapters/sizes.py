@@ -20,7 +20,7 @@ class SizeReport:
     """Bytes of the backbone, of the adapter file and of its parts.
 
     `lzma_bytes` of the backbone is extrapolated from a sample if `lzma_is_estimate`. Metadata is all of the file that
-    is neither mask, statistics nor classifier: header, digests, checksum.
+    is neither mask, statistics, classifier nor readout: header, digests, checksum.
     """
 
     codec: str
@@ -33,6 +33,7 @@ class SizeReport:
     mask_bytes: int
     norm_stats_bytes: int
     head_bytes: int
+    readout_bytes: int
     metadata_bytes: int
 
     @property
@@ -58,6 +59,7 @@ class SizeReport:
             "mask_bytes": self.mask_bytes,
             "norm_stats_bytes": self.norm_stats_bytes,
             "head_bytes": self.head_bytes,
+            "readout_bytes": self.readout_bytes,
             "metadata_bytes": self.metadata_bytes,
             "ratio": self.ratio,
             "lzma_ratio": self.lzma_ratio,
@@ -86,7 +88,8 @@ def measure_sizes(adapter: Adapter, base: Mapping[str, Tensor]) -> SizeReport:
         mask_bytes=adapter.payload_bytes,
         norm_stats_bytes=adapter.norm_stats_bytes,
         head_bytes=adapter.head_bytes,
-        metadata_bytes=file_bytes - adapter.payload_bytes - adapter.norm_stats_bytes - adapter.head_bytes,
+        readout_bytes=adapter.readout_bytes,
+        metadata_bytes=file_bytes - adapter.part_bytes,
     )
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from smn_cli.adapters.file import AdapterContent
 from smn_cli.adapters.fingerprint import Fingerprint
 from smn_cli.adapters.head import StoredHead
+from smn_cli.adapters.readout import StoredReadout
 from smn_cli.adapters.schema import Header
 from smn_cli.adapters.statistics import widened
 from smn_cli.atomic import write_atomically
@@ -20,7 +21,7 @@ from smn_cli.errors import AdapterFileError
 
 
 class StoredAdapter:
-    """Header, coded mask, carried statistics and classifier of an adapter file."""
+    """Header, coded mask, carried statistics, classifier and readout of an adapter file."""
 
     def __init__(self, content: AdapterContent) -> None:
         self._content = content
@@ -98,6 +99,21 @@ class StoredAdapter:
     def head_bytes(self) -> int:
         """Size of the carried classifier."""
         return 0 if self.head is None else self.head.nbytes
+
+    @property
+    def readout(self) -> StoredReadout | None:
+        """The readout that it carries, a function of features; None if it has none."""
+        return self._content.readout
+
+    @property
+    def readout_bytes(self) -> int:
+        """Size of the carried readout."""
+        return 0 if self.readout is None else self.readout.nbytes
+
+    @property
+    def part_bytes(self) -> int:
+        """Size of mask, statistics, classifier and readout; what is left of the file is metadata."""
+        return self.payload_bytes + self.norm_stats_bytes + self.head_bytes + self.readout_bytes
 
     @property
     def stored_statistics(self) -> np.ndarray:

@@ -16,6 +16,7 @@ from smn_cli.adapters.adapter import Adapter, make_adapter
 from smn_cli.adapters.codecs import pack_xz, unpack_xz
 from smn_cli.adapters.context import decode_cuts, encode_cuts
 from smn_cli.adapters.file import AdapterContent
+from smn_cli.adapters.readout import StoredReadout
 from smn_cli.adapters.schema import Header, MaskEntry
 from smn_cli.cascade.schema import ExpertEntry
 from smn_cli.errors import AdapterFileError, MismatchError, UsageError
@@ -84,6 +85,14 @@ class Expert(Adapter):
         """
         raise UsageError("an expert has no file of its own: save the cascade, or what plain() makes of the expert")
 
+    def with_readout(self, readout: StoredReadout | None) -> Adapter:
+        """Refused, as `to_bytes`.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError("an expert has no file of its own: give a readout to what plain() makes of it")
+
     def plain(self, base: Mapping[str, Tensor], *, codec: str = "auto") -> Adapter:
         """The same network as an adapter that stands alone.
 
@@ -150,6 +159,7 @@ def _header(header: Header, entry: ExpertEntry) -> Header:
         needs_base=True,
         masks=masks,
         provenance=entry.provenance,
+        readout=None,
     )
 
 

@@ -10,6 +10,8 @@ from smn_cli.terminal.flags import in_flags
 from smn_cli.terminal.options import JsonOption, WeightsOption, check_out_file
 
 if TYPE_CHECKING:
+    from smn_cli.console import Output
+    from smn_cli.rebuild import RebuiltNetwork
     from smn_cli.schemas.adapter_files import ApplyJson
 
 
@@ -19,6 +21,9 @@ def apply(
     weights: WeightsOption = None,
     drop_classifier: Annotated[
         bool, typer.Option("--drop-classifier", help="Leave out any classifier (load with num_classes=0).")
+    ] = False,
+    readout: Annotated[
+        bool, typer.Option("--readout", help="Write the adapter's readout in the classifier's place (num_classes=d).")
     ] = False,
     expert: Annotated[
         int | None, typer.Option("--expert", min=0, metavar="N", help="Take this expert of a cascade, from 0.")
@@ -35,17 +40,22 @@ def apply(
     check_out_file(out, overwrite=overwrite)
     if out.suffix != ".safetensors":
         raise UsageError(f"--out {out}: expected a name ending in .safetensors, by which timm knows the format")
+    if readout and drop_classifier:
+        raise UsageError("--readout takes the place of the classifier: leave --drop-classifier out")
     from smn_cli.adapters.adapter import load_adapter
     from smn_cli.cascade.file import load_expert
     from smn_cli.console import Output, size
-    from smn_cli.rebuild import backbone_for, rebuild, save_checkpoint
+    from smn_cli.rebuild import backbone_for, rebuild, rebuild_with_readout, save_checkpoint
 
     output = Output(json)
     adapter = load_adapter(file) if expert is None else load_expert(file, expert)
     backbone = backbone_for(adapter, weights)
     for note in backbone.notes:
         output.talk(in_flags(note))
-    network = rebuild(adapter, backbone, with_classifier=not drop_classifier)
+    if readout:
+        network = rebuild_with_readout(adapter, backbone)
+    else:
+        network = rebuild(adapter, backbone, with_classifier=not drop_classifier)
     save_checkpoint(network, out)
     loads_with = network.load_line(adapter.header.arch, out)
     checkpoint_bytes, file_bytes = out.stat().st_size, file.stat().st_size
@@ -57,10 +67,7 @@ def apply(
         "further adapter over this base"
     )
     output.result(f"load it with {loads_with}")
-    if network.classes:
-        output.result(
-            f"its classifier tells {len(network.classes)} classes, in the order: {first_few(list(network.classes))}"
-        )
+    _tell_last_layer(output, network)
     content: ApplyJson = {
         "schema": "smn.apply/1",
         "checkpoint": str(out),
@@ -69,8 +76,18 @@ def apply(
         "verified": True,
         "num_classes": network.num_classes,
         "classes": list(network.classes),
+        "readout": network.readout,
         "checkpoint_bytes": checkpoint_bytes,
         "adapter_bytes": file_bytes,
         "load_with": loads_with,
     }
     output.json(content)
+
+
+def _tell_last_layer(output: "Output", network: "RebuiltNetwork") -> None:
+    if network.readout is not None:
+        output.result(f"it gives the {network.num_classes} numbers of the readout {network.readout}: compare by cosine")
+    if network.classes:
+        output.result(
+            f"its classifier tells {len(network.classes)} classes, in the order: {first_few(list(network.classes))}"
+        )

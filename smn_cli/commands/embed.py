@@ -23,6 +23,7 @@ from smn_cli.terminal.options import (
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from smn_cli.adapters.readout import StoredReadout
     from smn_cli.console import Output, Ticker
     from smn_cli.data.images.validate import ImageSet
     from smn_cli.schemas.images import EmbedJson
@@ -46,6 +47,10 @@ def embed(
     size: SizeOption = None,
     l2: Annotated[
         bool, typer.Option("--l2", help="Scale every image's features to length 1.", rich_help_panel="Output")
+    ] = False,
+    no_readout: Annotated[
+        bool,
+        typer.Option("--no-readout", help="Leave out the readout that the adapter carries.", rich_help_panel="Output"),
     ] = False,
     max_bad: Annotated[
         float,
@@ -81,12 +86,14 @@ def embed(
     check_feature_file(out, paths)
     networks = open_networks([] if adapter is None else [adapter], run, arch, weights, size)
     found = _check(output, paths, max_bad, out)
+    readout = None if no_readout else _readout_of(networks)
     with output.progress("embedding", len(found.good)) as tick:
-        rows = _rows(networks, found.good, chosen_device, number_format, resolve_workers(workers), l2)
+        rows = _rows(networks, readout, found.good, chosen_device, number_format, resolve_workers(workers), l2)
         num_features = write_features(out, found.good, _counted(rows, tick))
     is_npy = out.suffix == ".npy"
     beside = f", their paths in {paths_file(out)}" if is_npy else ""
-    output.result(f"{out}: {num_features} features of each of {len(found.good)} images{beside}")
+    what = "features" if readout is None else f"numbers by the adapter's readout {readout.kind}"
+    output.result(f"{out}: {num_features} {what} of each of {len(found.good)} images{beside}")
     content: EmbedJson = {
         "schema": "smn.embed/1",
         "file": str(out),
@@ -99,6 +106,7 @@ def embed(
         "preprocessing": networks.preprocessing.to_json(),
         "precision": number_format,
         "l2": l2,
+        "readout": None if readout is None else readout.kind,
     }
     output.json(content)
 
@@ -120,22 +128,29 @@ def _check(output: "Output", paths: list[Path], max_bad: float, out: Path) -> "I
     return found
 
 
+def _readout_of(networks: "Networks") -> "StoredReadout | None":
+    """Of the one adapter that was given; a run is taken without, and a cascade has its own combination."""
+    from smn_cli.adapters.adapter import Adapter
+
+    change = next(iter(networks.changes.values()), None)
+    return change.readout if isinstance(change, Adapter) else None
+
+
 def _rows(
-    networks: "Networks", paths: list[Path], device: str, precision: str, num_workers: int, l2: bool
+    networks: "Networks",
+    readout: "StoredReadout | None",
+    paths: list[Path],
+    device: str,
+    precision: str,
+    num_workers: int,
+    l2: bool,
 ) -> "Iterator[Tensor]":
+    from smn_cli.features.embed import Embedding
     from smn_cli.scoring import feature_batches
 
     change = networks.cascade or next(iter(networks.changes.values()), None)
-    return feature_batches(
-        networks.backbone,
-        change,
-        paths,
-        networks.preprocessing,
-        device=device,
-        precision=precision,
-        num_workers=num_workers,
-        l2=l2,
-    )
+    embedding = Embedding(networks.preprocessing, precision, num_workers)
+    return feature_batches(networks.backbone, change, paths, embedding, device=device, l2=l2, readout=readout)
 
 
 def _counted(rows: "Iterator[Tensor]", tick: "Ticker") -> "Iterator[Tensor]":

@@ -9,6 +9,7 @@ from smn_cli.errors import first_few
 from smn_cli.terminal.options import JsonOption
 
 if TYPE_CHECKING:
+    from smn_cli.adapters.adapter import Adapter
     from smn_cli.adapters.schema import Header
     from smn_cli.cascade.cascade import Cascade
     from smn_cli.console import Output
@@ -41,7 +42,8 @@ def inspect(
         "mask": adapter.payload_bytes,
         "norm_stats": adapter.norm_stats_bytes,
         "head": adapter.head_bytes,
-        "metadata": file_bytes - adapter.payload_bytes - adapter.norm_stats_bytes - adapter.head_bytes,
+        "readout": adapter.readout_bytes,
+        "metadata": file_bytes - adapter.part_bytes,
     }
     output.result(f"{file}: adapter for {adapter.made_for}, base {header.base_digest[:12]}...")
     codec_needs = " (needs the base to decode)" if header.needs_base else ""
@@ -56,8 +58,14 @@ def inspect(
     if header.head is not None:
         classes = first_few(list(header.head.classes))
         output.result(f"carries a classifier, {header.head.name}, of {len(header.head.classes)} classes: {classes}")
+    readout = adapter.readout
+    if readout is not None:
+        output.result(
+            f"carries a readout, {readout.kind}: {readout.num_features} features to {readout.dim} numbers at "
+            f"{readout.entry.bits} bits, fitted to {readout.entry.num_images} images"
+        )
     output.result("made from " + ", ".join(f"{key} {_short(value)}" for key, value in header.provenance.items()))
-    output.json(_describe(file, header, {"file": file_bytes, **parts}, {}))
+    output.json(_describe(file, adapter, {"file": file_bytes, **parts}, {}))
 
 
 def _inspect_cascade(output: "Output", file: Path) -> None:
@@ -80,7 +88,7 @@ def _inspect_cascade(output: "Output", file: Path) -> None:
         if name != "file"
     ]
     output.table("bytes by part", ("part", "bytes", "density"), rows)
-    output.json(_describe(file, header, sizes, {"cascade": _describe_cascade(cascade)}))
+    output.json(_describe(file, dispatcher, sizes, {"cascade": _describe_cascade(cascade)}))
 
 
 def _show_densities(output: "Output", header: "Header") -> None:
@@ -92,7 +100,8 @@ def _show_densities(output: "Output", header: "Header") -> None:
     output.table("density by tensor, the bar is the share that is cut", ("tensor", "weights", "density", "cut"), rows)
 
 
-def _describe(file: Path, header: "Header", sizes: dict[str, int], cascade: "CascadePartJson") -> "InspectJson":
+def _describe(file: Path, adapter: "Adapter", sizes: dict[str, int], cascade: "CascadePartJson") -> "InspectJson":
+    header = adapter.header
     return {
         "schema": "smn.inspect/1",
         "file": str(file),
@@ -110,6 +119,7 @@ def _describe(file: Path, header: "Header", sizes: dict[str, int], cascade: "Cas
         ],
         "norm_stats": [name for name, _ in header.norm_stats],
         "classes": list(header.head.classes) if header.head is not None else [],
+        "readout": None if adapter.readout is None else adapter.readout.to_json(),
         "preprocessing": header.preprocessing,
         "provenance": header.provenance,
         "bytes": sizes,

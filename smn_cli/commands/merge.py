@@ -55,6 +55,10 @@ def merge(
             output.talk(
                 f"{name}: its classifier is left out, for it fits no other mask; train one on the merged features"
             )
+        if adapter.readout is not None:
+            output.talk(
+                f"{name}: its readout is left out, for it was fitted to another network's features; pack a run for one"
+            )
     file_bytes = out.stat().st_size
     densities = ", ".join(f"{adapter.header.density:.4f}" for adapter in adapters)
     output.result(f"{out}: {how} of {len(files)} masks of density {densities} is {merged.header.density:.4f}")

@@ -6,10 +6,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from smn_cli.terminal.option_parameters import choosing
-from smn_cli.terminal.options import JsonOption, WeightsOption, check_out_file
+from smn_cli.terminal.options import (
+    DeviceOption,
+    JsonOption,
+    WeightsOption,
+    WorkersOption,
+    check_out_file,
+    resolve_device,
+    resolve_workers,
+)
 from smn_cli.terminal.tables import report_sizes
 
 if TYPE_CHECKING:
+    from smn_cli.adapters.adapter import Adapter
+    from smn_cli.backbones.loading import Backbone
+    from smn_cli.console import Output
+    from smn_cli.evaluation.readouts import LinearKind
+    from smn_cli.runs.run_folder import RunFolder
     from smn_cli.schemas.adapter_files import PackJson
 
 
@@ -26,28 +39,45 @@ def pack(
             **choosing(("auto", "bits", "lzma", "context", "context2")),
         ),
     ] = "auto",
+    readout: Annotated[
+        str | None,
+        typer.Option(
+            "--readout",
+            help="Carry a readout for vectors, fitted to the run's images: centred, partly whitened, or of the "
+            "network's stages.",
+            **choosing(("centred", "whitened", "stages")),
+        ),
+    ] = None,
     weights: WeightsOption = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+    device: DeviceOption = "auto",
+    workers: WorkersOption = None,
     json: JsonOption = None,
 ) -> None:
     """Pack a run's masks into one adapter file and show what it weighs.
 
     Examples:
         smn pack run --out adapter.safetensors
-        smn pack run --codec bits --out plain.safetensors
+        smn pack run --readout whitened --out adapter.safetensors
     """
     from smn_cli.adapters.sizes import measure_sizes
     from smn_cli.console import Output
     from smn_cli.runs.pack import pack_run
     from smn_cli.runs.run_config import backbone_of_run
     from smn_cli.runs.run_folder import RunFolder
+    from smn_cli.training.run_readout import check_kind, readout_images
 
     output = Output(json)
+    kind = check_kind(readout)
     check_out_file(out, overwrite=overwrite)
     folder = RunFolder.open(run)
     config = folder.read_config()
+    if kind is not None:
+        readout_images(folder)  # refuses a run whose images are gone before the work is done
     backbone = backbone_of_run(config, weights)
     adapter = pack_run(folder, backbone, codec=codec)
+    if kind is not None:
+        adapter = _with_readout(output, adapter, folder, backbone, kind, device, workers)
     adapter.save(out)
     if not adapter.header.provenance["finished"]:
         output.talk(f"{run} is not finished: what it keeps so far is packed")
@@ -56,5 +86,32 @@ def pack(
     if adapter.header.density == 1 and not adapter.header.norm_stats:
         gained = "nothing is gained by it" if adapter.head is None else "only the classifier is new"
         output.result(f"this is the identity mask: the adapted network is the base, and {gained}")
-    content: PackJson = {"schema": "smn.pack/1", "file": str(out), **report.to_json()}
+    content: PackJson = {"schema": "smn.pack/1", "file": str(out), "readout": kind, **report.to_json()}
     output.json(content)
+
+
+def _with_readout(
+    output: "Output",
+    adapter: "Adapter",
+    folder: "RunFolder",
+    backbone: "Backbone",
+    kind: "LinearKind",
+    device: str,
+    workers: int | None,
+) -> "Adapter":
+    from smn_cli.training.run_readout import readout_images, with_readout_of_run
+
+    where = resolve_device(device)
+    with output.progress("embedding", len(readout_images(folder))) as tick:
+        made = with_readout_of_run(
+            adapter,
+            folder,
+            backbone,
+            kind,
+            device=where,
+            num_workers=resolve_workers(workers),
+            progress=lambda done, _total: tick(done),
+        )
+    if made.readout is not None:
+        output.talk(f"readout {kind}: {made.readout.dim} numbers an image, fitted to {made.readout.entry.num_images}")
+    return made

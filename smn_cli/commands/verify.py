@@ -28,6 +28,7 @@ def verify(
     from smn_cli.adapters.adapter import load_adapter
     from smn_cli.cascade.file import is_cascade, load_cascade
     from smn_cli.console import Output
+    from smn_cli.features.readout import check_readout
     from smn_cli.rebuild import backbone_for, check_checkpoint, rebuild
 
     output = Output(json)
@@ -38,6 +39,10 @@ def verify(
     rebuild(adapter, backbone)
     output.result(f"base: the one it was made for ({adapter.made_for}, {adapter.header.base_digest[:12]}...)")
     output.result(f"rebuilt network: the recorded one ({adapter.header.adapted_digest[:12]}...)")
+    readout = adapter.readout if cascade is None else None
+    if readout is not None:
+        check_readout(readout, backbone, adapter.preprocessing.size)
+        output.result(f"readout {readout.kind}: takes as many numbers as the network gives, {readout.num_features}")
     for number, expert in enumerate(cascade.experts if cascade is not None else ()):
         rebuild(expert, backbone)
         output.result(f"expert {number}: the recorded one ({expert.header.adapted_digest[:12]}...)")
@@ -53,6 +58,7 @@ def verify(
         "base_digest": adapter.header.base_digest,
         "adapted_digest": adapter.header.adapted_digest,
         **experts,
+        "readout": None if readout is None else readout.kind,
         "checkpoint": str(checkpoint) if checkpoint else None,
         "verified": True,
     }

@@ -14,10 +14,11 @@ class SizesJson(TypedDict):
     lzma_bytes: Annotated[int, "the backbone after lzma"]
     lzma_is_estimate: Annotated[bool, "whether `lzma_bytes` is extrapolated from a sample"]
     bits_bytes: Annotated[int, "the mask at one bit a weight"]
-    file_bytes: Annotated[int, "the whole file, the sum of the four parts below"]
+    file_bytes: Annotated[int, "the whole file, the sum of the five parts below"]
     mask_bytes: Annotated[int, "the coded mask"]
     norm_stats_bytes: Annotated[int, "normalisation statistics; 0 if none are carried"]
     head_bytes: Annotated[int, "the classifier; 0 if none is carried"]
+    readout_bytes: Annotated[int, "the readout; 0 if none is carried"]
     metadata_bytes: Annotated[int, "header, digests, checksum"]
     ratio: Annotated[float, "`fp32_bytes` over `file_bytes`"]
     lzma_ratio: Annotated[float, "`lzma_bytes` over `file_bytes`"]
@@ -28,6 +29,7 @@ class PackJson(SizesJson):
 
     schema: Literal["smn.pack/1"]
     file: Annotated[str, "path of the adapter"]
+    readout: Annotated[str | None, "of the readout that it carries: `centred`, `whitened` or `stages`; null for none"]
 
 
 class ApplyJson(TypedDict):
@@ -38,8 +40,9 @@ class ApplyJson(TypedDict):
     arch: Annotated[str, "timm architecture"]
     digest: Annotated[str, "of the rebuilt network, 64 hex characters"]
     verified: Annotated[bool, "always true: base and result are the recorded ones, or the command fails"]
-    num_classes: Annotated[int, "of the checkpoint's classifier; 0 if it has none"]
+    num_classes: Annotated[int, "of the checkpoint's classifier, or numbers of its readout; 0 if it has neither"]
     classes: Annotated[list[str], "of a classifier that came with the adapter, in the order of its logits; else empty"]
+    readout: Annotated[str | None, "kind of the readout that stands in the classifier's place; null for none"]
     checkpoint_bytes: Annotated[int, "size of the checkpoint"]
     adapter_bytes: Annotated[int, "size of the file it was made from"]
     load_with: Annotated[str, "line of Python that loads it"]
@@ -88,6 +91,17 @@ class CascadePartJson(TypedDict):
     ]
 
 
+class ReadoutInFileJson(TypedDict):
+    """A readout that an adapter carries."""
+
+    kind: Annotated[str, "`centred`, `whitened` (partly) or `stages`"]
+    dim: Annotated[int, "numbers that it gives an image"]
+    features: Annotated[int, "numbers that it takes"]
+    images: Annotated[int, "that it was fitted to"]
+    bits: Annotated[int, "of a stored number: 8 of a matrix, 16 of a mean alone"]
+    digest: Annotated[str, "of its stored numbers, 64 hex characters"]
+
+
 class InspectJson(CascadePartJson):
     """What `smn inspect` found in an adapter or a cascade; of a cascade, most is about its dispatcher."""
 
@@ -104,12 +118,13 @@ class InspectJson(CascadePartJson):
     masks: Annotated[list[MaskJson], "a masked tensor each, in the order of the bit stream"]
     norm_stats: Annotated[list[str], "names of the carried normalisation statistics; empty if they are frozen"]
     classes: Annotated[list[str], "of a carried classifier, in the order of its logits; empty if there is none"]
+    readout: Annotated[ReadoutInFileJson | None, "a carried readout; null if there is none"]
     preprocessing: Annotated[dict[str, Any], "`size`, `mean`, `std`, `interpolation`, as the file has it"]
     provenance: Annotated[dict[str, Any], "where the adapter comes from, for people; as the file has it"]
     bytes: Annotated[
         dict[str, int],
-        "by part, and their sum, `file`. Parts of an adapter: `mask`, `norm_stats`, `head`, `metadata`; of a cascade: "
-        "`dispatcher`, `expert-0`, `expert-1`, ..., `router`, `combination`, `metadata`",
+        "by part, and their sum, `file`. Parts of an adapter: `mask`, `norm_stats`, `head`, `readout`, `metadata`; of "
+        "a cascade: `dispatcher`, `expert-0`, `expert-1`, ..., `router`, `combination`, `metadata`",
     ]
 
 
@@ -126,6 +141,9 @@ class VerifyJson(VerifiedExpertsJson):
     file: Annotated[str, "path of the adapter or cascade"]
     base_digest: Annotated[str, "of the base, 64 hex characters"]
     adapted_digest: Annotated[str, "of the rebuilt network (of a cascade: the dispatcher), 64 hex characters"]
+    readout: Annotated[
+        str | None, "kind of a carried readout, which takes as many features as the network has; null if there is none"
+    ]
     checkpoint: Annotated[str | None, "path of the checkpoint that was checked, too; null if none was given"]
     verified: Annotated[bool, "always true"]
 
@@ -156,7 +174,7 @@ class DiffJson(TypedDict):
     differs: Annotated[
         dict[str, list[Any]],
         "what else differs: dotted names of header fields (`provenance.plan.seed`) to the values of both, null where "
-        "one has none",
+        "one has none; `readout.digest` is of a readout's stored numbers",
     ]
 
 

@@ -41,6 +41,10 @@ class EmbedJson(TypedDict):
     preprocessing: Annotated[PreprocessingJson, "how the images were prepared"]
     precision: Annotated[str, "`fp32` or `bf16`: what the network computed in; features are float32"]
     l2: Annotated[bool, "whether every row has length 1"]
+    readout: Annotated[
+        str | None,
+        "kind of the adapter's readout that the rows are of: `centred`, `whitened`, `stages`; null for features",
+    ]
 
 
 class SplitNoteJson(TypedDict):

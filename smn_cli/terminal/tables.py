@@ -29,6 +29,7 @@ def report_sizes(output: "Output", path: Path, sizes: "SizeReport") -> None:
         (f"mask, codec {sizes.codec}", sizes.mask_bytes),
         ("normalisation statistics", sizes.norm_stats_bytes),
         *([("classifier", sizes.head_bytes)] if sizes.head_bytes else []),
+        *([("readout", sizes.readout_bytes)] if sizes.readout_bytes else []),
         ("header, digests, checksum", sizes.metadata_bytes),
         ("whole file", sizes.file_bytes),
     ]

@@ -13,6 +13,7 @@ from smn_cli.adapters.fingerprint import tensor_digest
 from smn_cli.adapters.head import store_head
 from smn_cli.evaluation.classifier import LinearClassifier
 from tests.adapters.forging import take_apart, toy_base, toy_masks, toy_statistics
+from tests.golden.make_golden import readout
 
 PAGE = (Path(__file__).parents[2] / "docs" / "format.md").read_text(encoding="utf-8")
 
@@ -75,16 +76,22 @@ def test_the_parts_of_the_worked_file_are_those_of_the_table() -> None:
 def test_the_tensors_stand_in_the_order_of_the_page() -> None:
     head = store_head(LinearClassifier(torch.ones(2, 5), torch.zeros(2)), name="top", classes=("a", "b"))
     adapter = make_adapter(toy_base(), toy_masks(), arch="toy", norm_stats=toy_statistics(), head=head)
-    header, parts = take_apart(adapter.to_bytes())
-    assert header["head"] == ["top", 5, ["a", "b"]]
     container = PAGE[PAGE.index("## Container") : PAGE.index("## Header")]
-    assert [*parts, "sha256"] == re.findall(r"^\| `(\w+)` \|", container, re.MULTILINE)
+    told = re.findall(r"^\| `(\w+)` \|", container, re.MULTILINE)
+    found = set()
+    for kind in ("centred", "stages"):  # no kind has all the tensors of a readout
+        header, parts = take_apart(adapter.with_readout(readout(kind)).to_bytes())
+        assert header["head"] == ["top", 5, ["a", "b"]]
+        assert header["readout"] == readout(kind).entry.to_json()
+        assert [*parts, "sha256"] == [name for name in told if name in {*parts, "sha256"}]
+        found |= {*parts, "sha256"}
+    assert found == set(told)
 
 
 def test_every_header_field_and_codec_has_its_place_on_the_page() -> None:
     header, _ = take_apart(worked_adapter().to_bytes())
     section = PAGE[PAGE.index("## Header") : PAGE.index("## Fingerprint")]
-    assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == {*header, "head"}
+    assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == {*header, "head", "readout"}
     codecs = PAGE[PAGE.index("## Codecs") : PAGE.index("## Rebuilding")]
     assert set(CODECS) <= set(re.findall(r"^`(\w+)`:", codecs, re.MULTILINE))
 

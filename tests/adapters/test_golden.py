@@ -12,11 +12,14 @@ from smn_cli.adapters.statistics import round_statistics
 from tests.golden.make_golden import (
     FILES,
     WITH_HEAD,
+    WITH_READOUT,
     base,
     golden_adapter,
     golden_adapter_with_head,
+    golden_adapter_with_readout,
     head,
     masks,
+    readout,
     statistics,
 )
 
@@ -26,6 +29,8 @@ SHA256 = {
     "v1_bits.safetensors": "4e3d7c866d2de7bcea6eb8c2270cb42c557ba278f944daf2fd42993c6970c170",
     "v1_bits_head.safetensors": "9eab98e12de9d0676350fb29c4e72bbf3f3c7bb14f481bdfd43bb7b453e40451",
     "v1_bits_norm_stats.safetensors": "cdcbde337fddc6f20283b8525490d4d7ba9fa6dac097f5727b3570f95bfe8f2f",
+    "v1_bits_readout_centred.safetensors": "ac91ac990df9f6a55581ecf9c700fef0e416ca1ea974a3044350ee153ee03887",
+    "v1_bits_readout_stages.safetensors": "2e56cee2e465b52722d2b93c6f442105136144d1f92298d97e80351bd51dab83",
     "v1_context.safetensors": "32dddec7ccf8474010ff916af1b00c5e55d4544cc1becee0811ebe08fac927af",
     "v1_context_norm_stats.safetensors": "54b290672740dbc310f7d9091570996f67639c8a78681e1354f28e0c35bc03a6",
     "v1_context2.safetensors": "95aa3ff7088c2284d71eb7d1c1d1540f09c575f1bdf295b38b7e0150025a187f",
@@ -42,9 +47,8 @@ def test_golden_files_are_never_remade(name: str) -> None:
 
 
 def test_every_golden_file_is_tested() -> None:
-    assert (
-        {path.name for path in FOLDER.glob("*.safetensors")} == set(SHA256) == {*FILES, WITH_HEAD, "base.safetensors"}
-    )
+    made = {*FILES, WITH_HEAD, *WITH_READOUT, "base.safetensors"}
+    assert {path.name for path in FOLDER.glob("*.safetensors")} == set(SHA256) == made
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -87,7 +91,29 @@ def test_the_golden_head_is_the_one_it_was_made_of_and_the_script_still_writes_i
     assert golden_adapter_with_head().to_bytes() == (FOLDER / WITH_HEAD).read_bytes()
 
 
+@pytest.mark.parametrize("name", WITH_READOUT)
+def test_a_golden_readout_is_the_one_it_was_made_of_and_the_script_still_writes_it(name: str) -> None:
+    kind = WITH_READOUT[name]
+    read = load_adapter(FOLDER / name).readout
+    assert read is not None
+    assert read.entry == readout(kind).entry
+    numbers = read(torch.tensor([[1.0, 2.0, 3.0, 4.0, 5.0]]))[0].tolist()
+    # (0, 1, 3, 6, 10) are the features times the inputs; levels by row -127 -74 -21 32 85; -117 -64 -11 42 95; ...
+    weighed = [(-74 - 63 + 192 + 850) / 32, (-64 - 33 + 252 + 950) / 16, (-54 - 3 + 312 + 1050) * 3 / 32]
+    expected = {
+        "centred": [1.25, 2.125, 3.0, 3.875, 4.75],
+        "stages": [a + b for a, b in zip(weighed, (-0.75, -0.5, -0.25), strict=True)],
+    }
+    assert numbers == expected[kind]
+    assert golden_adapter_with_readout(kind).to_bytes() == (FOLDER / name).read_bytes()
+
+
 @pytest.mark.parametrize("name", [*FILES, WITH_HEAD])
+def test_files_without_a_readout_have_none(name: str) -> None:
+    assert load_adapter(FOLDER / name).readout is None
+
+
+@pytest.mark.parametrize("name", [*FILES, WITH_HEAD, *WITH_READOUT])
 def test_reading_and_writing_a_golden_file_gives_its_bytes(name: str) -> None:
     data = (FOLDER / name).read_bytes()
     assert adapter_from_bytes(data).to_bytes() == data

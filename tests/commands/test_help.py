@@ -13,6 +13,7 @@ import smn_cli
 from smn_cli.adapters.codecs import CODECS
 from smn_cli.adapters.combining import HOW
 from smn_cli.cli import app
+from smn_cli.evaluation.readouts import LINEAR_KINDS
 from smn_cli.recipes import RECIPES
 from smn_cli.terminal.help_page import split_examples
 from tests.conftest import Outcome
@@ -97,6 +98,7 @@ def test_the_options_of_a_long_page_stand_in_titled_groups(
         ("eval", "--precision", ["auto", "fp32", "bf16"]),
         ("cascade", "--mode", ["conditional", "unconditional"]),
         ("pack", "--codec", ["auto", *CODECS]),
+        ("pack", "--readout", list(LINEAR_KINDS)),
         ("merge", "--how", list(HOW)),
     ],
 )

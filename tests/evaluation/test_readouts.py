@@ -5,7 +5,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from smn_cli.evaluation.readouts import MAX_FITTED, Readout, fit_readout, fit_stage_readout
+from smn_cli.evaluation.readouts import (
+    LINEAR_KINDS,
+    MAX_FITTED,
+    LinearKind,
+    LinearReadout,
+    Readout,
+    fit_linear_readout,
+    fit_readout,
+    fit_stage_readout,
+)
 
 
 @pytest.fixture
@@ -94,3 +103,61 @@ def test_of_very_many_rows_evenly_spaced_ones_are_fitted_to() -> None:
     assert readout.weight is not None
     assert expected.weight is not None
     assert torch.equal(readout.weight, expected.weight)
+
+
+def read(readout: LinearReadout, features: Tensor) -> Tensor:
+    """Rows of unit length, in float64."""
+    rows = features.double() * (1 if readout.inputs is None else readout.inputs.double()) - readout.mean
+    return functional.normalize(rows if readout.weight is None else rows @ readout.weight.T, dim=1)
+
+
+@pytest.mark.parametrize("kind", ["centred", "whitened"])
+def test_of_features_of_equal_length_the_linear_readout_is_the_other(features: Tensor, kind: str) -> None:
+    equal = functional.normalize(features, dim=1) * 7
+    rows, expected = read(fit_linear_readout(equal, kind), equal), fit_readout(equal, kind)(equal).double()  # type: ignore[arg-type]
+    torch.testing.assert_close(rows @ rows.T, expected @ expected.T, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", LINEAR_KINDS)
+def test_what_a_linear_readout_was_fitted_to_has_mean_zero(features: Tensor, kind: LinearKind) -> None:
+    readout = fit_linear_readout(features, kind)
+    inputs = 1 if readout.inputs is None else readout.inputs.double()
+    torch.testing.assert_close((features.double() * inputs).mean(dim=0), readout.mean)
+    assert readout.weight is None or readout.weight.shape == (32, 32)
+    assert (readout.weight is None, readout.inputs is None) == (kind == "centred", kind != "stages")
+
+
+def test_a_linear_readout_of_stages_takes_no_notice_of_units_and_of_what_never_moves() -> None:
+    stages = torch.randn(64, 12, generator=torch.Generator().manual_seed(0)) + 3
+    units = torch.logspace(-3, 3, 12)
+    one, other = (read(fit_linear_readout(rows, "stages"), rows) for rows in (stages, stages * units))
+    torch.testing.assert_close(one @ one.T, other @ other.T, rtol=1e-3, atol=1e-3)
+    still = torch.cat([stages, torch.full((64, 3), 1e3)], dim=1)
+    readout = fit_linear_readout(still, "stages")
+    assert readout.inputs is not None
+    assert readout.inputs[12:].tolist() == [0, 0, 0]
+    rows = read(readout, still)
+    torch.testing.assert_close(rows @ rows.T, one @ one.T, rtol=1e-3, atol=1e-3)
+
+
+def test_fewer_images_than_features_give_the_directions_that_more_columns_of_zeros_do_not_change() -> None:
+    rows = torch.randn(80, 40, generator=torch.Generator().manual_seed(0)) * torch.logspace(0, -1, 40)
+    wide = torch.cat([rows, torch.zeros(80, 90)], dim=1)  # by its other side
+    narrow, wider = fit_linear_readout(rows, "whitened"), fit_linear_readout(wide, "whitened")
+    assert narrow.weight is not None
+    assert wider.weight is not None
+    assert not wider.weight[:, 40:].any()
+    torch.testing.assert_close(narrow.weight, wider.weight[:, :40], rtol=1e-6, atol=1e-8)  # signs, too
+    largest = narrow.weight.gather(1, narrow.weight.abs().argmax(dim=1, keepdim=True))
+    assert (largest > 0).all()
+
+
+@pytest.mark.parametrize("kind", LINEAR_KINDS)
+def test_equal_rows_give_a_linear_readout_of_numbers(kind: LinearKind) -> None:
+    readout = fit_linear_readout(torch.ones(20, 4), kind)
+    assert read(readout, torch.rand(3, 4)).isfinite().all()
+
+
+def test_of_very_many_rows_a_linear_readout_is_fitted_to_evenly_spaced_ones() -> None:
+    rows = torch.randn(2 * MAX_FITTED + 1, 4, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(fit_linear_readout(rows, "centred").mean, rows[::3].double().mean(dim=0))

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from smn_cli.adapters.adapter import Adapter, make_adapter
 from smn_cli.adapters.head import StoredHead
+from smn_cli.adapters.readout import StoredReadout
+from smn_cli.adapters.schema import ReadoutEntry
 
 FOLDER = Path(__file__).parent
 SHAPES: dict[str, tuple[int, ...]] = {
@@ -37,6 +39,7 @@ FILES = {
     "v1_context2_norm_stats.safetensors": ("context2", True),
 }
 WITH_HEAD = "v1_bits_head.safetensors"
+WITH_READOUT = {"v1_bits_readout_centred.safetensors": "centred", "v1_bits_readout_stages.safetensors": "stages"}
 
 
 def _numbers(name: str) -> np.ndarray:
@@ -92,12 +95,33 @@ def golden_adapter_with_head() -> Adapter:
     return make_adapter(base(), masks(), arch="golden", tag="v1", codec="bits", head=head())
 
 
+def readout(kind: str) -> StoredReadout:
+    """Of five features; levels, scales, biases, inputs and means told by their place."""
+    if kind == "centred":
+        return StoredReadout(ReadoutEntry("centred", 5, 5, 24), {"mean": np.arange(-2, 3, dtype=np.float16) / 8})
+    values = np.arange(1, 6, dtype=np.float32)
+    parts: dict[str, np.ndarray] = {
+        "levels": (np.arange(15).reshape(3, 5) * 53 % 255 - 127).astype(np.int8),
+        "scales": values[:3] / 32,
+        "bias": values[:3] / 4 - 1,
+        "inputs": (values - 1) / 2,
+    }
+    return StoredReadout(ReadoutEntry("stages", 3, 5, 24), parts)
+
+
+def golden_adapter_with_readout(kind: str) -> Adapter:
+    """The adapter that a file of WITH_READOUT holds."""
+    return make_adapter(base(), masks(), arch="golden", tag="v1", codec="bits").with_readout(readout(kind))
+
+
 def main() -> None:
     """Write what is missing."""
     contents = {"base.safetensors": save(base())}
     for name, (codec, has_norm_stats) in FILES.items():
         contents[name] = golden_adapter(codec, has_norm_stats=has_norm_stats).to_bytes()
     contents[WITH_HEAD] = golden_adapter_with_head().to_bytes()
+    for name, kind in WITH_READOUT.items():
+        contents[name] = golden_adapter_with_readout(kind).to_bytes()
     for name, content in contents.items():
         if not (FOLDER / name).exists():
             (FOLDER / name).write_bytes(content)
