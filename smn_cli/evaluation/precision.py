@@ -24,7 +24,7 @@ def autocasting(precision: str, device: torch.device) -> AbstractContextManager[
 def has_bf16(device: torch.device) -> bool:
     """Whether the device computes in bf16 itself and does not imitate it."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     ways = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return device.type == "cpu" and any(getattr(torch.cpu, way, bool)() for way in ways)
 

@@ -1,7 +1,5 @@
 """What a run may cut, where its scores start, and how much of them it keeps: the plan's words over a network."""
 
-from itertools import takewhile
-
 import torch
 from torch import Tensor, nn
 
@@ -84,7 +82,8 @@ def _trunk(backbone: nn.Module, chosen: list[str], all_names: dict[str, tuple[st
         if room < 0:
             break
         if not early:  # what lies before the first block
-            early = tuple(takewhile(lambda name, block=block: not name.startswith(block), all_names))
+            names = list(all_names)
+            early = tuple(names[: next((at for at, name in enumerate(names) if name.startswith(block)), 0)])
         early += (block,)
     return {name for name in chosen if all(each.startswith(early) for each in all_names[name])} if early else set()
 

@@ -95,8 +95,8 @@ class Session:
         to_device(backbone, execution.device)
         plan = request.plan
         if plan is None:
-            plan = resolve_plan(request.options, images.num_usable, backbone, execution.device, request.labeled)
-            plan = team.from_first(lambda: plan)  # each may have measured another precision
+            own = resolve_plan(request.options, images.num_usable, backbone, execution.device, request.labeled)
+            plan = team.from_first(lambda: own)  # each may have measured another precision
         names_to_train(backbone.model, plan)  # refuses what the network does not have before it looks at images
         split = split_images(images.good, plan, request.labeled)
         team.check_shares(plan.batch_size, num_judging=len(split.held_out))
