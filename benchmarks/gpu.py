@@ -1,0 +1,328 @@
+"""What a GPU makes of it, in one call of about ten minutes: steps, memory, share of the card, waiting for data, a run.
+
+    python benchmarks/gpu.py --images FOLDER --work FOLDER
+    python benchmarks/gpu.py --device cpu --archs test_resnet --batches 8 --size 64 --rounds 2     # a rehearsal
+
+Tables as Markdown on stdout; every number also in WORK/gpu.json. Steps are those of the default recipe at the
+backbone's own size, on views that lie on the card: ordinary fine-tuning of the same weights, the mask (whole, and late
+blocks alone) and the plain wrapper of `benchmarks/speed.py`. The share of the card is the forward pass's operations
+(torch's counter) times three, by the seconds of a step of the whole mask, over the rate of a large product of bf16
+matrices measured first. With --images a default run over the folder is timed by its parts, and how long its steps wait
+for views. Nothing is begun after --minutes; what was not reached is named.
+"""
+
+import argparse
+import gc
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors.torch import save_file
+from speed import InPlace, PlainWrapper
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from smn_cli.config.options import AdaptOptions
+from smn_cli.data.images.find import find_images
+from smn_cli.data.images.validate import check_images
+from smn_cli.data.preprocessing import Preprocessing
+from smn_cli.data.views.augmentation import draw_changes
+from smn_cli.data.views.loader import ViewBatch, ViewLoader
+from smn_cli.distributed import Team
+from smn_cli.evaluation.precision import autocasting
+from smn_cli.masking.backbone import MaskedBackbone
+from smn_cli.objectives.neighbourhood import NeighbourhoodObjective, neighbour_targets
+from smn_cli.runs.run_config import versions
+from smn_cli.seeding import step_generator
+from smn_cli.training.mask_setup import first_scores, names_to_train
+from smn_cli.training.planning import make_plan
+from smn_cli.training.run_context import Execution, RunRequest
+from smn_cli.training.session import Session
+from smn_cli.training.trainer import Trainer
+
+ARCHS = ("resnet50", "vit_small_patch16_224", "vit_base_patch32_224", "convnext_tiny")
+METHODS = ("fine-tuning", "plain wrapper", "mask", "late mask")
+NUM_IMAGES = 4096
+"""Rows of the memory that neighbours are looked for in."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--archs", nargs="+", default=ARCHS)
+    parser.add_argument("--batches", nargs="+", type=int, default=[64, 256])
+    parser.add_argument("--modes", nargs="+", default=["fp32", "bf16", "bf16 compiled"])
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--minutes", type=float, default=9.0)
+    parser.add_argument("--images", type=Path)
+    parser.add_argument("--arch", default="tf_efficientnet_lite0", help="of the run over --images")
+    parser.add_argument("--workers", type=int, default=12)
+    parser.add_argument("--work", type=Path, default=Path("gpu_work"))
+    options = parser.parse_args()
+    options.end = time.monotonic() + 60 * options.minutes
+    options.work.mkdir(parents=True, exist_ok=True)
+    device = torch.device(options.device)
+    found: dict[str, Any] = {
+        "versions": versions(),
+        "device": name_of(device),
+        "rate": matrix_rate(device),
+        "steps": [],
+    }
+    print(f"{found['device']}; {found['versions']}; bf16 matrices {found['rate'] / 1e12:.1f} TFLOP/s\n", flush=True)
+    if options.images is not None:
+        found["run"] = whole_run(options)
+        print(run_table(found["run"]), flush=True)
+    print(HEAD, flush=True)
+    for arch, mode, batch in ((a, m, b) for a in options.archs for m in options.modes for b in options.batches):
+        if time.monotonic() > options.end:
+            print(f"\nnot reached: {arch}, {mode}, batch {batch} and what follows")
+            break
+        row = measure(arch, mode, batch, found["rate"], options)
+        found["steps"].append(row)
+        print(line_of(row), flush=True)
+        (options.work / "gpu.json").write_text(json.dumps(found, indent=1))
+
+
+def name_of(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
+
+
+def waited(device: torch.device) -> float:
+    """The time, once the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def matrix_rate(device: torch.device) -> float:
+    """Operations a second of a product of two large bf16 matrices, the best of five."""
+    side = 8192 if device.type == "cuda" else 512
+    one, other = (torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in range(2))
+    best = float("inf")
+    for _ in range(5):
+        started = waited(device)
+        one @ other
+        best = min(best, waited(device) - started)
+    return 2 * side**3 / best
+
+
+def measure(arch: str, mode: str, batch_size: int, rate: float, options: argparse.Namespace) -> dict[str, Any]:
+    """Median seconds and peak bytes of a step by method; None where the memory did not do."""
+    device = torch.device(options.device)
+    row: dict[str, Any] = {"arch": arch, "mode": mode, "batch": batch_size, "seconds": {}, "bytes": {}}
+    for method in METHODS:
+        try:
+            row["seconds"][method], row["bytes"][method] = step_cost(arch, mode, batch_size, method, options)
+        except torch.OutOfMemoryError:
+            row["seconds"][method] = row["bytes"][method] = None
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+    operations = 3 * batch_size * forward_operations(arch, options.size)
+    tuned = row["seconds"]["mask"]
+    row["share"] = None if tuned is None else operations / tuned / rate
+    return row
+
+
+def step_cost(arch: str, mode: str, batch_size: int, method: str, options: argparse.Namespace) -> tuple[float, int]:
+    device = torch.device(options.device)
+    step, batch = make_step(arch, mode, batch_size, method, options), make_batch(batch_size, options.size, device)
+    for _ in range(3):
+        step(batch)  # compiles, chooses kernels, fills the allocator
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    taken = []
+    for _ in range(options.rounds):
+        started = waited(device)
+        step(batch)
+        taken.append(waited(device) - started)
+    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+    return statistics.median(taken), peak
+
+
+def make_step(
+    arch: str, mode: str, batch_size: int, method: str, options: argparse.Namespace
+) -> Callable[[ViewBatch], object]:
+    """One step of the default lesson at native size, by method."""
+    device = torch.device(options.device)
+    precision, is_compiled = mode.split()[0], mode.endswith("compiled")
+    plan = make_plan(
+        AdaptOptions(batch_size=batch_size, steps=100_000, size=options.size, teacher=("stages",), keep="last",
+                     precision=precision, compile=is_compiled, train="full" if method == "fine-tuning" else "mask",
+                     mask_only=() if method == "late mask" else ("late:0",) if "mask" in method else ()),
+        NUM_IMAGES + batch_size, native_size=options.size,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    backbone = timm.create_model(arch, num_classes=0).to(device, memory_format=torch.channels_last).eval()
+    normalize = Preprocessing(options.size, (0.5,) * 3, (0.5,) * 3).normalize
+    objective = make_objective(backbone.num_features, plan.temperature, device)
+    names = names_to_train(backbone.requires_grad_(False), plan)
+    if method == "plain wrapper":
+        return wrapper_step(PlainWrapper(backbone, names), objective, precision, normalize)
+    if method == "fine-tuning":
+        source: Any = InPlace(backbone, names)
+    else:
+        source = MaskedBackbone(backbone, first_scores(backbone, names, plan))
+    return Trainer(source, objective, plan, normalize).take_step
+
+
+def make_objective(num_features: int, temperature: float, device: torch.device) -> NeighbourhoodObjective:
+    generator = torch.Generator().manual_seed(0)
+    memory = nn.functional.normalize(torch.randn(NUM_IMAGES, num_features, generator=generator), dim=1)
+    places, shares = neighbour_targets(memory, perplexity=30.0)
+    prepared = {"mean": torch.zeros(num_features), "places": places, "shares": shares, "memory": memory.half()}
+    return NeighbourhoodObjective(prepared, temperature=temperature, device=device, team=Team())
+
+
+def wrapper_step(
+    wrapper: PlainWrapper, objective: NeighbourhoodObjective, precision: str, normalize: Callable[[Tensor], Tensor]
+) -> Callable[[ViewBatch], None]:
+    optimizer = torch.optim.Adam(wrapper.trained.values(), lr=0.01, fused=True)
+
+    def step(batch: ViewBatch) -> None:
+        images = normalize(batch.views[0]).contiguous(memory_format=torch.channels_last)
+        with autocasting(precision, images.device):
+            features = wrapper(images)
+        objective.loss(0, batch.positions, [features]).backward()
+        objective.after_backward(0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def make_batch(batch_size: int, size: int, device: torch.device) -> ViewBatch:
+    """Views of noise on the device: their content changes no time."""
+    generator = torch.Generator().manual_seed(0)
+    view = torch.randint(256, (batch_size, 3, size, size), generator=generator, dtype=torch.uint8)
+    plan = make_plan(AdaptOptions(size=size, teacher=("stages",)), NUM_IMAGES, native_size=size).views
+    changes = draw_changes(plan, (1, batch_size), step_generator(0, 0, "changes"))
+    view = view.to(device).contiguous(memory_format=torch.channels_last)
+    return ViewBatch(torch.arange(batch_size), [view], changes)
+
+
+def forward_operations(arch: str, size: int) -> int:
+    """Of one image."""
+    model = timm.create_model(arch, num_classes=0).eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, 3, size, size))
+    return int(counter.get_total_flops())
+
+
+def whole_run(options: argparse.Namespace) -> dict[str, Any]:
+    """Seconds of a default run by part, and how long its steps waited for views."""
+    from smn_cli.backbones.loading import load_backbone
+    from smn_cli.backbones.packaged import LITE0_ARCH, lite0_weights
+
+    if options.arch == LITE0_ARCH:
+        weights = lite0_weights()
+    else:  # random ones cost the same
+        save_file(timm.create_model(options.arch).state_dict(), weights := options.work / "random.safetensors")
+    marks = [("checking images", time.monotonic())]
+    images = check_images(find_images([options.images]), max_bad=0.01, num_threads=8)
+    marks.append(("before the first step", time.monotonic()))
+    waiting = Waiting()
+    execution = Execution(options.device, options.workers, save_every_s=3600)
+    request = RunRequest(options.work / "run", images, AdaptOptions(keep="last"), overwrite=True)
+    session = Session.start(request, load_backbone(options.arch, weights), execution=execution)
+    marks.append(("steps and judgements", time.monotonic()))
+    judging = Stopwatch(session.judge, "judge")
+    with waiting, judging:
+        for _ in session.steps():
+            pass
+    marks.append(("", time.monotonic()))
+    seconds = {name: after - at for (name, at), (_, after) in pairwise(marks)}
+    steps = seconds.pop("steps and judgements")
+    plan = session.plan
+    return {
+        "images": len(images.good), "steps": plan.num_steps, "batch": plan.batch_size, "precision": plan.precision,
+        "seconds": {**seconds, "judgements": judging.seconds, "waiting for views": waiting.seconds,
+                    "steps alone": steps - judging.seconds - waiting.seconds},
+    }  # fmt: skip
+
+
+class Stopwatch:
+    """Seconds spent in one method of an object."""
+
+    def __init__(self, owner: object, name: str) -> None:
+        self.owner, self.name, self.seconds = owner, name, 0.0
+
+    def __enter__(self) -> "Stopwatch":
+        whole = getattr(self.owner, self.name)
+
+        def timed(*args: Any) -> Any:
+            started = time.monotonic()
+            try:
+                return whole(*args)
+            finally:
+                self.seconds += time.monotonic() - started
+
+        setattr(self.owner, self.name, timed)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        delattr(self.owner, self.name)
+
+
+class Waiting:
+    """Seconds that steps wait for the loader."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __enter__(self) -> "Waiting":
+        self.whole = ViewLoader.batches
+        watch = self
+
+        def batches(loader: ViewLoader, first: int, last: int) -> Iterator[ViewBatch]:
+            found = watch.whole(loader, first, last)
+            while True:
+                started = time.monotonic()
+                batch = next(found, None)
+                watch.seconds += time.monotonic() - started
+                if batch is None:
+                    return
+                yield batch
+
+        ViewLoader.batches = batches  # type: ignore[method-assign]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        ViewLoader.batches = self.whole  # type: ignore[method-assign]
+
+
+HEAD = (
+    "| backbone | mode | batch | fine-tuning | plain wrapper | mask | late mask | mask / fine-tuning | wrapper / mask "
+    "| late / fine-tuning | memory, same order, GB | share of the card |\n" + "|" + "---|" * 12
+)
+
+
+def line_of(row: dict[str, Any]) -> str:
+    seconds = row["seconds"]
+
+    def ratio(one: str, other: str) -> str:
+        return f"{seconds[one] / seconds[other]:.2f}" if seconds[one] and seconds[other] else "-"
+
+    cells = [row["arch"], row["mode"], str(row["batch"])]
+    cells += [f"{1e3 * s:.1f} ms" if s else "too large" for s in seconds.values()]
+    cells += [ratio("mask", "fine-tuning"), ratio("plain wrapper", "mask"), ratio("late mask", "fine-tuning")]
+    cells.append(", ".join(f"{size / 1e9:.2f}" if size else "-" for size in row["bytes"].values()))
+    cells.append("-" if row["share"] is None else f"{row['share']:.0%}")
+    return f"| {' | '.join(cells)} |"
+
+
+def run_table(run: dict[str, Any]) -> str:
+    lines = [f"A default run: {run['images']} images, {run['steps']} steps of {run['batch']}, {run['precision']}:\n"]
+    lines += ["| part | seconds |", "|---|---|", *(f"| {part} | {s:.1f} |" for part, s in run["seconds"].items())]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
