@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from smn_cli.adapters.adapter import Adapter
 from smn_cli.adapters.fingerprint import fingerprint, select_base
+from smn_cli.adapters.stored import StoredAdapter
 from smn_cli.atomic import write_atomically
 from smn_cli.backbones.loading import Backbone, load_backbone, load_with_timm
 from smn_cli.backbones.weight_files import read_weight_file
@@ -101,7 +102,7 @@ def check_checkpoint(adapter: Adapter, path: Path) -> None:
         )
 
 
-def backbone_for(adapter: Adapter, weights: str | Path | None) -> Backbone:
+def backbone_for(adapter: StoredAdapter, weights: str | Path | None) -> Backbone:
     """The base an adapter asks for, from a file or from timm's hub.
 
     Raises:

@@ -26,15 +26,15 @@ def inspect(
         smn inspect adapter.safetensors
         smn inspect adapter.safetensors --json -
     """
-    from smn_cli.adapters.adapter import load_adapter
-    from smn_cli.cascade.file import is_cascade
+    from smn_cli.adapters.stored import load_stored
+    from smn_cli.cascade.schema import is_cascade
     from smn_cli.console import Output
 
     output = Output(json)
     if is_cascade(file):
         _inspect_cascade(output, file)
         return
-    adapter = load_adapter(file)
+    adapter = load_stored(file)
     header = adapter.header
     file_bytes = file.stat().st_size
     parts = {
