@@ -18,7 +18,7 @@ from smn_cli.adapters.statistics import round_statistics, upper_halves
 from smn_cli.adapters.stored import StoredAdapter
 from smn_cli.adapters.swap import digest_on, original_state, swap_back, swap_in, swapped_in
 from smn_cli.errors import AdapterFileError, MismatchError, SmnError
-from smn_cli.masking.binarize import effective_weight
+from smn_cli.masking.binarize import count_kept, effective_weight
 from smn_cli.masking.ties import check_tied_alike
 
 
@@ -233,7 +233,7 @@ def make_adapter(
         adapted_digest=fingerprint_of(tensor_digests(adapted, known=unchanged)).digest,
         codec=chosen.name,
         needs_base=chosen.needs_base,
-        masks=tuple(MaskEntry(name, tuple(masks[name].shape), int(masks[name].sum())) for name in names),
+        masks=tuple(MaskEntry(name, tuple(masks[name].shape), count_kept(masks[name])) for name in names),
         norm_stats=tuple((name, tensor.numel()) for name, tensor in statistics.items()),
         preprocessing=dict(preprocessing or {}),
         provenance=provenance or {},
