@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from smn_cli.imports import quick_imports
 from smn_cli.terminal.options import JsonOption, WeightsOption
 
 if TYPE_CHECKING:
@@ -85,9 +86,10 @@ def _base(adapter: "StoredAdapter", weights: Path | None) -> "dict[str, np.ndarr
     found = None if weights is None else read_matching_base(Path(weights), adapter.base_fingerprint)
     if found is not None:
         return found
-    from smn_cli.adapters.fingerprint import check_base, select_base
-    from smn_cli.rebuild import backbone_for
+    with quick_imports():
+        from smn_cli.adapters.fingerprint import check_base, select_base
+        from smn_cli.rebuild import backbone_for
 
-    state = backbone_for(adapter, weights).model.state_dict()
+    state = backbone_for(adapter, weights, is_run=False).model.state_dict()
     check_base(state, adapter.base_fingerprint, made_for=adapter.made_for)
     return {name: tensor.numpy() for name, tensor in select_base(state, adapter.base_fingerprint).items()}

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from smn_cli.imports import quick_imports
 from smn_cli.terminal.option_parameters import choosing
 from smn_cli.terminal.options import JsonOption, WeightsOption, check_out_file
 from smn_cli.terminal.tables import report_sizes
@@ -36,22 +37,28 @@ def pack(
         smn pack run --out adapter.safetensors
         smn pack run --codec bits --out plain.safetensors
     """
-    from smn_cli.adapters.sizes import measure_sizes
+    from concurrent.futures import ThreadPoolExecutor
+
     from smn_cli.console import Output
-    from smn_cli.runs.pack import pack_run
-    from smn_cli.runs.run_config import backbone_of_run
-    from smn_cli.runs.run_folder import RunFolder
+
+    with quick_imports():
+        from smn_cli.adapters.sizes import measure_base, measure_sizes
+        from smn_cli.runs.pack import pack_run
+        from smn_cli.runs.run_config import backbone_of_run
+        from smn_cli.runs.run_folder import RunFolder
 
     output = Output(json)
     check_out_file(out, overwrite=overwrite)
     folder = RunFolder.open(run)
     config = folder.read_config()
     backbone = backbone_of_run(config, weights)
-    adapter = pack_run(folder, backbone, codec=codec)
+    with ThreadPoolExecutor(1) as beside:  # lzma of the base takes a second
+        of_base = beside.submit(measure_base, backbone.model.state_dict())
+        adapter = pack_run(folder, backbone, codec=codec)
     adapter.save(out)
     if not adapter.header.provenance["finished"]:
         output.talk(f"{run} is not finished: what it keeps so far is packed")
-    report = measure_sizes(adapter, backbone.model.state_dict())
+    report = measure_sizes(adapter, of_base.result())
     report_sizes(output, out, report)
     if adapter.header.density == 1 and not adapter.header.norm_stats:
         gained = "nothing is gained by it" if adapter.head is None else "only the classifier is new"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from smn_cli.errors import UsageError
+from smn_cli.imports import quick_imports
 from smn_cli.terminal.options import JsonOption, WeightsOption
 
 if TYPE_CHECKING:
@@ -79,15 +80,16 @@ def _verify_file(output: "Output", file: Path) -> "VerifyJson":
 
 
 def _verify_network(output: "Output", file: Path, weights: str | Path | None, checkpoint: Path | None) -> "VerifyJson":
-    from smn_cli.adapters.adapter import load_adapter
-    from smn_cli.cascade.file import load_cascade
-    from smn_cli.cascade.schema import is_cascade
-    from smn_cli.rebuild import backbone_for, check_checkpoint, rebuild
+    with quick_imports():
+        from smn_cli.adapters.adapter import load_adapter
+        from smn_cli.cascade.file import load_cascade
+        from smn_cli.cascade.schema import is_cascade
+        from smn_cli.rebuild import backbone_for, check_checkpoint, rebuild
 
     cascade = load_cascade(file) if is_cascade(file) else None
     adapter = load_adapter(file) if cascade is None else cascade.dispatcher
     output.result(f"{file}: complete and unaltered")
-    backbone = backbone_for(adapter, weights)
+    backbone = backbone_for(adapter, weights, is_run=False)
     rebuild(adapter, backbone)
     output.result(f"base: the one it was made for ({adapter.made_for}, {adapter.header.base_digest[:12]}...)")
     output.result(f"rebuilt network: the recorded one ({adapter.header.adapted_digest[:12]}...)")
