@@ -30,7 +30,6 @@ def verify(
     """Prove that file and base belong together and rebuild to the recorded digest.
 
     Examples:
-        smn verify adapter.safetensors
         smn verify adapter.safetensors --quick
         smn verify adapter.safetensors --checkpoint adapted.safetensors
     """
