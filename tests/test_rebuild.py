@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from safetensors.torch import load_file
 
 from smn_cli.adapters.adapter import make_adapter
 from smn_cli.backbones.loading import load_backbone
-from smn_cli.rebuild import check_checkpoint, rebuild, save_checkpoint
+from smn_cli.rebuild import RebuiltNetwork, check_checkpoint, rebuild, save_checkpoint
 from tests.conftest import RESNET
 
 ODD_CLASSIFIER = "efficientvit_m0"
@@ -31,3 +32,12 @@ def test_the_number_of_classes_is_that_of_the_logits(
     assert (len(next(iter(backbone.classifier.values()))) == 1000) == (arch == RESNET)
     loaded = timm.create_model(arch, num_classes=network.num_classes, checkpoint_path=str(path))
     assert torch.equal(loaded.state_dict()[first], network.state[first])
+
+
+def test_tensors_that_share_memory_are_written_each_for_itself(tmp_path: Path) -> None:
+    whole = torch.arange(12.0).view(3, 4)
+    state = {"tied": whole, "again": whole, "row": whole[1], "turned": whole.T, "none": whole[:0], "void": whole[:0]}
+    save_checkpoint(RebuiltNetwork(state, 0, False), tmp_path / "c.safetensors")
+    found = load_file(tmp_path / "c.safetensors")
+    assert found.keys() == state.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in state.items())
