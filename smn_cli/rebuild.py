@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from smn_cli.adapters.adapter import Adapter
 from smn_cli.adapters.fingerprint import fingerprint, select_base
-from smn_cli.atomic import write_atomically
+from smn_cli.adapters.stored import StoredAdapter
+from smn_cli.atomic import atomic_path
 from smn_cli.backbones.loading import Backbone, load_backbone, load_with_timm
 from smn_cli.backbones.weight_files import read_weight_file
 from smn_cli.errors import BackboneError, MismatchError, UsageError
@@ -96,9 +97,23 @@ def save_checkpoint(network: RebuiltNetwork, path: Path) -> None:
     Raises:
         OSError: the folder is missing or not writable.
     """
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state.items()}
     names = {"classes": json.dumps(network.classes)} if network.classes else {}
-    write_atomically(path, save(tensors, metadata={"format": "pt", **names}))
+    with atomic_path(path) as temporary:
+        save_file(_apart(network.state), temporary, metadata={"format": "pt", **names})
+
+
+def _apart(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors on the CPU, copied where they share memory: safetensors takes none that do."""
+    apart: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in state.items():
+        plain = tensor.detach().cpu().contiguous()
+        memory = plain.untyped_storage()
+        if memory.data_ptr() in seen or memory.nbytes() != plain.numel() * plain.element_size():
+            plain = plain.clone()
+        seen.add(memory.data_ptr())
+        apart[name] = plain
+    return apart
 
 
 def check_rebuilt_outputs(live: nn.Module, arch: str, checkpoint: Path, num_classes: int, *, size: int = 64) -> bool:
@@ -131,8 +146,13 @@ def check_checkpoint(adapter: Adapter, path: Path) -> None:
         )
 
 
-def backbone_for(adapter: Adapter, weights: str | Path | None) -> Backbone:
+def backbone_for(adapter: StoredAdapter, weights: str | Path | None, *, is_run: bool = True) -> Backbone:
     """The base an adapter asks for, from a file or from timm's hub.
+
+    Args:
+        adapter: says which.
+        weights: a file; None for timm's hub.
+        is_run: whether the network is to be run, see `load_backbone`.
 
     Raises:
         BackboneError: the weights cannot be had or do not fit.
@@ -142,4 +162,4 @@ def backbone_for(adapter: Adapter, weights: str | Path | None) -> Backbone:
             f"the adapter was made over weights of {adapter.header.arch} from a file, not from timm's hub: "
             "give that file with `weights`"
         )
-    return load_backbone(adapter.made_for if weights is None else adapter.header.arch, weights)
+    return load_backbone(adapter.made_for if weights is None else adapter.header.arch, weights, is_run=is_run)

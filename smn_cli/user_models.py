@@ -13,7 +13,8 @@ from smn_cli.adapters.adapter import Adapter, load_adapter, remove_adapter
 from smn_cli.adapters.swap import unwrapped
 from smn_cli.backbones.loading import Backbone, checkpointing_choice_kept, wrap_backbone
 from smn_cli.cascade.cascade import Cascade
-from smn_cli.cascade.file import is_cascade, load_cascade
+from smn_cli.cascade.file import load_cascade
+from smn_cli.cascade.schema import is_cascade
 from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.seeding import torch_streams_kept
 from smn_cli.training.run_context import preprocessing_of

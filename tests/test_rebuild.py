@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from safetensors.torch import load_file
 
 from smn_cli.adapters.adapter import make_adapter
 from smn_cli.backbones.loading import load_backbone
 from smn_cli.errors import UsageError
-from smn_cli.rebuild import check_checkpoint, rebuild, rebuild_with_readout, save_checkpoint
+from smn_cli.rebuild import RebuiltNetwork, check_checkpoint, rebuild, rebuild_with_readout, save_checkpoint
 from tests.conftest import RESNET
 from tests.golden.make_golden import readout
 
@@ -44,3 +45,12 @@ def test_a_classifier_that_is_not_one_linear_layer_has_no_place_for_a_readout(
     adapter = make_adapter(backbone.model.state_dict(), {first: mask}, arch=ODD_CLASSIFIER)
     with pytest.raises(UsageError, match=f"the classifier of {ODD_CLASSIFIER} is not one linear layer"):
         rebuild_with_readout(adapter.with_readout(readout("centred")), backbone)
+
+
+def test_tensors_that_share_memory_are_written_each_for_itself(tmp_path: Path) -> None:
+    whole = torch.arange(12.0).view(3, 4)
+    state = {"tied": whole, "again": whole, "row": whole[1], "turned": whole.T, "none": whole[:0], "void": whole[:0]}
+    save_checkpoint(RebuiltNetwork(state, 0, False), tmp_path / "c.safetensors")
+    found = load_file(tmp_path / "c.safetensors")
+    assert found.keys() == state.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in state.items())

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from smn_cli.adapters.codecs import CODECS, encode_smallest, get_codec, pack_bits, unpack_bits
+from smn_cli.adapters.codecs import encode_smallest, get_codec, pack_bits, unpack_bits
 from smn_cli.adapters.file import AdapterContent, parse_adapter, read_adapter
 from smn_cli.adapters.fingerprint import check_base, fingerprint_of, tensor_digests
 from smn_cli.adapters.head import StoredHead
@@ -20,7 +20,7 @@ from smn_cli.adapters.statistics import round_statistics, upper_halves
 from smn_cli.adapters.stored import StoredAdapter
 from smn_cli.adapters.swap import digest_on, original_state, swap_back, swap_in, swapped_in
 from smn_cli.errors import AdapterFileError, MismatchError, SmnError
-from smn_cli.masking.binarize import effective_weight
+from smn_cli.masking.binarize import count_kept, effective_weight
 from smn_cli.masking.ties import check_tied_alike
 
 
@@ -58,13 +58,9 @@ class Adapter(StoredAdapter):
             MismatchError: a masked tensor is missing or has another shape.
             AdapterFileError: the payload does not decode to the recorded counts.
         """
-        for entry in self.header.masks:
-            found = tuple(base[entry.name].shape) if entry.name in base else None
-            if found != entry.shape:
-                what = "is missing" if found is None else f"has shape {found}"
-                raise MismatchError(f"{entry.name} {what} in the base: the adapter expects {entry.shape}")
-        arrays = _arrays(base, [entry.name for entry in self.header.masks]) if self.header.needs_base else []
-        return self._split(CODECS[self.header.codec].decode(self._content.payload, self.header.num_weights, arrays))
+        self.check_shapes(base)
+        names = [entry.name for entry in self.header.masks] if self.header.needs_base else []
+        return _tensors(self.mask_arrays(dict(zip(names, _arrays(base, names), strict=True))))
 
     def bits(self, base: Mapping[str, Tensor]) -> np.ndarray:
         """All masks as one stream (num_weights,) of bools, in the order of the header; decoded once and remembered.
@@ -75,17 +71,6 @@ class Adapter(StoredAdapter):
         if self._known_bits is None:
             self.rebuild(base)
         return unpack_bits(self._known_bits or b"", self.header.num_weights)
-
-    def _split(self, bits: np.ndarray) -> dict[str, Tensor]:
-        masks: dict[str, Tensor] = {}
-        start = 0
-        for entry in self.header.masks:
-            mask = torch.from_numpy(bits[start : start + entry.num_weights].copy()).view(entry.shape)
-            if int(mask.sum()) != entry.num_kept:
-                raise AdapterFileError(f"the mask of {entry.name} keeps {int(mask.sum())}: {entry.num_kept} recorded")
-            masks[entry.name] = mask
-            start += entry.num_weights
-        return masks
 
     def rebuild(self, base: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """State dict of the adapted network over a base, checked before and after.
@@ -106,7 +91,9 @@ class Adapter(StoredAdapter):
         digests = check_base(base, self.base_fingerprint, made_for=self.made_for, names=names)
         state = dict(base)
         known = self._known_bits
-        masks = self.masks(base) if known is None else self._split(unpack_bits(known, self.header.num_weights))
+        masks = (
+            self.masks(base) if known is None else _tensors(self._split(unpack_bits(known, self.header.num_weights)))
+        )
         for name, mask in masks.items():
             state[name] = effective_weight(base[name].detach(), mask.to(base[name].device))
         state.update(self._statistics(base))
@@ -256,7 +243,7 @@ def make_adapter(
         adapted_digest=fingerprint_of(tensor_digests(adapted, known=unchanged)).digest,
         codec=chosen.name,
         needs_base=chosen.needs_base,
-        masks=tuple(MaskEntry(name, tuple(masks[name].shape), int(masks[name].sum())) for name in names),
+        masks=tuple(MaskEntry(name, tuple(masks[name].shape), count_kept(masks[name])) for name in names),
         norm_stats=tuple((name, tensor.numel()) for name, tensor in statistics.items()),
         preprocessing=dict(preprocessing or {}),
         provenance=provenance or {},
@@ -265,6 +252,10 @@ def make_adapter(
     halves = [upper_halves(tensor) for tensor in statistics.values()]
     values = np.concatenate(halves) if halves else np.zeros(0, dtype=np.uint16)
     return Adapter(AdapterContent(header, base_fingerprint.rows, payload, values, head))
+
+
+def _tensors(masks: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(mask) for name, mask in masks.items()}
 
 
 def _arrays(base: Mapping[str, Tensor], names: list[str]) -> list[np.ndarray]:

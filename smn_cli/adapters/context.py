@@ -4,7 +4,8 @@
 cuts and has more products of rows and columns: for masks of few cuts, and for large tensors.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import constriction
 import numpy as np
@@ -17,6 +18,7 @@ from smn_cli.adapters.context_model import (
     SQUASH,
     Floats,
     Integers,
+    Parameters,
     TensorModel,
     Variant,
     new_curve,
@@ -74,8 +76,7 @@ def encode_cuts(
     """
     encoder, curve = constriction.stream.queue.RangeEncoder(), new_curve(variant)
     shares, rates = bytearray(len(base)), bytearray(len(base) if variant.tells_rates else 0)
-    for position, part in _by_size(base):
-        tensor = TensorModel(base[position], curve, variant, None if among is None else among[part])
+    for position, part, tensor in _models(base, _by_size(base), curve, variant, among):
         found = np.flatnonzero(cuts[part][tensor.order])
         last = int(found[-1]) + 1 if len(found) else 0
         shares[position] = -(-last * COVERED // max(len(tensor.order), 1))
@@ -115,8 +116,7 @@ def decode_cuts(
     rates = payload[len(base) : num_told]
     decoder, curve = constriction.stream.queue.RangeDecoder(words), new_curve(variant)
     cuts = np.zeros(num_bits, dtype=np.bool_)
-    for position, part in parts:
-        tensor = TensorModel(base[position], curve, variant, None if among is None else among[part])
+    for position, part, tensor in _models(base, parts, curve, variant, among):
 
         def read(places: Integers, chances: Floats, cuts: np.ndarray = cuts[part]) -> np.ndarray:
             try:
@@ -144,6 +144,26 @@ def _nearest_rate(num_cuts: int, num_coded: int) -> int:
 
 def _logit(rates: bytes | bytearray, position: int) -> int:
     return int(_LOGITS[rates[position]]) if rates else 0
+
+
+def _models(
+    base: Sequence[np.ndarray],
+    parts: list[tuple[int, slice]],
+    curve: Parameters,
+    variant: Variant,
+    among: np.ndarray | None,
+) -> Iterator[tuple[int, slice, TensorModel]]:
+    """Position, bits and model of each tensor in the order of `parts`; the next is sorted while one is coded."""
+
+    def model(position: int, part: slice) -> TensorModel:
+        return TensorModel(base[position], curve, variant, None if among is None else among[part])
+
+    with ThreadPoolExecutor(1) as beside:  # NumPy lets go of the interpreter while it sorts
+        coming = beside.submit(model, *parts[0]) if parts else None
+        for place, (position, part) in enumerate(parts, start=1):
+            ready, coming = coming, beside.submit(model, *parts[place]) if place < len(parts) else None
+            if ready is not None:
+                yield position, part, ready.result()
 
 
 def _by_size(base: Sequence[np.ndarray]) -> list[tuple[int, slice]]:

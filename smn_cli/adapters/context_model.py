@@ -153,8 +153,8 @@ class TensorModel:
         median = int(magnitudes[self.order[self.num_weights // 2]])
         if among is not None:
             self.order = self.order[among[self.order]]
-        self._signs = np.where(bits >> 31, np.int32(-1), np.int32(1))
-        self._levels = np.clip(magnitudes.astype(np.int64) - median + (BELOW << 7), 0, (OCTAVES << 7) - 1)
+        # looked up block by block: of most masks only a part of the weights is ever looked at
+        self._bits, self._lowest = bits, median - (BELOW << 7)
         num_rows = weights.shape[0] if weights.ndim else 1
         self._num_columns = num_columns = self.num_weights // num_rows
         self._curve, self._own = curve, Parameters(_flat(OCTAVES * 2), 4, variant.magnitude_step)
@@ -180,14 +180,15 @@ class TensorModel:
             start += len(places)
 
     def _look(self, places: Integers, is_quiet: bool) -> _Block:
-        levels = self._levels[places]
+        bits = self._bits[places]
+        levels = np.clip(((bits >> 16) & 0x7FFF).astype(np.int64) - self._lowest, 0, (OCTAVES << 7) - 1)
         bins, coarse = levels >> 4, levels >> 6
         logits = self._curve.shown[bins] + self._own.shown[coarse]
         if is_quiet:
             return _Block(bins, coarse, logits)
         rows = places // self._num_columns
         columns = places - rows * self._num_columns
-        signs = self._signs[places]
+        signs = np.where(bits >> 31, np.int32(-1), np.int32(1))
         logits += self._rows.shown[rows] + self._columns.shown[columns]
         for left, right in self._products:
             logits += ((left.shown[rows] * right.shown[columns]) >> SHOWN) * signs

@@ -6,16 +6,20 @@ any output, and older checkpoints lack them.
 
 import hashlib
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from smn_cli.errors import MismatchError, first_few
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+T = TypeVar("T")
 
 IGNORED_SUFFIX = "num_batches_tracked"
 ROW_BYTES, NAME_BYTES = 4, 3
@@ -45,13 +49,25 @@ class Fingerprint:
         return frozenset(row[:NAME_BYTES].tobytes() for row in self.rows)
 
 
-def tensor_digest(name: str, tensor: Tensor) -> bytes:
+def tensor_digest(name: str, tensor: "Tensor") -> bytes:
     """SHA-256 of name, type, shape and little-endian contiguous values."""
+    import torch
+
     plain = tensor.detach().to("cpu").contiguous()
-    shape = "x".join(map(str, plain.shape))
-    hasher = hashlib.sha256(f"{name}\0{str(plain.dtype).removeprefix('torch.')}\0{shape}\0".encode())
     values = plain.reshape(-1).view(torch.uint8).numpy()
-    hasher.update((values if _IS_LITTLE else _swapped(values, plain.element_size())).data)
+    values = values if _IS_LITTLE else _swapped(values, plain.element_size())
+    return _digest(name, str(plain.dtype).removeprefix("torch."), plain.shape, values)
+
+
+def array_digest(name: str, array: np.ndarray) -> bytes:
+    """`tensor_digest` of a tensor with these values; types of NumPy that torch has, too, are called the same there."""
+    plain = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+    return _digest(name, plain.dtype.name, array.shape, plain.reshape(-1).view(np.uint8))
+
+
+def _digest(name: str, dtype: str, shape: Sequence[int], values: np.ndarray) -> bytes:
+    hasher = hashlib.sha256(f"{name}\0{dtype}\0{'x'.join(map(str, shape))}\0".encode())
+    hasher.update(values.data)
     return hasher.digest()
 
 
@@ -59,18 +75,26 @@ def _swapped(values: np.ndarray, element_size: int) -> np.ndarray:
     return np.ascontiguousarray(values.reshape(-1, element_size)[:, ::-1])
 
 
-def fingerprint(state: Mapping[str, Tensor]) -> Fingerprint:
+def fingerprint(state: "Mapping[str, Tensor]") -> Fingerprint:
     """Fingerprint of the tensors of a state dict, classifier and counters left out by the caller and here."""
     return fingerprint_of(tensor_digests(state))
 
 
-def tensor_digests(state: Mapping[str, Tensor], *, known: Mapping[str, bytes] | None = None) -> dict[str, bytes]:
+def tensor_digests(state: "Mapping[str, Tensor]", *, known: Mapping[str, bytes] | None = None) -> dict[str, bytes]:
     """Digest of every tensor of a state dict but counters; those in `known` are taken from there."""
-    known = known or {}
+    return _digests(state, tensor_digest, known or {})
+
+
+def array_digests(state: Mapping[str, np.ndarray]) -> dict[str, bytes]:
+    """`tensor_digests` of tensors with these values."""
+    return _digests(state, array_digest, {})
+
+
+def _digests(state: Mapping[str, T], digest: Callable[[str, T], bytes], known: Mapping[str, bytes]) -> dict[str, bytes]:
     names = [name for name in _ordered(state) if name not in known]
     # hashlib lets go of the interpreter while it works
     with ThreadPoolExecutor(_THREADS) as pool:
-        found = dict(zip(names, pool.map(lambda name: tensor_digest(name, state[name]), names), strict=True))
+        found = dict(zip(names, pool.map(lambda name: digest(name, state[name]), names), strict=True))
     return {name: known[name] if name in known else found[name] for name in _ordered(state)}
 
 
@@ -82,13 +106,13 @@ def fingerprint_of(digests: Mapping[str, bytes]) -> Fingerprint:
     return Fingerprint(overall, rows.reshape(len(names), ROW_BYTES))
 
 
-def select_base(state: Mapping[str, Tensor], expected: Fingerprint) -> dict[str, Tensor]:
+def select_base(state: Mapping[str, T], expected: Fingerprint) -> dict[str, T]:
     """The tensors of `state` that the expected base has too, by name: a classifier on top is left aside."""
     return {name: tensor for name, tensor in state.items() if expected.has(name)}
 
 
 def check_base(
-    state: Mapping[str, Tensor], expected: Fingerprint, *, made_for: str, names: Iterable[str] = ()
+    state: "Mapping[str, Tensor]", expected: Fingerprint, *, made_for: str, names: Iterable[str] = ()
 ) -> dict[str, bytes]:
     """Refuse a base that is not, bit for bit, the one an adapter was made for.
 
@@ -130,7 +154,9 @@ def check_base(
     )
 
 
-def _likely_cause(base: Mapping[str, Tensor], differing: list[str]) -> str:
+def _likely_cause(base: "Mapping[str, Tensor]", differing: list[str]) -> str:
+    import torch
+
     floats = [tensor for tensor in base.values() if tensor.is_floating_point()]
     if all(torch.equal(t, t.half().to(t.dtype)) for t in floats) or all(
         torch.equal(t, t.bfloat16().to(t.dtype)) for t in floats
@@ -143,7 +169,7 @@ def _likely_cause(base: Mapping[str, Tensor], differing: list[str]) -> str:
     return "take the same timm tag or weights file as for training"
 
 
-def _ordered(state: Mapping[str, Tensor]) -> list[str]:
+def _ordered(state: Mapping[str, object]) -> list[str]:
     return sorted(name for name in state if not name.endswith(IGNORED_SUFFIX))
 
 

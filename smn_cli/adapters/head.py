@@ -1,13 +1,16 @@
 """A classifier as an adapter carries it: 8 bits a weight with a scale for each class (docs/format.md, "Head")."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from smn_cli.errors import TrainingError
-from smn_cli.evaluation.classifier import LinearClassifier
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from smn_cli.evaluation.classifier import LinearClassifier
 
 LEVELS = 127
 """Weights of a class are whole multiples, from -127 to 127, of the class's scale."""
@@ -36,8 +39,12 @@ class StoredHead:
         """Size of the stored tensors."""
         return int(self.levels.nbytes + self.scales.nbytes + self.bias.nbytes)
 
-    def classifier(self) -> LinearClassifier:
+    def classifier(self) -> "LinearClassifier":
         """The weights that it stands for: one float32 product each, the same on every machine."""
+        import torch
+
+        from smn_cli.evaluation.classifier import LinearClassifier
+
         weight = self.levels.astype(np.float32) * self.scales[:, None]
         return LinearClassifier(torch.from_numpy(weight), torch.from_numpy(self.bias.copy()))
 
@@ -45,20 +52,20 @@ class StoredHead:
         """The tensors of the file."""
         return {"head_levels": self.levels, "head_scales": self.scales, "head_bias": self.bias}
 
-    def tensors(self) -> dict[str, Tensor]:
+    def tensors(self) -> "dict[str, Tensor]":
         """Weight and bias by timm's names, for a checkpoint."""
         classifier = self.classifier()
         return {f"{self.name}.weight": classifier.weight, f"{self.name}.bias": classifier.bias}
 
 
-def store_head(classifier: LinearClassifier, *, name: str, classes: tuple[str, ...]) -> StoredHead:
+def store_head(classifier: "LinearClassifier", *, name: str, classes: tuple[str, ...]) -> StoredHead:
     """Round a classifier to what an adapter carries; whoever evaluates it takes `StoredHead.classifier`.
 
     Raises:
         ValueError: a weight is not a finite number, or the sizes do not fit.
     """
-    weight = classifier.weight.detach().cpu().to(torch.float32).numpy()
-    bias = classifier.bias.detach().cpu().to(torch.float32).numpy().copy()
+    weight = classifier.weight.detach().cpu().float().numpy()
+    bias = classifier.bias.detach().cpu().float().numpy().copy()
     if weight.shape[0] != len(classes) or bias.shape != (len(classes),):
         raise ValueError(f"a head of {weight.shape[0]} outputs does not fit {len(classes)} classes")
     if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
@@ -69,7 +76,7 @@ def store_head(classifier: LinearClassifier, *, name: str, classes: tuple[str, .
     return StoredHead(name, classes, levels, scales.astype(np.float32), bias)
 
 
-def rounded_head(classifier: LinearClassifier, *, name: str, classes: tuple[str, ...]) -> StoredHead:
+def rounded_head(classifier: "LinearClassifier", *, name: str, classes: tuple[str, ...]) -> StoredHead:
     """A classifier as an adapter carries it.
 
     Raises:

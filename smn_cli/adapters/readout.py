@@ -7,18 +7,20 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional
 
 from smn_cli.adapters.head import LEVELS
 from smn_cli.adapters.schema import ReadoutEntry
 from smn_cli.errors import AdapterFileError, MismatchError
-from smn_cli.evaluation.readouts import LinearKind, LinearReadout
 from smn_cli.schemas.adapter_files import ReadoutInFileJson
+from smn_cli.schemas.readout_kinds import LinearKind
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from smn_cli.evaluation.readouts import LinearReadout
 
 PREFIX = "readout_"
 _DTYPES = {"F32": "<f4", "F16": "<f2", "I8": "<i1"}
@@ -89,7 +91,7 @@ class StoredReadout:
         """The tensors of the file."""
         return {f"{PREFIX}{name}": array for name, array in self.parts.items()}
 
-    def layer(self) -> tuple[Tensor, Tensor]:
+    def layer(self) -> "tuple[Tensor, Tensor]":
         """Weight (d, F) and bias (d,), float32, of the linear layer that it is over the last features.
 
         Raises:
@@ -97,16 +99,20 @@ class StoredReadout:
         """
         if self.reads_stages:
             raise MismatchError("the readout reads the stages: it is no layer over the last features")
+        import torch
+
         if self.kind == "centred":
             return torch.eye(self.num_features), -self._tensors["mean"]
         return self._weight, self._tensors["bias"]
 
-    def __call__(self, features: Tensor) -> Tensor:
+    def __call__(self, features: "Tensor") -> "Tensor":
         """(N, F) features on any device to (N, d) float32 there.
 
         Raises:
             MismatchError: they are of another width.
         """
+        from torch.nn import functional
+
         if features.ndim != 2 or features.shape[1] != self.num_features:
             raise MismatchError(f"the readout takes (N, {self.num_features}) features: found {tuple(features.shape)}")
         rows = features.float()
@@ -116,16 +122,18 @@ class StoredReadout:
         return functional.linear(rows, self._weight.to(rows.device), self._tensors["bias"].to(rows.device))
 
     @cached_property
-    def _tensors(self) -> dict[str, Tensor]:
+    def _tensors(self) -> "dict[str, Tensor]":
+        import torch
+
         return {name: torch.from_numpy(part.astype(np.float32)) for name, part in self.parts.items()}
 
     @cached_property
-    def _weight(self) -> Tensor:
+    def _weight(self) -> "Tensor":
         """One float32 product each, the same on every machine."""
         return self._tensors["levels"] * self._tensors["scales"][:, None]
 
 
-def store_readout(readout: LinearReadout, kind: LinearKind, *, num_images: int) -> StoredReadout:
+def store_readout(readout: "LinearReadout", kind: LinearKind, *, num_images: int) -> StoredReadout:
     """Round a readout to what an adapter carries.
 
     Args:

@@ -12,7 +12,7 @@ from smn_cli.adapters.fields import parse_object
 from smn_cli.adapters.fields import plain as _plain
 from smn_cli.adapters.fields import typed as _typed
 from smn_cli.errors import AdapterFileError
-from smn_cli.evaluation.readouts import LINEAR_KINDS, LinearKind
+from smn_cli.schemas.readout_kinds import LINEAR_KINDS, LinearKind
 
 FORMAT = "smn.adapter"
 VERSION = 1

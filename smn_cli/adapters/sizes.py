@@ -66,23 +66,42 @@ class SizeReport:
         }
 
 
-def measure_sizes(adapter: Adapter, base: Mapping[str, Tensor]) -> SizeReport:
-    """Sizes of an adapter against its base.
+@dataclass(frozen=True)
+class BaseSize:
+    """Bytes of a backbone as float32, and after lzma, which are extrapolated from a sample if `lzma_is_estimate`."""
+
+    fp32_bytes: int
+    lzma_bytes: int
+    lzma_is_estimate: bool
+
+
+def measure_base(base: Mapping[str, Tensor]) -> BaseSize:
+    """Sizes of a backbone; a second of lzma, during which other threads can work.
 
     Args:
-        adapter: as packed.
         base: the backbone's state dict, without a classifier.
     """
     floats = [tensor for tensor in base.values() if tensor.is_floating_point()]
     fp32_bytes = sum(4 * tensor.numel() for tensor in floats)
     lzma_ratio, is_estimate = _lzma_ratio(floats, fp32_bytes)
+    return BaseSize(fp32_bytes, round(fp32_bytes * lzma_ratio), is_estimate)
+
+
+def measure_sizes(adapter: Adapter, base: Mapping[str, Tensor] | BaseSize) -> SizeReport:
+    """Sizes of an adapter against its base.
+
+    Args:
+        adapter: as packed.
+        base: the backbone's state dict, without a classifier, or what `measure_base` found of it.
+    """
+    of_base = base if isinstance(base, BaseSize) else measure_base(base)
     file_bytes = len(adapter.to_bytes())
     return SizeReport(
         codec=adapter.header.codec,
         density=adapter.header.density,
-        fp32_bytes=fp32_bytes,
-        lzma_bytes=round(fp32_bytes * lzma_ratio),
-        lzma_is_estimate=is_estimate,
+        fp32_bytes=of_base.fp32_bytes,
+        lzma_bytes=of_base.lzma_bytes,
+        lzma_is_estimate=of_base.lzma_is_estimate,
         bits_bytes=(adapter.header.num_weights + 7) // 8,
         file_bytes=file_bytes,
         mask_bytes=adapter.payload_bytes,

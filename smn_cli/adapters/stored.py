@@ -1,27 +1,31 @@
 """An adapter as it is stored: what it says of itself, without its base."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from PIL import Image
-from torch import Tensor
 
-from smn_cli.adapters.file import AdapterContent
+from smn_cli.adapters.codecs import CODECS
+from smn_cli.adapters.file import AdapterContent, read_adapter
 from smn_cli.adapters.fingerprint import Fingerprint
 from smn_cli.adapters.head import StoredHead
 from smn_cli.adapters.readout import StoredReadout
 from smn_cli.adapters.schema import Header
 from smn_cli.adapters.statistics import widened
 from smn_cli.atomic import write_atomically
-from smn_cli.data.preprocessing import Preprocessing
-from smn_cli.errors import AdapterFileError
+from smn_cli.errors import AdapterFileError, MismatchError
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor
+
+    from smn_cli.data.preprocessing import Preprocessing
 
 
 class StoredAdapter:
-    """Header, coded mask, carried statistics, classifier and readout of an adapter file."""
+    """Header, coded mask, carried statistics, classifier and readout of a file; NumPy is enough to read one."""
 
     def __init__(self, content: AdapterContent) -> None:
         self._content = content
@@ -54,18 +58,20 @@ class StoredAdapter:
         return self.header.density
 
     @property
-    def preprocessing(self) -> Preprocessing:
+    def preprocessing(self) -> "Preprocessing":
         """How images were prepared when it was made, and have to be now: side in pixels, mean, std, interpolation.
 
         Raises:
             AdapterFileError: the file does not say it in a usable way.
         """
+        from smn_cli.data.preprocessing import Preprocessing
+
         try:
             return Preprocessing.from_json(self.header.preprocessing)
         except (KeyError, TypeError, ValueError) as error:
             raise AdapterFileError(f"the adapter's preprocessing is unusable: {error}") from None
 
-    def transform(self) -> Callable[[Image.Image], Tensor]:
+    def transform(self) -> "Callable[[Image.Image], Tensor]":
         """That preparation as torchvision's transform: a PIL image of any mode to float32 (3, size, size).
 
         The same bits as in smn's own training and evaluation; it can be pickled to loader processes.
@@ -125,11 +131,53 @@ class StoredAdapter:
         """Of the base that it was made for."""
         return Fingerprint(self.header.base_digest, self._content.base_rows)
 
-    def statistics(self) -> dict[str, Tensor]:
+    def statistics(self) -> "dict[str, Tensor]":
         """Carried statistics by name, flat."""
-        values = torch.from_numpy(widened(self._content.norm_stats))
-        lengths = [length for _, length in self.header.norm_stats]
-        return dict(zip((name for name, _ in self.header.norm_stats), torch.split(values, lengths), strict=True))
+        import torch
+
+        return {name: torch.from_numpy(values) for name, values in self.statistics_arrays().items()}
+
+    def statistics_arrays(self) -> dict[str, np.ndarray]:
+        """Carried statistics by name: (length,) float32."""
+        ends = np.cumsum([length for _, length in self.header.norm_stats], dtype=np.int64)
+        parts = np.split(widened(self._content.norm_stats), ends[:-1])
+        return {name: values for (name, _), values in zip(self.header.norm_stats, parts, strict=False)}
+
+    def check_shapes(self, base: "Mapping[str, Tensor] | Mapping[str, np.ndarray]") -> None:
+        """Refuse a base in which a masked tensor is missing or of another shape; shapes bound what is decoded.
+
+        Raises:
+            MismatchError: names the first such tensor.
+        """
+        for entry in self.header.masks:
+            found = tuple(base[entry.name].shape) if entry.name in base else None
+            if found != entry.shape:
+                what = "is missing" if found is None else f"has shape {found}"
+                raise MismatchError(f"{entry.name} {what} in the base: the adapter expects {entry.shape}")
+
+    def mask_arrays(self, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Bool masks by parameter name, each of its parameter's shape.
+
+        Args:
+            weights: the base's masked tensors, float32; not looked at if the codec does not need them. Then it is for
+                the caller to bound what the header's shapes make this allocate.
+
+        Raises:
+            AdapterFileError: the payload does not decode to the recorded counts.
+        """
+        arrays = [weights[entry.name] for entry in self.header.masks] if self.header.needs_base else []
+        return self._split(CODECS[self.header.codec].decode(self._content.payload, self.header.num_weights, arrays))
+
+    def _split(self, bits: np.ndarray) -> dict[str, np.ndarray]:
+        masks: dict[str, np.ndarray] = {}
+        start = 0
+        for entry in self.header.masks:
+            mask = bits[start : start + entry.num_weights].copy().reshape(entry.shape)
+            if (num_kept := int(np.count_nonzero(mask))) != entry.num_kept:
+                raise AdapterFileError(f"the mask of {entry.name} keeps {num_kept}: {entry.num_kept} recorded")
+            masks[entry.name] = mask
+            start += entry.num_weights
+        return masks
 
     def to_bytes(self) -> bytes:
         """The adapter file's bytes."""
@@ -142,3 +190,12 @@ class StoredAdapter:
             OSError: the folder is missing or not writable.
         """
         write_atomically(Path(path), self.to_bytes())
+
+
+def load_stored(path: str | Path) -> StoredAdapter:
+    """Read an adapter file for what it says of itself, without torch; `load_adapter` gives one that can be applied.
+
+    Raises:
+        AdapterFileError: missing, truncated, altered, or not an adapter.
+    """
+    return StoredAdapter(read_adapter(path))

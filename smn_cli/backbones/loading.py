@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from smn_cli.backbones.fitting import read_fitting
 from smn_cli.backbones.layouts import Preparation
 from smn_cli.errors import BackboneError
+from smn_cli.masking.ties import tied_names
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,14 @@ class Backbone:
     licence: str = ""
 
 
-def load_backbone(arch: str, weights: str | Path | None = None) -> Backbone:
+def load_backbone(arch: str, weights: str | Path | None = None, *, is_run: bool = True) -> Backbone:
     """Build a timm network by name and load its pretrained weights.
 
     Args:
         arch: a timm name, with or without a tag ("resnet50", "resnet50.a1_in1k").
         weights: a local file instead of timm's hub weights.
+        is_run: false where only the state dict is wanted. A network of a file's weights is then not initialised, which
+            takes longer than reading them, and must not be run: what no state dict holds is missing in it.
 
     Raises:
         BackboneError: the name is unknown, the hub cannot be reached, or the weights do not fit; the message names
@@ -67,14 +70,14 @@ def load_backbone(arch: str, weights: str | Path | None = None) -> Backbone:
         FileError: the weights file is damaged.
     """
     check_arch(arch)
-    model = _create(arch, pretrained=weights is None)
+    model = None if is_run or weights is None else _outline(arch)
+    model = _create(arch, pretrained=weights is None) if model is None else model
     backbone = wrap_backbone(model, arch=arch.partition(".")[0], owned=True)
     if weights is None:
         return backbone
     found = read_fitting(Path(weights), backbone.arch, model, list(backbone.classifier))
-    own, tensors = model.state_dict(), found.tensors
-    model.load_state_dict({**own, **{name: tensors[name] for name in own if name in tensors}})
-    classifier = {name: tensors[name].float() for name in backbone.classifier if name in tensors}
+    _fill(model, found.tensors)
+    classifier = {name: found.tensors[name].float() for name in backbone.classifier if name in found.tensors}
     described = _describe(model, backbone.arch, "", classifier, found.notes)
     described = replace(described, classifier_name=backbone.classifier_name)
     if "." in arch or found.preparation is None:  # who names a tag says how images are prepared
@@ -215,6 +218,28 @@ def _create(arch: str, *, pretrained: bool) -> nn.Module:
             raise BackboneError(
                 f"the pretrained weights of `arch` {arch} cannot be had ({reason}): give a local file with `weights`"
             ) from None
+
+
+def _outline(arch: str) -> nn.Module | None:
+    """The full model with shapes and types but no values; None if timm cannot build it so, or if it ties tensors.
+
+    Tensors that are tied in the model would no longer be so once each name has been given its own.
+    """
+    try:
+        with torch.device("meta"):
+            model = _create(arch, pretrained=False)
+    except BackboneError:
+        return None
+    return None if tied_names(model) else model
+
+
+def _fill(model: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Load tensors by name; an outline is given memory first, with zeros for counters that a file lacks."""
+    own = model.state_dict()
+    if any(tensor.is_meta for tensor in own.values()):
+        own = {name: torch.zeros_like(tensor, device="cpu") for name, tensor in own.items()}
+        model.load_state_dict(own, assign=True)
+    model.load_state_dict({**own, **{name: tensors[name] for name in own if name in tensors}})
 
 
 def to_device(backbone: Backbone, device: str) -> None:

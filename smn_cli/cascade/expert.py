@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from smn_cli.adapters.adapter import Adapter, make_adapter
@@ -75,7 +76,7 @@ class Expert(Adapter):
             decode_cuts(payload, len(kept), arrays, among) if payload else np.zeros(len(kept), dtype=np.bool_)
             for payload, among in zip(self._parts, (kept, ~kept), strict=True)
         )
-        return self._split(kept ^ cuts ^ returns)
+        return {name: torch.from_numpy(mask) for name, mask in self._split(kept ^ cuts ^ returns).items()}
 
     def to_bytes(self) -> bytes:
         """Refused: an expert is part of a cascade file.

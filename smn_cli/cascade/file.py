@@ -1,6 +1,5 @@
 """The cascade file: one safetensors file of a dispatcher, experts, router and combination (docs/format.md)."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +8,16 @@ import torch
 from torch import Tensor
 
 from smn_cli.adapters.adapter import adapter_from_bytes
-from smn_cli.adapters.container import CASCADE_TENSOR, METADATA_KEY, read_bytes, unseal
+from smn_cli.adapters.container import CASCADE_TENSOR, read_bytes, unseal
 from smn_cli.atomic import write_atomically
 from smn_cli.cascade.cascade import Cascade, check_statistics
 from smn_cli.cascade.combining import KINDS, MODES, Combination
 from smn_cli.cascade.expert import Expert
 from smn_cli.cascade.router import CLUSTERINGS, Router
-from smn_cli.cascade.schema import FORMAT, CascadeHeader, parse_cascade_header
+from smn_cli.cascade.schema import CascadeHeader, parse_cascade_header
 from smn_cli.errors import AdapterFileError, UsageError
 
 _KINDS = {"F32": "<f4", "F16": "<f2", "I8": "i1"}
-_HEAD_BYTES = 1 << 24
 
 Parts = dict[str, dict[str, Any]]
 
@@ -61,17 +59,6 @@ def cascade_from_bytes(data: bytes, *, source: str = "the data") -> Cascade:
         return _parse(data)
     except AdapterFileError as error:
         raise AdapterFileError(f"{source} cannot be used: {error}") from None
-
-
-def is_cascade(path: str | Path) -> bool:
-    """Whether a file says that it is a cascade; false where it cannot be read, which its reader will tell."""
-    try:
-        with Path(path).open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            text = json.loads(file.read(length) if length <= _HEAD_BYTES else b"")["__metadata__"][METADATA_KEY]
-            return bool(json.loads(text)["format"] == FORMAT)
-    except (OSError, ValueError, RecursionError, KeyError, TypeError):
-        return False
 
 
 def _parse(data: bytes) -> Cascade:

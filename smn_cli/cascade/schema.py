@@ -2,8 +2,10 @@
 
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from smn_cli.adapters.container import METADATA_KEY
 from smn_cli.adapters.fields import digest, get, parse_object, plain, typed
 from smn_cli.errors import AdapterFileError
 
@@ -11,6 +13,7 @@ FORMAT = "smn.cascade"
 VERSION = 1
 _MAX_EXPERTS = 4096
 _MAX_SIDE = 1 << 32
+_HEAD_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -117,3 +120,14 @@ def _count(value: Any, where: str) -> int:
     if not 0 <= number < _MAX_SIDE:
         raise AdapterFileError(f"{where} in the header is {number}: expected 0 to {_MAX_SIDE - 1}")
     return number
+
+
+def is_cascade(path: str | Path) -> bool:
+    """Whether a file says that it is a cascade; false where it cannot be read, which its reader will tell."""
+    try:
+        with Path(path).open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            text = json.loads(file.read(length) if length <= _HEAD_BYTES else b"")["__metadata__"][METADATA_KEY]
+            return bool(json.loads(text)["format"] == FORMAT)
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
+        return False

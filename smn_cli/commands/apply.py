@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from smn_cli.errors import UsageError, first_few
+from smn_cli.imports import quick_imports
 from smn_cli.terminal.flags import in_flags
 from smn_cli.terminal.options import JsonOption, WeightsOption, check_out_file
 
@@ -42,14 +43,16 @@ def apply(
         raise UsageError(f"--out {out}: expected a name ending in .safetensors, by which timm knows the format")
     if readout and drop_classifier:
         raise UsageError("--readout takes the place of the classifier: leave --drop-classifier out")
-    from smn_cli.adapters.adapter import load_adapter
-    from smn_cli.cascade.file import load_expert
     from smn_cli.console import Output, size
-    from smn_cli.rebuild import backbone_for, rebuild, rebuild_with_readout, save_checkpoint
 
     output = Output(json)
+    with quick_imports():
+        from smn_cli.adapters.adapter import load_adapter
+        from smn_cli.cascade.file import load_expert
+        from smn_cli.rebuild import backbone_for, rebuild, rebuild_with_readout, save_checkpoint
+
     adapter = load_adapter(file) if expert is None else load_expert(file, expert)
-    backbone = backbone_for(adapter, weights)
+    backbone = backbone_for(adapter, weights, is_run=False)
     for note in backbone.notes:
         output.talk(in_flags(note))
     if readout:

@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from smn_cli.imports import quick_imports
 from smn_cli.terminal.options import JsonOption, WeightsOption
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    import numpy as np
 
-    from smn_cli.adapters.adapter import Adapter
+    from smn_cli.adapters.stored import StoredAdapter
     from smn_cli.schemas.adapter_files import DiffJson
 
 
@@ -26,18 +27,18 @@ def diff(
         smn diff a.safetensors b.safetensors
         smn diff a.safetensors b.safetensors --json diff.json
     """
-    from smn_cli.adapters.adapter import load_adapter
-    from smn_cli.adapters.combining import (
+    from smn_cli.adapters.comparing import (
         check_same_base,
         compare_masks,
         differing_settings,
         differing_statistics,
         in_all,
     )
+    from smn_cli.adapters.stored import load_stored
     from smn_cli.console import Output
 
     output = Output(json)
-    adapters = [load_adapter(path) for path in (one, other)]
+    adapters = [load_stored(path) for path in (one, other)]
     check_same_base(adapters, [str(one), str(other)])
     masks = _masks(adapters, weights)
     by_tensor = compare_masks(*masks)
@@ -68,14 +69,27 @@ def diff(
     output.json(content)
 
 
-def _masks(adapters: "list[Adapter]", weights: Path | None) -> "list[dict[str, Tensor]]":
+def _masks(adapters: "list[StoredAdapter]", weights: Path | None) -> "list[dict[str, np.ndarray]]":
     """Both masks; the base is read only if a codec needs it, or to check it where it is given."""
-    from smn_cli.adapters.combining import needs_base, shapes_as_base
-    from smn_cli.adapters.fingerprint import check_base
-    from smn_cli.rebuild import backbone_for
+    if weights is None and not any(adapter.header.needs_base for adapter in adapters):
+        return [adapter.mask_arrays({}) for adapter in adapters]
+    base = _base(adapters[0], weights)
+    for adapter in adapters:
+        adapter.check_shapes(base)
+    return [adapter.mask_arrays(base) for adapter in adapters]
 
-    if weights is None and not needs_base(adapters):
-        return [adapter.masks(shapes_as_base(adapter)) for adapter in adapters]
-    state = backbone_for(adapters[0], weights).model.state_dict()
-    check_base(state, adapters[0].base_fingerprint, made_for=adapters[0].made_for)
-    return [adapter.masks(state) for adapter in adapters]
+
+def _base(adapter: "StoredAdapter", weights: Path | None) -> "dict[str, np.ndarray]":
+    """The base's tensors, known to be those; a network is built only if they do not stand in the file as they are."""
+    from smn_cli.adapters.base_file import read_matching_base
+
+    found = None if weights is None else read_matching_base(Path(weights), adapter.base_fingerprint)
+    if found is not None:
+        return found
+    with quick_imports():
+        from smn_cli.adapters.fingerprint import check_base, select_base
+        from smn_cli.rebuild import backbone_for
+
+    state = backbone_for(adapter, weights, is_run=False).model.state_dict()
+    check_base(state, adapter.base_fingerprint, made_for=adapter.made_for)
+    return {name: tensor.numpy() for name, tensor in select_base(state, adapter.base_fingerprint).items()}

@@ -9,8 +9,8 @@ from smn_cli.errors import first_few
 from smn_cli.terminal.options import JsonOption
 
 if TYPE_CHECKING:
-    from smn_cli.adapters.adapter import Adapter
     from smn_cli.adapters.schema import Header
+    from smn_cli.adapters.stored import StoredAdapter
     from smn_cli.cascade.cascade import Cascade
     from smn_cli.console import Output
     from smn_cli.schemas.adapter_files import CascadeInFileJson, CascadePartJson, InspectJson
@@ -27,15 +27,15 @@ def inspect(
         smn inspect adapter.safetensors
         smn inspect adapter.safetensors --json -
     """
-    from smn_cli.adapters.adapter import load_adapter
-    from smn_cli.cascade.file import is_cascade
+    from smn_cli.adapters.stored import load_stored
+    from smn_cli.cascade.schema import is_cascade
     from smn_cli.console import Output
 
     output = Output(json)
     if is_cascade(file):
         _inspect_cascade(output, file)
         return
-    adapter = load_adapter(file)
+    adapter = load_stored(file)
     header = adapter.header
     file_bytes = file.stat().st_size
     parts = {
@@ -100,7 +100,7 @@ def _show_densities(output: "Output", header: "Header") -> None:
     output.table("density by tensor, the bar is the share that is cut", ("tensor", "weights", "density", "cut"), rows)
 
 
-def _describe(file: Path, adapter: "Adapter", sizes: dict[str, int], cascade: "CascadePartJson") -> "InspectJson":
+def _describe(file: Path, adapter: "StoredAdapter", sizes: dict[str, int], cascade: "CascadePartJson") -> "InspectJson":
     header = adapter.header
     return {
         "schema": "smn.inspect/1",

@@ -35,8 +35,9 @@ def merge(
     """
     check_out_file(out, overwrite=overwrite)
     from smn_cli.adapters.adapter import load_adapter
-    from smn_cli.adapters.combining import HOW, check_same_base
+    from smn_cli.adapters.combining import HOW
     from smn_cli.adapters.combining import merge as merge_adapters
+    from smn_cli.adapters.comparing import check_same_base
     from smn_cli.console import Output
     from smn_cli.errors import UsageError
     from smn_cli.rebuild import backbone_for
@@ -48,7 +49,9 @@ def merge(
         raise UsageError("smn merge needs two or more adapters")
     adapters, names = [load_adapter(path) for path in files], [str(path) for path in files]
     check_same_base(adapters, names)
-    merged = merge_adapters(adapters, names, backbone_for(adapters[0], weights).model.state_dict(), how=how)
+    merged = merge_adapters(
+        adapters, names, backbone_for(adapters[0], weights, is_run=False).model.state_dict(), how=how
+    )
     merged.save(out)
     for adapter, name in zip(adapters, names, strict=True):
         if adapter.head is not None:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from smn_cli.imports import quick_imports
 from smn_cli.terminal.option_parameters import choosing
 from smn_cli.terminal.options import (
     DeviceOption,
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
     from smn_cli.adapters.adapter import Adapter
     from smn_cli.backbones.loading import Backbone
     from smn_cli.console import Output
-    from smn_cli.evaluation.readouts import LinearKind
     from smn_cli.runs.run_folder import RunFolder
     from smn_cli.schemas.adapter_files import PackJson
+    from smn_cli.schemas.readout_kinds import LinearKind
 
 
 def pack(
@@ -60,12 +61,16 @@ def pack(
         smn pack run --out adapter.safetensors
         smn pack run --readout whitened --out adapter.safetensors
     """
-    from smn_cli.adapters.sizes import measure_sizes
+    from concurrent.futures import ThreadPoolExecutor
+
     from smn_cli.console import Output
-    from smn_cli.runs.pack import pack_run
-    from smn_cli.runs.run_config import backbone_of_run
-    from smn_cli.runs.run_folder import RunFolder
-    from smn_cli.training.run_readout import check_kind, readout_images
+
+    with quick_imports():
+        from smn_cli.adapters.sizes import measure_base, measure_sizes
+        from smn_cli.runs.pack import pack_run
+        from smn_cli.runs.run_config import backbone_of_run
+        from smn_cli.runs.run_folder import RunFolder
+        from smn_cli.training.run_readout import check_kind, readout_images
 
     output = Output(json)
     kind = check_kind(readout)
@@ -75,13 +80,15 @@ def pack(
     if kind is not None:
         readout_images(folder)  # refuses a run whose images are gone before the work is done
     backbone = backbone_of_run(config, weights)
-    adapter = pack_run(folder, backbone, codec=codec)
+    with ThreadPoolExecutor(1) as beside:  # lzma of the base takes a second
+        of_base = beside.submit(measure_base, backbone.model.state_dict())
+        adapter = pack_run(folder, backbone, codec=codec)
     if kind is not None:
         adapter = _with_readout(output, adapter, folder, backbone, kind, device, workers)
     adapter.save(out)
     if not adapter.header.provenance["finished"]:
         output.talk(f"{run} is not finished: what it keeps so far is packed")
-    report = measure_sizes(adapter, backbone.model.state_dict())
+    report = measure_sizes(adapter, of_base.result())
     report_sizes(output, out, report)
     if adapter.header.density == 1 and not adapter.header.norm_stats:
         gained = "nothing is gained by it" if adapter.head is None else "only the classifier is new"

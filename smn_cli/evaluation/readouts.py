@@ -14,15 +14,15 @@ be the last layer of a network. By cosine the two tell neighbours apart equally 
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from smn_cli.schemas.readout_kinds import LinearKind
+
 ReadoutKind = Literal["raw", "centred", "whitened"]
-LinearKind = Literal["centred", "whitened", "stages"]
-LINEAR_KINDS: tuple[LinearKind, ...] = get_args(LinearKind)
 POWER = 0.5
 """Of the singular values: halfway between as they are and equal."""
 SHRINK = 0.1

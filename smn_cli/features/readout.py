@@ -12,8 +12,9 @@ from smn_cli.backbones.stages import stage_features
 from smn_cli.data.views.loader import image_batches
 from smn_cli.errors import DataError, MismatchError
 from smn_cli.evaluation.features import Network, extract_features, on_device
-from smn_cli.evaluation.readouts import LinearKind, fit_linear_readout
+from smn_cli.evaluation.readouts import fit_linear_readout
 from smn_cli.features.embed import Embedding, batch_size_for
+from smn_cli.schemas.readout_kinds import LinearKind
 
 MIN_IMAGES = 16
 """From fewer there is no direction to learn but the one between two of them."""

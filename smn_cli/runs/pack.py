@@ -7,6 +7,7 @@ from smn_cli.adapters.head import StoredHead, rounded_head
 from smn_cli.adapters.swap import Change, TunedWeights
 from smn_cli.backbones.loading import Backbone
 from smn_cli.errors import CheckpointError, UsageError
+from smn_cli.masking.binarize import count_kept
 from smn_cli.masking.ties import under_all_names
 from smn_cli.runs.read_back import read_back
 from smn_cli.runs.run_config import check_run_base, plan_of, preprocessing_in
@@ -34,7 +35,7 @@ def pack_run(folder: RunFolder, backbone: Backbone, *, codec: str = "auto") -> A
         raise UsageError(
             f"{folder.path} trained the weights themselves (`train` {plan.train}): there is no mask to pack"
         )
-    empty = [name for name, mask in learned.masks.items() if not mask.any()]
+    empty = [name for name, mask in learned.masks.items() if not count_kept(mask)]
     if empty:
         raise CheckpointError(f"{folder.path}: the mask of {empty[0]} is empty; lower `lr_scores` and train again")
     adapter = make_adapter(

@@ -200,10 +200,11 @@ class RunFolder:
     def _read_checked(self, name: Path) -> bytes:
         path = self.path / name
         try:
-            data = path.read_bytes()
+            with path.open("rb") as file:  # in two parts: slicing would copy what takes as much as several networks
+                body = file.read(max(path.stat().st_size - _DIGEST_BYTES, 0))
+                digest = file.read()
         except OSError as error:
             raise CheckpointError(f"{path} cannot be read ({error.strerror}): start the run again") from None
-        body, digest = data[:-_DIGEST_BYTES], data[-_DIGEST_BYTES:]
         if hashlib.sha256(body).digest() != digest:
             raise CheckpointError(f"{path} is damaged (its checksum does not match): start the run again")
         return body

@@ -145,7 +145,11 @@ class VerifyJson(VerifiedExpertsJson):
         str | None, "kind of a carried readout, which takes as many features as the network has; null if there is none"
     ]
     checkpoint: Annotated[str | None, "path of the checkpoint that was checked, too; null if none was given"]
-    verified: Annotated[bool, "always true"]
+    canonical: Annotated[
+        bool | None, "whether the file is byte for byte as smn writes it; null without `quick`, which alone looks"
+    ]
+    verified: Annotated[bool, "always true; with `quick`, of the file alone"]
+    quick: Annotated[bool, "whether only the file was looked at, neither the base nor the rebuilt network"]
 
 
 class AgreementJson(TypedDict):

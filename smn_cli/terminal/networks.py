@@ -58,7 +58,7 @@ def open_networks(
         AdapterFileError, CheckpointError, MismatchError, BackboneError: what is named is damaged or does not fit.
     """
     from smn_cli.backbones.loading import load_backbone
-    from smn_cli.cascade.file import is_cascade
+    from smn_cli.cascade.schema import is_cascade
     from smn_cli.training.run_context import preprocessing_of
 
     if any(map(is_cascade, adapters)):

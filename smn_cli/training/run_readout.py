@@ -9,12 +9,13 @@ from smn_cli.adapters.adapter import Adapter, adapter_from_bytes
 from smn_cli.backbones.loading import Backbone
 from smn_cli.data.images.tar import is_tar_member
 from smn_cli.errors import DataError, UsageError
-from smn_cli.evaluation.readouts import LINEAR_KINDS, MAX_FITTED, LinearKind
+from smn_cli.evaluation.readouts import MAX_FITTED
 from smn_cli.features.embed import Embedding
 from smn_cli.features.readout import learn_readout
 from smn_cli.runs.run_config import plan_of, preprocessing_in, restore_threads
 from smn_cli.runs.run_folder import RunFolder
 from smn_cli.runs.run_labels import read_labels
+from smn_cli.schemas.readout_kinds import LINEAR_KINDS, LinearKind
 from smn_cli.training.image_split import split_images
 
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from smn_cli.adapters.adapter import Adapter, adapter_from_bytes
 from smn_cli.adapters.readout import StoredReadout, store_readout
 from smn_cli.errors import AdapterFileError, MismatchError
-from smn_cli.evaluation.readouts import LINEAR_KINDS, LinearKind, LinearReadout, fit_linear_readout
+from smn_cli.evaluation.readouts import LinearReadout, fit_linear_readout
+from smn_cli.schemas.readout_kinds import LINEAR_KINDS, LinearKind
 from tests.adapters.forging import Parts, put_together, take_apart, toy_adapter, toy_base, toy_masks
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from smn_cli.backbones.loading import check_sizes, load_backbone, load_with_timm, wrap_backbone
 from smn_cli.errors import BackboneError
+from smn_cli.masking.ties import tied_names
 from tests.conftest import CONVNET, RESNET, VIT, random_weights
 
 WeightsFile = Callable[[str], Path]
@@ -165,3 +166,36 @@ def test_an_unknown_tag_is_refused_by_name() -> None:
 def test_a_model_that_is_not_of_timm_is_refused() -> None:
     with pytest.raises(BackboneError, match="Linear is not a timm model: build it with timm"):
         wrap_backbone(torch.nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize("arch", [CONVNET, RESNET, VIT, "efficientvit_m0"])
+def test_a_network_that_is_not_run_has_the_same_state(arch: str, weights_file: WeightsFile, tmp_path: Path) -> None:
+    tensors = load_file(weights_file(arch))
+    lacking = {name: tensor for name, tensor in tensors.items() if not name.endswith("num_batches_tracked")}
+    half = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    for number, content in enumerate((tensors, lacking, half)):
+        path = saved(tmp_path / f"{number}.safetensors", content)
+        run, still = load_backbone(arch, path), load_backbone(arch, path, is_run=False)
+        own, same = run.model.state_dict(), still.model.state_dict()
+        assert list(same) == list(own)
+        assert all(torch.equal(same[name], tensor) and same[name].dtype == tensor.dtype for name, tensor in own.items())
+        assert still.classifier.keys() == run.classifier.keys()
+        assert all(torch.equal(still.classifier[name], tensor) for name, tensor in run.classifier.items())
+        for name in ("arch", "tag", "num_features", "takes_any_size", "notes", "classifier_name"):
+            assert getattr(still, name) == getattr(run, name)
+
+
+def test_tied_tensors_stay_tied_in_a_network_that_is_not_run(tmp_path: Path) -> None:
+    path = saved(tmp_path / "w.safetensors", {name: each.clone() for name, each in random_weights("coat_tiny").items()})
+    model = load_backbone("coat_tiny", path, is_run=False).model
+    assert tied_names(model) == tied_names(timm.create_model("coat_tiny", pretrained=False, num_classes=0)) != {}
+    assert not any(tensor.is_meta for tensor in model.state_dict().values())
+
+
+def test_a_network_that_is_not_run_is_refused_like_any_other(weights_file: WeightsFile) -> None:
+    messages = []
+    for is_run in (True, False):
+        with pytest.raises(BackboneError) as refusal:
+            load_backbone(VIT, weights_file(RESNET), is_run=is_run)
+        messages.append(str(refusal.value))
+    assert messages[0] == messages[1]

@@ -10,7 +10,8 @@ import torch
 from smn_cli.adapters.adapter import Adapter
 from smn_cli.cascade.cascade import make_cascade
 from smn_cli.cascade.combining import KINDS, MODES
-from smn_cli.cascade.file import cascade_from_bytes, is_cascade, load_cascade, save_cascade
+from smn_cli.cascade.file import cascade_from_bytes, load_cascade, save_cascade
+from smn_cli.cascade.schema import is_cascade
 from smn_cli.errors import MismatchError, UsageError
 from tests.adapters.forging import toy_adapter, toy_base
 from tests.cascade.small_cascades import (

@@ -13,8 +13,8 @@ import smn_cli
 from smn_cli.adapters.codecs import CODECS
 from smn_cli.adapters.combining import HOW
 from smn_cli.cli import app
-from smn_cli.evaluation.readouts import LINEAR_KINDS
 from smn_cli.recipes import RECIPES
+from smn_cli.schemas.readout_kinds import LINEAR_KINDS
 from smn_cli.terminal.help_page import split_examples
 from tests.conftest import Outcome
 

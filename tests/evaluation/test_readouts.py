@@ -6,15 +6,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from smn_cli.evaluation.readouts import (
-    LINEAR_KINDS,
     MAX_FITTED,
-    LinearKind,
     LinearReadout,
     Readout,
     fit_linear_readout,
     fit_readout,
     fit_stage_readout,
 )
+from smn_cli.schemas.readout_kinds import LINEAR_KINDS, LinearKind
 
 
 @pytest.fixture

@@ -13,9 +13,10 @@ from smn_cli.backbones.stages import stage_features
 from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.data.views.loader import image_batches
 from smn_cli.errors import DataError, MismatchError
-from smn_cli.evaluation.readouts import LINEAR_KINDS, LinearKind, fit_linear_readout
+from smn_cli.evaluation.readouts import fit_linear_readout
 from smn_cli.features.embed import Embedding
 from smn_cli.features.readout import MIN_IMAGES, check_readout, learn_readout, network_for
+from smn_cli.schemas.readout_kinds import LINEAR_KINDS, LinearKind
 from tests.conftest import CONVNET, RESNET, VIT
 
 PREPROCESSING = Preprocessing(64, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "bicubic")

@@ -1,0 +1,103 @@
+"""Commands that read an adapter start at once: they import neither torch nor what needs it."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from tests.conftest import Outcome
+
+Run = Callable[..., Outcome]
+GOLDEN = Path(__file__).parent.parent / "golden"
+HEAVY = ("torch", "timm", "torchvision", "sklearn", "scipy", "matplotlib", "PIL", "huggingface_hub")
+RUN = """
+import json, sys
+from smn_cli.cli import main
+try:
+    main(sys.argv[2:])
+except SystemExit as error:
+    code = error.code
+print(json.dumps([code, [name for name in sys.argv[1].split() if name in sys.modules]]), file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "inspect {golden}/v1_bits_head.safetensors",
+        "inspect {golden}/v1_context2_norm_stats.safetensors --json -",
+        "diff {golden}/v1_bits.safetensors {golden}/v1_lzma_norm_stats.safetensors",
+        "diff {golden}/v1_context.safetensors {golden}/v1_context2.safetensors --weights {golden}/base.safetensors",
+        "verify {golden}/v1_context.safetensors --quick",
+        "verify {golden}/v1_bits_head.safetensors --quick --json {tmp}/proof.json",
+    ],
+)
+def test_a_command_that_reads_an_adapter_imports_nothing_heavy(words: str, tmp_path: Path) -> None:
+    arguments = words.format(golden=GOLDEN, tmp=tmp_path).split()
+    found = subprocess.run(
+        [sys.executable, "-c", RUN, " ".join(HEAVY), *arguments], capture_output=True, text=True, check=True
+    )
+    assert json.loads(found.stderr.splitlines()[-1]) == [0, []], found.stderr
+
+
+def test_a_quick_look_proves_the_file_alone_and_says_so(run_cli: Run) -> None:
+    outcome = run_cli("verify", GOLDEN / "v1_context.safetensors", "--quick", "--json", "-")
+    assert outcome.code == 0, outcome.err
+    content = json.loads(outcome.out)
+    assert (content["quick"], content["canonical"], content["verified"]) == (True, True, True)
+    assert "neither the base nor the rebuilt network was looked at" in outcome.err
+
+
+def test_a_quick_look_refuses_an_altered_file(run_cli: Run, tmp_path: Path) -> None:
+    data = bytearray((GOLDEN / "v1_context.safetensors").read_bytes())
+    data[-40] ^= 1
+    (tmp_path / "a.safetensors").write_bytes(data)
+    outcome = run_cli("verify", tmp_path / "a.safetensors", "--quick")
+    assert (outcome.code, outcome.out) == (6, "")
+    assert "its checksum does not match" in outcome.err
+
+
+def test_a_quick_look_tells_a_file_that_smn_would_not_have_written(run_cli: Run, tmp_path: Path) -> None:
+    from smn_cli.adapters.container import seal, unseal
+
+    tensors, text = unseal((GOLDEN / "v1_bits.safetensors").read_bytes(), {})
+    arrays = {
+        name: np.frombuffer(found["data"], dtype=np.uint8).reshape(found["shape"])
+        for name, found in tensors.items()
+        if name != "sha256"
+    }
+    (tmp_path / "a.safetensors").write_bytes(seal(arrays, text.replace(",", ", ", 1)))
+    outcome = run_cli("verify", tmp_path / "a.safetensors", "--quick", "--json", "-")
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out)["canonical"] is False
+    assert "canonical form: no" in outcome.err
+
+
+def test_a_quick_look_takes_cascades(run_cli: Run) -> None:
+    file = next(path for path in sorted((GOLDEN / "cascade").glob("*.safetensors")) if "base" not in path.name)
+    outcome = run_cli("verify", file, "--quick", "--json", "-")
+    assert outcome.code == 0, outcome.err
+    content = json.loads(outcome.out)
+    assert (content["canonical"], len(content["experts"]) > 0) == (True, True)
+
+
+@pytest.mark.parametrize("option", ["--weights", "--checkpoint"])
+def test_a_quick_look_needs_no_base(run_cli: Run, option: str) -> None:
+    outcome = run_cli("verify", GOLDEN / "v1_bits.safetensors", "--quick", option, GOLDEN / "base.safetensors")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "--quick looks at the file alone" in outcome.err
+
+
+def test_another_base_than_the_files_own_is_refused_without_torch_too(run_cli: Run, tmp_path: Path) -> None:
+    """The file is not the base as it stands, so a network is asked for, which says what is wrong."""
+    tensors = load_file(GOLDEN / "base.safetensors")
+    tensors["stem.weight"].reshape(-1)[0] += 1
+    save_file(tensors, tmp_path / "w.safetensors")
+    one, other = GOLDEN / "v1_context.safetensors", GOLDEN / "v1_bits.safetensors"
+    outcome = run_cli("diff", one, other, "--weights", tmp_path / "w.safetensors")
+    assert (outcome.code, outcome.out) == (5, "")  # no timm model is called toy

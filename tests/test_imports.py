@@ -1,0 +1,38 @@
+"""Quick imports turn garbage collection off for their own length, and only where something heavy is to come."""
+
+import gc
+import subprocess
+import sys
+
+import pytest
+
+from smn_cli.imports import quick_imports
+
+CODE = """
+import gc, sys
+from smn_cli.imports import quick_imports
+try:
+    with quick_imports():
+        inside = gc.isenabled()
+        import json
+        if sys.argv[1:]:
+            raise KeyError
+except KeyError:
+    pass
+print(inside, gc.isenabled(), gc.get_freeze_count() > 0)
+"""
+
+
+@pytest.mark.parametrize("words", [[], ["fail"]])
+def test_collection_is_off_inside_and_on_again_after(words: list[str]) -> None:
+    found = subprocess.run([sys.executable, "-c", CODE, *words], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["False", "True", "True"]
+
+
+def test_where_torch_is_loaded_already_nothing_is_touched() -> None:
+    import torch  # noqa: F401
+
+    before = gc.get_freeze_count()
+    with quick_imports():
+        assert gc.isenabled()
+    assert gc.get_freeze_count() == before
