@@ -1,6 +1,7 @@
 """Commands that read an adapter start at once: they import neither torch nor what needs it."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -31,6 +32,7 @@ print(json.dumps([code, [name for name in sys.argv[1].split() if name in sys.mod
     [
         "inspect {golden}/v1_bits_head.safetensors",
         "inspect {golden}/v1_context2_norm_stats.safetensors --json -",
+        "inspect {golden}/v1_bits_readout_stages.safetensors",
         "diff {golden}/v1_bits.safetensors {golden}/v1_lzma_norm_stats.safetensors",
         "diff {golden}/v1_context.safetensors {golden}/v1_context2.safetensors --weights {golden}/base.safetensors",
         "verify {golden}/v1_context.safetensors --quick",
@@ -101,3 +103,19 @@ def test_another_base_than_the_files_own_is_refused_without_torch_too(run_cli: R
     one, other = GOLDEN / "v1_context.safetensors", GOLDEN / "v1_bits.safetensors"
     outcome = run_cli("diff", one, other, "--weights", tmp_path / "w.safetensors")
     assert (outcome.code, outcome.out) == (5, "")  # no timm model is called toy
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE"), ({"GOMP_SPINCOUNT": "9"}, "None")],
+)
+def test_threads_wait_asleep_unless_the_user_said_otherwise(given: dict[str, str], expected: str) -> None:
+    code = (
+        "import os, sys\nfrom smn_cli.cli import main\ntry: main(['--version'])\n"
+        "except SystemExit: print(os.environ.get('OMP_WAIT_POLICY'), 'torch' in sys.modules)"
+    )
+    clean = {key: value for key, value in os.environ.items() if key not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**clean, **given}
+    )
+    assert found.stdout.splitlines()[-1] == f"{expected} False"
