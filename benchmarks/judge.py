@@ -24,7 +24,6 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from torch import Tensor
 
 from smn_cli.backbones.loading import load_backbone
 from smn_cli.backbones.packaged import LITE0_ARCH, lite0_weights
@@ -42,6 +41,7 @@ from smn_cli.runs.run_config import versions
 from smn_cli.training import setup
 from smn_cli.training.run_context import Execution, RunRequest
 from smn_cli.training.session import Session
+from smn_cli.training.teachers import TaughtSpace
 
 RESULTS = Path(__file__).parent / "results" / "judge.jsonl"
 PROTOCOL = ScoringProtocol(knn=True, linear=True, ks=(20, 200))
@@ -207,12 +207,13 @@ def sabotaged(arm: Arm, seed: int) -> Iterator[None]:
     """What of an arm no option says."""
     whole = setup.teacher_space
 
-    def spoilt(context: Any) -> tuple[Tensor, list[dict[str, Any]]]:
-        space, facts = whole(context)
+    def spoilt(context: Any) -> TaughtSpace:
+        found = whole(context)
         generator = torch.Generator().manual_seed(seed)
         if arm.sabotage == "shuffled":
-            return space[torch.randperm(len(space), generator=generator)], facts
-        return torch.nn.functional.normalize(torch.randn(space.shape, generator=generator), dim=1).half(), facts
+            return found._replace(space=found.space[torch.randperm(len(found.space), generator=generator)])
+        space = torch.randn(found.space.shape, generator=generator)
+        return found._replace(space=torch.nn.functional.normalize(space, dim=1).half())
 
     constants = {key: value for key, value in arm.constants.items() if key != "TEMPERATURE"}
     recipe = RECIPES["default"]

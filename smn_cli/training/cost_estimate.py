@@ -13,7 +13,7 @@ from smn_cli.training.teachers import NUM_CERTIFYING
 MASK_BITS = (0.24, 0.34)
 """Bits a masked weight of the default recipe at its usual densities, .94 to .91, see docs/benchmarks.md."""
 HEADER_BYTES = 4800
-_NUM_ALARM_VIEWS = 3 * 500
+_NUM_ALARM_VIEWS = 2 * 500
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ def estimate_run(profile: Profile, *, num_usable: int, num_sample: int, check_s:
     num_evaluations = -(-plan.num_steps // plan.eval_every)
     # once more for the base, and with the teacher its features at the working size
     views = num_judge_views(plan, num_held_out, num_searched) * (num_evaluations + 1) + num_searched + _NUM_ALARM_VIEWS
-    if objective_of(plan).learns_relations:  # two views of each image that certifies, and the memory as it starts
-        views += 2 * min(NUM_CERTIFYING, num_training) + num_training
+    if objective_of(plan).learns_relations:  # two views of each image that certifies
+        views += 2 * min(NUM_CERTIFYING, num_training)
     extra = num_embedded - min(num_embedded, num_sample)
     peak = _peak_process_bytes()
     return Estimate(

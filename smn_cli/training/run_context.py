@@ -119,6 +119,11 @@ class RunContext:
         """The frozen network, for images that lie anywhere."""
         return self.placed(self.backbone.model)
 
+    @property
+    def starts_at_base(self) -> bool:
+        """Whether the run starts from the base itself."""
+        return self._origin is None
+
     def network_at_start(self) -> Network:
         """The network that the run started from: its base, if its folder does not say otherwise."""
         origin = self._origin

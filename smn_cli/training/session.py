@@ -219,7 +219,8 @@ class Session:
         alarms: list[str] = []
         if not objective_of(self.plan).needs_labels:
             self.execution.tell("is there structure to learn from?")
-            alarms = learnability_alarms(self.context.base(), self.health.images.batches(num_images))
+            own = torch.cat(self.health.base_features)[self.team.rank :: self.team.size][:num_images]
+            alarms = learnability_alarms(self.context.base(), self.health.images.batches(num_images), own)
         if not alarms and self.context.val is None and self.plan.num_holdout == 0:
             return [
                 f"too few: {num_images} images leave none to judge by; add images, lower `batch_size`, give `val`, "

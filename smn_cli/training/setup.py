@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 from torch.nn import functional
@@ -24,7 +23,7 @@ from smn_cli.runs.run_labels import save_labels
 from smn_cli.runs.run_result import read_prepared
 from smn_cli.training.run_context import RunContext, RunRequest
 from smn_cli.training.start_state import StartingPoint
-from smn_cli.training.teachers import teacher_space, witness_features
+from smn_cli.training.teachers import TaughtSpace, teacher_space, witness_features
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ def prepare_run(context: RunContext, request: RunRequest, start: StartingPoint |
         start: where it starts, if that is not the recipe's own scores.
     """
     team, folder = context.execution.team, context.folder
-    embedded, teachers = _embed_for_teacher(context)
+    embedded, teachers, base_features = _embed_for_teacher(context)
     witness = witness_features(context)
     if team.is_first:
         folder.write_images(request.images.good, request.images.bad_lines())
@@ -86,7 +85,7 @@ def prepare_run(context: RunContext, request: RunRequest, start: StartingPoint |
     held_out, training = embedded[:num_held_out].contiguous(), embedded[num_held_out:].contiguous()
     prepared = None
     if team.is_first:
-        objective = objective_of(context.plan).prepare(_objective_inputs(context, training))
+        objective = objective_of(context.plan).prepare(_objective_inputs(context, training, base_features))
         prepared = Prepared(held_out, training, objective, witness)
         seen = {"held_out": held_out, "training": training}
         folder.save_tensors(TEACHER_FILE, seen if witness is None else {**seen, "witness": witness})
@@ -163,11 +162,8 @@ def teacher_features(
     return extract_features(both, batches, progress=tick).half()
 
 
-def _embed_for_teacher(context: RunContext) -> tuple[Tensor, list[dict[str, Any]]]:
-    """(H + N, F) of the images that a run judges by and those its teacher is for; each process does a share.
-
-    With it who the plan's teachers are, of a run that has any.
-    """
+def _embed_for_teacher(context: RunContext) -> TaughtSpace:
+    """(H + N, F) of the images that a run judges by and those its teacher is for; each process does a share."""
     if objective_of(context.plan).learns_relations:
         return teacher_space(context)
     working, split, execution = context.preprocessing, context.split, context.execution
@@ -181,10 +177,10 @@ def _embed_for_teacher(context: RunContext) -> tuple[Tensor, list[dict[str, Any]
         num_workers=execution.num_workers,
         progress=execution.on_teacher_embedding if team.is_first else None,
     )
-    return team.joined(own, len(paths)), []
+    return TaughtSpace(team.joined(own, len(paths)), [], None)
 
 
-def _objective_inputs(context: RunContext, teacher_training: Tensor) -> ObjectiveInputs:
+def _objective_inputs(context: RunContext, teacher_training: Tensor, known: Tensor | None = None) -> ObjectiveInputs:
     split, plan = context.split, context.plan
     held_out = split.held_out if plan.num_holdout else []  # else they are among those that train
 
@@ -192,6 +188,11 @@ def _objective_inputs(context: RunContext, teacher_training: Tensor) -> Objectiv
         own = split.training[:num_images]
         features = context.features(context.base(), [*own, *held_out])
         return features[: len(own)], features[len(own) :]
+
+    def at_start(num_images: int) -> Tensor:
+        if known is not None and context.starts_at_base:
+            return known[:num_images]
+        return context.features(context.network_at_start(), split.training[:num_images])
 
     return ObjectiveInputs(
         plan=plan,
@@ -201,6 +202,6 @@ def _objective_inputs(context: RunContext, teacher_training: Tensor) -> Objectiv
         labels=None if split.labeled is None else split.labeled.labels(split.training),
         held_out_labels=None if split.labeled is None else split.labeled.labels(held_out),
         teacher_features=teacher_training,
-        features_at_start=lambda num: context.features(context.network_at_start(), split.training[:num]),
+        features_at_start=at_start,
         base_features=base_features,
     )

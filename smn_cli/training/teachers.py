@@ -8,14 +8,13 @@ the training images; several teachers stand side by side, each of unit length.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from smn_cli.adapters.fingerprint import fingerprint
-from smn_cli.backbones import stages
 from smn_cli.backbones.loading import Backbone, check_arch, check_sizes, load_backbone
 from smn_cli.config.teachers import LAST, STAGES, TeacherName, parse_teacher
 from smn_cli.data.preprocessing import Preprocessing
@@ -45,6 +44,7 @@ class Teacher:
         preprocessing: of its images.
         facts: for the provenance.
         device, precision: where it runs, and in which format.
+        num_last: how many numbers of a row come before its own: the last layer's, of whose pass the stages are a part.
     """
 
     name: TeacherName
@@ -53,9 +53,10 @@ class Teacher:
     facts: dict[str, Any]
     device: torch.device
     precision: Precision
+    num_last: int = 0
 
     def embed(self, images: list[Path], execution: Execution, progress: Callable[[int], None] | None = None) -> Tensor:
-        """(N, D) float32 on the CPU; from the execution's cache, where the same teacher saw the same images before."""
+        """(N, num_last + D) float32 on the CPU; from the cache, where the same teacher saw the same images before."""
         cache, key = execution.cache, self._key(images)
         known = cache.load(key, len(images)) if cache is not None and key is not None else None
         if known is not None:
@@ -76,8 +77,12 @@ class Teacher:
         }
         return feature_key(images, network=network, how=how, device=self.device)
 
+    def own(self, rows: Tensor) -> Tensor:
+        """(N, num_last + D) as it was embedded to (N, D), what it teaches with."""
+        return rows[:, self.num_last :]
+
     def fit(self, features: Tensor) -> Readout:
-        """From its features to its space, fitted to those of the training images."""
+        """From its own features (N, D) to its space, fitted to those of the training images."""
         return fit_stage_readout(features) if self.name.kind == STAGES else fit_readout(features, "whitened")
 
     def read(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
@@ -100,10 +105,11 @@ def open_teacher(name: TeacherName, context: RunContext) -> Teacher:
         return Teacher(name, network, preprocessing_of(other, size), _facts(name, other, size), device, precision)
 
     model = context.backbone.model
-    network = context.placed(stages.stage_features(model) if name.kind == STAGES else model)
+    network = context.placed(beside_stages(model) if name.kind == STAGES else model)
+    num_last = context.backbone.num_features if name.kind == STAGES else 0
     size = context.plan.teacher_size
     preprocessing = replace(context.preprocessing, size=size)
-    return Teacher(name, network, preprocessing, _facts(name, context.backbone, size), device, precision)
+    return Teacher(name, network, preprocessing, _facts(name, context.backbone, size), device, precision, num_last)
 
 
 def _facts(name: TeacherName, backbone: Backbone, size: int) -> dict[str, Any]:
@@ -148,15 +154,26 @@ def joined_space(spaces: list[Tensor]) -> Tensor:
     return functional.normalize(torch.cat(spaces, dim=1), dim=1)
 
 
-def teacher_space(context: RunContext) -> tuple[Tensor, list[dict[str, Any]]]:
-    """What the teachers say of the held-out images, then of the training images; each process embeds a share.
+class TaughtSpace(NamedTuple):
+    """What the teachers say of the held-out images, then of the training images; the tensors in the first process.
 
-    Returns:
-        (H + N, d) float16 of unit length, in the first process alone; and who the teachers are, for the provenance.
+    Attributes:
+        space: (H + N, d) float16 of unit length.
+        facts: who the teachers are, for the provenance.
+        base_features: (N, F) float32 of the base for the training images at the working size; None if no teacher is
+            the backbone itself on images of that size.
     """
+
+    space: Tensor
+    facts: list[dict[str, Any]]
+    base_features: Tensor | None
+
+
+def teacher_space(context: RunContext) -> TaughtSpace:
+    """Let every teacher look at every image; each process embeds a share."""
     split, execution = context.split, context.execution
     team, paths = execution.team, [*split.held_out, *split.training]
-    spaces, facts = [], []
+    spaces, facts, base_features = [], [], None
     names = [parse_teacher(text) for text in context.plan.teachers]
     own = team.own(paths)
     for number, name in enumerate(names):
@@ -164,11 +181,14 @@ def teacher_space(context: RunContext) -> tuple[Tensor, list[dict[str, Any]]]:
         tick = None
         if execution.on_teacher_embedding is not None and team.is_first:
             tick = _ticker(execution.on_teacher_embedding, number * len(own), len(names) * len(own))
-        features = team.joined(teacher.embed(own, execution, tick), len(paths))
+        rows = team.joined(teacher.embed(own, execution, tick), len(paths))
         facts.append(teacher.facts)
         if team.is_first:
-            spaces.append(teacher.fit(features[len(split.held_out) :])(features))
-    return joined_space(spaces).half() if spaces else torch.empty(0), facts
+            training = rows[len(split.held_out) :]
+            spaces.append(teacher.fit(teacher.own(training))(teacher.own(rows)))
+            if name.kind != "model" and context.plan.teacher_size == context.preprocessing.size:
+                base_features = training[:, : teacher.num_last] if teacher.num_last else training
+    return TaughtSpace(joined_space(spaces).half() if spaces else torch.empty(0), facts, base_features)
 
 
 def witness_features(context: RunContext) -> Tensor | None:
@@ -231,7 +251,8 @@ def _own_views(context: RunContext, images: list[Path], *, with_stages: bool) ->
 
 def _views_of(teacher: Teacher, context: RunContext, images: list[Path]) -> tuple[Tensor, Tensor]:
     """(N, d) of both corner crops in a teacher's space."""
-    return teacher.read(*_embed_views(teacher.network, teacher.preprocessing, context, images))
+    first, second = _embed_views(teacher.network, teacher.preprocessing, context, images)
+    return teacher.read(teacher.own(first), teacher.own(second))
 
 
 def _embed_views(

@@ -14,7 +14,7 @@ from smn_cli.data.images.validate import ImageSet
 from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.data.views.loader import image_batches
 from smn_cli.errors import Interrupted
-from smn_cli.evaluation.features import on_device
+from smn_cli.evaluation.features import Network, extract_features, on_device
 from smn_cli.evaluation.intervals import Gain
 from smn_cli.judging.best_state import BestState
 from smn_cli.judging.image_alarms import learnability_alarms, own_standing
@@ -31,6 +31,11 @@ TINY = {"recipe": "default", "size": 32, "teacher_size": 48, "batch_size": 8, "s
 
 def judgement(value: float, low: float, *, is_sound: bool = True, alarms: tuple[str, ...] = ()) -> Judgement:
     return Judgement(Gain(value, low, 2 * value - low), is_sound, {}, list(alarms))
+
+
+def alarms_of(network: Network, images: list[Path], prepare: Preprocessing) -> list[str]:
+    batches = list(image_batches(images, prepare))
+    return learnability_alarms(network, batches, extract_features(network, batches))
 
 
 def write_colours(folder: Path, num_images: int) -> list[Path]:
@@ -102,7 +107,7 @@ def test_copies_of_one_image_set_off_their_alarm(workshop: Callable[..., Worksho
     backbone = workshop().backbone()
     network = on_device(backbone.model, torch.device("cpu"))
     prepare = Preprocessing(32, backbone.mean, backbone.std, backbone.interpolation)
-    assert learnability_alarms(network, image_batches([colours.good[0]] * 30, prepare))[0].startswith("copies:")
+    assert alarms_of(network, [colours.good[0]] * 30, prepare)[0].startswith("copies:")
 
 
 def test_noise_sets_off_its_alarm_and_colours_do_not(
@@ -115,8 +120,8 @@ def test_noise_sets_off_its_alarm_and_colours_do_not(
     noise = [tmp_path / f"noise{number}.png" for number in range(40)]
     for path in noise:
         Image.fromarray(generator.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(path)
-    assert learnability_alarms(network, image_batches(noise, prepare))[0].startswith("no structure:")
-    assert learnability_alarms(network, image_batches(colours.good, prepare)) == []
+    assert alarms_of(network, noise, prepare)[0].startswith("no structure:")
+    assert alarms_of(network, colours.good, prepare) == []
 
 
 def test_own_standing_counts_the_halves_that_are_less_alike_than_the_own_one() -> None:

@@ -16,12 +16,14 @@ from smn_cli.config.options import AdaptOptions
 from smn_cli.config.teachers import parse_teacher
 from smn_cli.data.images.validate import ImageSet
 from smn_cli.errors import BackboneError, UsageError
+from smn_cli.evaluation.features import Network
 from smn_cli.evaluation.readouts import fit_readout, fit_stage_readout
 from smn_cli.features.cache import FeatureCache
 from smn_cli.objectives.table import refuse_idle_options
 from smn_cli.runs.pack import pack_run
 from smn_cli.training import session as session_module
 from smn_cli.training import teachers
+from smn_cli.training.run_context import RunContext
 from smn_cli.training.session import Session
 from tests.conftest import CONVNET, RESNET, VIT, write_images
 from tests.small_runs import Workshop, equal, log_of, masks_of
@@ -50,7 +52,7 @@ def with_many_images(place: Workshop, folder: Path) -> Workshop:
 def embedded(session: Session, name: str) -> torch.Tensor:
     """What one teacher says of a run's training images."""
     teacher = teachers.open_teacher(parse_teacher(name), session.context)
-    return teacher.embed(session.split.training, session.execution)
+    return teacher.own(teacher.embed(session.split.training, session.execution))
 
 
 def test_at_its_own_size_the_stages_teach_and_below_it_only_when_asked(workshop: Callable[..., Workshop]) -> None:
@@ -214,6 +216,30 @@ def test_a_teacher_that_saw_the_images_before_is_not_asked_again(
     for other in (replace(deaf, name=parse_teacher("last")), replace(deaf, facts=deaf.facts | {"digest": "0"})):
         with pytest.raises(ZeroDivisionError):
             other.embed(images, cached)
+
+
+def test_the_stages_pass_gives_the_memory_its_start(
+    workshop: Callable[..., Workshop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = workshop(CONVNET)
+    settings = SHORT | {"teacher": ("stages",), "steps": 1}
+    passes: list[int] = []
+    whole = RunContext.features
+
+    def counted(context: RunContext, network: Network, images: list[Path]) -> torch.Tensor:
+        passes.append(len(images))
+        return whole(context, network, images)
+
+    monkeypatch.setattr(RunContext, "features", counted)
+    native = place.start("native", **settings | {"size": None})
+    memory = native.trainer.objective.state()["memory"].clone()
+    assert passes == []
+    features = whole(native.context, native.context.base(), native.split.training)
+    unit = torch.nn.functional.normalize(features, dim=1)
+    expected = torch.nn.functional.normalize(unit - unit.mean(dim=0), dim=1).half().float()
+    torch.testing.assert_close(memory, expected, rtol=0, atol=0)
+    place.start("small", **settings)  # its teacher sees larger images
+    assert len(passes) == 1
 
 
 def test_a_witness_speaks_in_every_judgement_also_after_a_pause(
