@@ -156,7 +156,7 @@ def make_step(
     plan = make_plan(
         AdaptOptions(batch_size=batch_size, steps=100_000, size=options.size, teacher=("stages",), keep="last",
                      precision=precision, compile=is_compiled, train="full" if method == "fine-tuning" else "mask",
-                     mask_only=() if method == "late mask" else ("late:0",) if "mask" in method else ()),
+                     mask_only=() if method in ("late mask", "fine-tuning") else ("late:0",)),
         NUM_IMAGES + batch_size, native_size=options.size,
     )  # fmt: skip
     torch.manual_seed(0)

@@ -320,10 +320,12 @@ def is_consistent(row: dict[str, Any], each: dict[str, Any]) -> bool:
 Rule = Callable[[dict[str, Any], dict[str, Any]], bool]
 RULES: dict[str, Rule] = {
     "teacher's likeness alone": lambda row, each: each["gain"]["low"] > 0,
-    "likeness and view consistency": lambda row, each: each["gain"]["low"] > 0 and is_consistent(row, each),
+    "likeness, and view consistency not below the base's": lambda row, each: (
+        each["gain"]["low"] > 0 and is_consistent(row, each)
+    ),
     **{
-        f"likeness, and a witness loses at most {limit}": lambda row, each, limit=limit: (  # type: ignore[misc]
-            each["gain"]["low"] > 0 and lost(row, each) <= limit
+        f"both, and a witness loses at most {limit}": lambda row, each, limit=limit: (  # type: ignore[misc]
+            each["gain"]["low"] > 0 and is_consistent(row, each) and lost(row, each) <= limit
         )
         for limit in (0.03, 0.02, 0.0125, 0.01, 0.005, 0.0)
     },

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -79,7 +80,7 @@ def rebuild_with_readout(adapter: Adapter, backbone: Backbone) -> RebuiltNetwork
             f"`readout`: the classifier of {backbone.arch} is not one linear layer that a readout could replace; use "
             "smn embed"
         )
-    check_readout(readout, backbone, adapter.preprocessing.size)
+    check_readout(readout, backbone)
     state = adapter.rebuild(backbone.model.state_dict())
     weight, bias = readout.layer()
     layer = {f"{name}.weight": weight, f"{name}.bias": bias}
@@ -95,11 +96,14 @@ def save_checkpoint(network: RebuiltNetwork, path: Path) -> None:
     """Write a state dict as safetensors, atomically; class names stand in its metadata, as JSON.
 
     Raises:
-        OSError: the folder is missing or not writable.
+        OSError: the folder is missing or not writable, or the disk is full.
     """
     names = {"classes": json.dumps(network.classes)} if network.classes else {}
     with atomic_path(path) as temporary:
-        save_file(_apart(network.state), temporary, metadata={"format": "pt", **names})
+        try:
+            save_file(_apart(network.state), temporary, metadata={"format": "pt", **names})
+        except SafetensorError as error:  # what the system said is in its text alone
+            raise OSError(f"{path}: {error}") from None
 
 
 def _apart(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -174,7 +174,7 @@ def feature_batches(
     size = embedding.preprocessing.size
     check_sizes(backbone, [size])
     if readout is not None:
-        check_readout(readout, backbone, size)
+        check_readout(readout, backbone)
     where = torch.device(device)
     model = backbone.model.to(where).to(memory_format=torch.channels_last)
     batches = image_batches(

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from smn_cli.adapters.adapter import make_adapter
@@ -54,3 +55,13 @@ def test_tensors_that_share_memory_are_written_each_for_itself(tmp_path: Path) -
     found = load_file(tmp_path / "c.safetensors")
     assert found.keys() == state.keys()
     assert all(torch.equal(found[name], tensor) for name, tensor in state.items())
+
+
+def test_a_full_disk_is_told_as_what_the_system_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("smn_cli.rebuild.save_file", full)
+    with pytest.raises(OSError, match=r"c\.safetensors: I/O error: No space left on device"):
+        save_checkpoint(RebuiltNetwork({}, 0, False), tmp_path / "c.safetensors")
+    assert list(tmp_path.iterdir()) == []

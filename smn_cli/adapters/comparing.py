@@ -70,12 +70,17 @@ def compare_masks(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]
 
     Args:
         one, other: bool arrays by parameter name.
+
+    Raises:
+        MismatchError: two masks of one name differ in shape.
     """
     found = []
     for name in sorted({*one, *other}):
         some = one[name] if name in one else other[name]
         first = one.get(name, np.ones_like(some))
         second = other.get(name, np.ones_like(some))
+        if first.shape != second.shape:
+            raise MismatchError(f"the masks of {name} are {first.shape} and {second.shape}: one file is damaged")
         either_keeps, both_keep = int(np.count_nonzero(first | second)), int(np.count_nonzero(first & second))
         both, either = some.size - either_keeps, some.size - both_keep
         found.append(Agreement(name, some.size, some.size - either + both, both, either))

@@ -125,12 +125,16 @@ class StoredReadout:
     def _tensors(self) -> "dict[str, Tensor]":
         import torch
 
-        return {name: torch.from_numpy(part.astype(np.float32)) for name, part in self.parts.items()}
+        with torch.inference_mode(False):  # kept for passes of every kind
+            return {name: torch.from_numpy(part.astype(np.float32)) for name, part in self.parts.items()}
 
     @cached_property
     def _weight(self) -> "Tensor":
         """One float32 product each, the same on every machine."""
-        return self._tensors["levels"] * self._tensors["scales"][:, None]
+        import torch
+
+        with torch.inference_mode(False):
+            return self._tensors["levels"] * self._tensors["scales"][:, None]
 
 
 def store_readout(readout: "LinearReadout", kind: LinearKind, *, num_images: int) -> StoredReadout:

@@ -52,6 +52,12 @@ def adapt(
     ] = 60.0,
     device: DeviceOption = "auto",
     workers: WorkersOption = None,
+    no_cache: Annotated[
+        bool,
+        typer.Option(
+            "--no-cache", help="Let teachers see every image, though the cache may know it.", rich_help_panel="Run"
+        ),
+    ] = False,
     json: JsonOption = None,
 ) -> None:
     """Learn a mask over a frozen timm backbone from images, unlabeled or, with --labels, in class folders.
@@ -83,13 +89,15 @@ def adapt(
             on_judgement=partial(report_judgement, output),
             on_phase=output.talk,
             team=team,
-            cache=FeatureCache(),
+            cache=None if no_cache else FeatureCache(),
         )
         if resume:
             session = _resume(output, out, weights, execution, val)
         else:
             session = _start(output, images or [], str(arch), weights, out, options, overwrite, execution, val, start)
         seconds = _train(output, session)
+        if execution.cache is not None and (found := execution.cache.num_found):
+            output.talk(f"features of {found} images were in the cache; --no-cache embeds them again")
         output.json(conclude_run(output, session, seconds))
 
 

@@ -90,13 +90,13 @@ def _verify_network(output: "Output", file: Path, weights: str | Path | None, ch
     cascade = load_cascade(file) if is_cascade(file) else None
     adapter = load_adapter(file) if cascade is None else cascade.dispatcher
     output.result(f"{file}: complete and unaltered")
-    backbone = backbone_for(adapter, weights, is_run=False)
+    readout = adapter.readout if cascade is None else None
+    backbone = backbone_for(adapter, weights, is_run=readout is not None and readout.reads_stages)
     rebuild(adapter, backbone)
     output.result(f"base: the one it was made for ({adapter.made_for}, {adapter.header.base_digest[:12]}...)")
     output.result(f"rebuilt network: the recorded one ({adapter.header.adapted_digest[:12]}...)")
-    readout = adapter.readout if cascade is None else None
     if readout is not None:
-        check_readout(readout, backbone, adapter.preprocessing.size)
+        check_readout(readout, backbone)
         output.result(f"readout {readout.kind}: takes as many numbers as the network gives, {readout.num_features}")
     for number, expert in enumerate(cascade.experts if cascade is not None else ()):
         rebuild(expert, backbone)

@@ -99,11 +99,16 @@ class AdaptOptions:
     )
     include_stem: bool | None = option(None, "Whether to mask the first layer.", "Mask")
     include_depthwise: bool | None = option(None, "Whether to mask depthwise convolutions.", "Mask")
-    precision: Precision | None = option(None, "fp32, bf16; by default what trains fastest on the device.", "Run")
+    precision: Precision | None = option(None, "fp32, bf16; by default what trains fastest here.", "Run")
     compile: bool = option(False, "Compile the network with torch.compile first.", "Run")
     grad_checkpoint: bool = option(False, "Less memory, a third more time: activations are computed twice.", "Run")
     seed: int = option(
-        0, "Two runs with one seed are equal.", "Run", minimum=0, below=2**63, told="0 or more, below 2^63"
+        0,
+        "Two runs with one seed and precision are equal.",
+        "Run",
+        minimum=0,
+        below=2**63,
+        told="0 or more, below 2^63",
     )
     score_start: float | None = None
     threshold: float = 0.0

@@ -19,10 +19,10 @@ from PIL import features as pillow_features
 
 SETTLED_AFTER_NS = 2_000_000_000
 """A file changed less than this before could change once more within the same tick of its file system's clock."""
-_LIBRARIES = ("torch", "torchvision", "timm", "pillow", "numpy")
+_LIBRARIES = ("smn-cli", "torch", "torchvision", "timm", "pillow", "numpy")
 _DECODERS = ("jpg", "libjpeg_turbo", "webp", "libtiff", "zlib")
 _VARIABLES = ("ATEN_", "DNNL_", "ONEDNN_", "MKL_", "OMP_NUM_THREADS", "CUDA_", "CUBLAS_", "CUDNN_", "NVIDIA_", "TORCH_")
-_SOURCES = ("data", "evaluation", "backbones")
+_SOURCES = ("data", "evaluation", "backbones", "features")
 
 
 def feature_key(
@@ -63,10 +63,22 @@ def feature_key(
     return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
 
 
+def machine_key(about: Mapping[str, Any], device: torch.device) -> str | None:
+    """64 hex characters for what depends on processor, threads and libraries, and on what it is about (plain values).
+
+    None if a library does not tell its version.
+    """
+    try:
+        everything = {"about": dict(about), "libraries": _libraries(), "machine": _machine(device)}
+    except (OSError, ImportError, RuntimeError):
+        return None
+    return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
+
+
 def _code() -> str:
     """Digest of the sources of the rooms that turn files into features."""
     root = Path(__file__).parent.parent
-    sources = sorted(path for room in _SOURCES for path in (root / room).glob("*.py"))
+    sources = sorted(path for room in _SOURCES for path in (root / room).rglob("*.py"))
     if not sources:
         raise FileNotFoundError("the sources of smn_cli are not here")
     return hashlib.sha256(b"".join(hashlib.sha256(path.read_bytes()).digest() for path in sources)).hexdigest()

@@ -61,13 +61,12 @@ def network_for(model: nn.Module, readout: StoredReadout | None) -> Network:
     return model if readout is None else _what_it_takes(model, readout.kind)
 
 
-def check_readout(readout: StoredReadout, backbone: Backbone, size: int) -> None:
-    """Refuse a readout of features that the network does not have.
+def check_readout(readout: StoredReadout, backbone: Backbone) -> None:
+    """Refuse a readout of features that the network does not have; their number depends on no image's size.
 
     Args:
         readout: of an adapter over this backbone.
-        backbone: on any device.
-        size: side of the images, in pixels.
+        backbone: on any device; one that can be run, if the readout reads the stages.
 
     Raises:
         MismatchError: its features are more or fewer.
@@ -75,7 +74,7 @@ def check_readout(readout: StoredReadout, backbone: Backbone, size: int) -> None
     """
     width, what = backbone.num_features, "features"
     if readout.reads_stages:
-        device = next(backbone.model.parameters()).device
+        device, size = next(backbone.model.parameters()).device, backbone.native_size
         with torch.inference_mode():
             width = stage_features(backbone.model)(torch.zeros(1, 3, size, size, device=device)).shape[1]
         what = "numbers of its stages"

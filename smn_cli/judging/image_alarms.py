@@ -28,21 +28,21 @@ MIN_STANDING = 0.55
 
 
 @torch.inference_mode()
-def learnability_alarms(base: Network, batches: Iterable[Tensor], features: Tensor) -> list[str]:
+def learnability_alarms(network: Network, batches: Iterable[Tensor], features: Tensor) -> list[str]:
     """What can be seen before a run: images that are copies of one another, or that hold no structure.
 
     Structure means that the left half of an image is more alike to its own right half than to others, beyond chance.
 
     Args:
-        base: the frozen network at the working size.
+        network: the one that a run starts from, at the working size.
         batches: prepared images (B, 3, size, size), in all a sample of at least a few dozen.
-        features: (N, F) of the base for the same images.
+        features: (N, F) of the same network for the same images.
     """
     left, right = [], []
     for batch in batches:
         halves = batch.chunk(2, dim=3)
-        left.append(base(resized(halves[0], batch.shape[-1])))
-        right.append(base(resized(halves[1], batch.shape[-1])))
+        left.append(network(resized(halves[0], batch.shape[-1])))
+        right.append(network(resized(halves[1], batch.shape[-1])))
     num_images = len(features)
     rank = effective_rank(features)
     if rank < 3:

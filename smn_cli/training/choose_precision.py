@@ -1,13 +1,19 @@
-"""Which number format trains a network fastest here: known of a GPU, measured on a processor that has both."""
+"""Which number format trains a network fastest here: known of a GPU, measured once on a processor that has both."""
 
+import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from smn_cli.atomic import write_atomically
+from smn_cli.cache_folder import cache_folder
 from smn_cli.evaluation.precision import autocasting, fast_precision, has_bf16
+from smn_cli.features.cache_key import machine_key
 from smn_cli.masking.backbone import run_backbone
 from smn_cli.recipes import Precision
 
@@ -25,19 +31,37 @@ class Choice(NamedTuple):
     reason: str
 
 
-def choose_precision(model: nn.Module, size: int, names: Sequence[str]) -> Choice:
+def choose_precision(
+    model: nn.Module, size: int, names: Sequence[str], *, tell: Callable[[str], None] | None = None
+) -> Choice:
     """fp32 or bf16, by a few forward and backward passes of random images where the processor has bf16.
 
-    On some processors ConvNets train twice as fast in it, on others slower (docs/log.md), and no flag tells which.
+    On some processors ConvNets train twice as fast in it, on others slower (docs/log.md), and no flag tells which. What
+    was measured is remembered in the user's cache: two runs of one seed are equal on one machine.
 
     Args:
         model: the backbone, on its device; left as it was.
         size: of the images, in pixels.
         names: of the parameters that are trained.
+        tell: what begins, before anything is measured.
     """
     device = next(model.parameters()).device
     if device.type != "cpu" or not has_bf16(device):
         return Choice(fast_precision(device), "")
+    about = {"network": type(model).__name__, "size": size, "trained": list(names)}
+    about["weights"] = sum(parameter.numel() for parameter in model.parameters())
+    key = machine_key(about, device)
+    memory = None if key is None else cache_folder() / "precision" / f"{key}.json"
+    known = _remembered(memory)
+    if known is None:
+        if tell is not None:
+            tell("which precision trains faster here?")
+        known = _measured(model, size, names)
+        _remember(memory, known)
+    return known
+
+
+def _measured(model: nn.Module, size: int, names: Sequence[str]) -> Choice:
     images = torch.rand(BATCH_SIZE, 3, size, size, generator=torch.Generator().manual_seed(0))
     images = images.contiguous(memory_format=torch.channels_last)
     weights = {name: model.get_parameter(name).detach().clone().requires_grad_() for name in names}
@@ -58,3 +82,22 @@ def _pass_s(model: nn.Module, weights: dict[str, Tensor], images: Tensor, precis
         features = run_backbone(model, images, weights)
     torch.autograd.grad(features.float().sum(), list(weights.values()), allow_unused=True)
     return time.perf_counter() - started
+
+
+def _remembered(path: Path | None) -> Choice | None:
+    if path is None:
+        return None
+    try:
+        found = json.loads(path.read_text())
+        known = Choice(found["precision"], str(found["reason"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return known if known.precision in ("fp32", "bf16") else None
+
+
+def _remember(path: Path | None, choice: Choice) -> None:
+    if path is None:
+        return
+    with suppress(OSError):  # a cache that cannot be written is none
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_atomically(path, json.dumps(choice._asdict()).encode())

@@ -251,7 +251,8 @@ def _mask_only(options: AdaptOptions, recipe: Recipe, reasons: dict[str, str], *
     if options.mask_only:
         reasons["mask_only"] = "every other weight is kept for ever"
         return options.mask_only
-    if not is_native or options.train != "mask":
+    asks_for_early = options.include_stem or options.include_depthwise
+    if not is_native or options.train != "mask" or asks_for_early:
         return ()
     reasons["mask_only"] = "the first blocks hold few of the weights and most of the work: whole, they need no gradient"
     return (f"late:{recipe.native_trunk:g}",)

@@ -1,5 +1,6 @@
 """How a run's settings meet its network: the sizes that it can take, the classifier that it has."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -18,11 +19,18 @@ from smn_cli.training.planning import make_plan
 
 
 def resolve_plan(
-    options: AdaptOptions, num_images: int, backbone: Backbone, device: str, labeled: LabeledImages | None = None
+    options: AdaptOptions,
+    num_images: int,
+    backbone: Backbone,
+    device: str,
+    labeled: LabeledImages | None = None,
+    *,
+    tell: Callable[[str], None] | None = None,
 ) -> AdaptPlan:
     """The plan, at the native size if the network cannot take the derived one (a ViT with fixed positions).
 
-    Its precision is what trains fastest here, unless one was asked for; the backbone is on the device.
+    Its precision is what trains fastest here, unless one was asked for; `tell` hears it if that has to be measured, and
+    without it nothing is measured. The backbone is on the device.
     """
     plan = make_plan(
         options,
@@ -37,12 +45,14 @@ def resolve_plan(
     except BackboneError:
         if options.size is not None or plan.views.global_size == backbone.native_size:
             raise
-        return resolve_plan(replace(options, size=backbone.native_size), num_images, backbone, device, labeled)
+        native = replace(options, size=backbone.native_size)
+        return resolve_plan(native, num_images, backbone, device, labeled, tell=tell)
     if plan.teachers == (STAGES,) and not options.teacher and not has_stages(backbone.model, plan.teacher_size):
         reason = f"{backbone.arch} has no stages that can be read, so its last layer teaches"
         plan = replace(plan, teachers=(LAST,), reasons={**plan.reasons, "teachers": reason})
-    if options.precision is None:
-        chosen = choose_precision(backbone.model, plan.views.global_size, names_to_train(backbone.model, plan))
+    if options.precision is None and tell is not None:
+        names = names_to_train(backbone.model, plan)
+        chosen = choose_precision(backbone.model, plan.views.global_size, names, tell=tell)
         reasons = {**plan.reasons, "precision": chosen.reason} if chosen.reason else plan.reasons
         plan = replace(plan, precision=chosen.precision, reasons=reasons)
     return plan

@@ -95,8 +95,15 @@ class Session:
         to_device(backbone, execution.device)
         plan = request.plan
         if plan is None:
-            own = resolve_plan(request.options, images.num_usable, backbone, execution.device, request.labeled)
-            plan = team.from_first(lambda: own)  # each may have measured another precision
+            own = resolve_plan(
+                request.options,
+                images.num_usable,
+                backbone,
+                execution.device,
+                request.labeled,
+                tell=execution.tell if team.is_first else None,
+            )
+            plan = team.from_first(lambda: own)  # the first process alone measures which precision is fast
         names_to_train(backbone.model, plan)  # refuses what the network does not have before it looks at images
         split = split_images(images.good, plan, request.labeled)
         team.check_shares(plan.batch_size, num_judging=len(split.held_out))
@@ -109,7 +116,8 @@ class Session:
             if start is not None:
                 start.put_on(session.trainer, session.features)
             if plan.keep == "best":
-                session.best_state.alarms = team.from_first(session.first_alarms)
+                is_expert = request.plan is not None  # of a cascade, whose dispatcher went through this
+                session.best_state.alarms = team.from_first(lambda: session.first_alarms(is_vouched_for=is_expert))
             session._save()
         context.folder.path = request.out
         team.wait()
@@ -213,14 +221,19 @@ class Session:
         """(N, F) of the first training images, under the network as it is now."""
         return self.context.features(self.network(), self.split.training[:num_images])
 
-    def first_alarms(self) -> list[str]:
-        """What speaks against the images before the first step; with labels, what there is to learn is known."""
+    def first_alarms(self, *, is_vouched_for: bool = False) -> list[str]:
+        """What speaks against the images before the first step; with labels, what there is to learn is known.
+
+        Args:
+            is_vouched_for: whether a run like this has been judged, so that its kind of images is in no doubt.
+        """
         num_images = min(500, len(self.health.images.paths))
         alarms: list[str] = []
         if not objective_of(self.plan).needs_labels:
             self.execution.tell("is there structure to learn from?")
             own = torch.cat(self.health.base_features)[self.team.rank :: self.team.size][:num_images]
-            alarms = learnability_alarms(self.context.base(), self.health.images.batches(num_images), own)
+            start = self.context.network_at_start()
+            alarms = learnability_alarms(start, self.health.images.batches(num_images), own)
         if not alarms and self.context.val is None and self.plan.num_holdout == 0:
             return [
                 f"too few: {num_images} images leave none to judge by; add images, lower `batch_size`, give `val`, "
@@ -228,7 +241,8 @@ class Session:
             ]
         if not alarms and self.context.val is None and objective_of(self.plan).learns_relations:
             self.execution.tell(f"do {' and '.join(self.plan.teachers)} know more than the last layer?")
-            alarms = teacher_alarms(self.context, self.split.training[:NUM_CERTIFYING]) or self._doubts()
+            alarms = teacher_alarms(self.context, self.split.training[:NUM_CERTIFYING])
+            alarms = alarms or ([] if is_vouched_for else self._doubts())
         return alarms
 
     def _doubts(self) -> list[str]:

@@ -60,6 +60,8 @@ class Teacher:
         cache, key = execution.cache, self._key(images)
         known = cache.load(key, len(images)) if cache is not None and key is not None else None
         if known is not None:
+            if progress is not None:
+                progress(len(images))
             return known
         batches = image_batches(images, self.preprocessing, batch_size=BATCH_SIZE, num_workers=execution.num_workers)
         features = extract_features(self.network, batches, num_images=len(images), progress=progress)
@@ -187,7 +189,8 @@ def teacher_space(context: RunContext) -> TaughtSpace:
             training = rows[len(split.held_out) :]
             spaces.append(teacher.fit(teacher.own(training))(teacher.own(rows)))
             if name.kind != "model" and context.plan.teacher_size == context.preprocessing.size:
-                base_features = training[:, : teacher.num_last] if teacher.num_last else training
+                # a copy, for a part would keep the whole alive
+                base_features = training[:, : teacher.num_last].clone() if teacher.num_last else training
     return TaughtSpace(joined_space(spaces).half() if spaces else torch.empty(0), facts, base_features)
 
 

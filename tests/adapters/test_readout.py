@@ -89,6 +89,17 @@ def test_as_a_layer_it_gives_the_same_numbers(kind: LinearKind) -> None:
     torch.testing.assert_close(torch.nn.functional.linear(x, weight, bias), toy_readout(kind)(x), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", LINEAR_KINDS)
+def test_what_was_used_without_gradients_can_be_used_with_them(kind: LinearKind) -> None:
+    readout = toy_readout(kind)
+    rows = torch.randn(3, readout.num_features)
+    with torch.inference_mode():
+        first = readout(rows)
+    second = readout(rows.clone().requires_grad_())
+    second.sum().backward()
+    assert torch.equal(first, second)
+
+
 def test_of_the_stages_it_is_no_layer() -> None:
     with pytest.raises(MismatchError, match="no layer over the last features"):
         toy_readout("stages").layer()

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,9 @@ import timm
 import torch
 from PIL import Image
 
+from smn_cli import rebuild as rebuild_module
 from smn_cli.adapters.adapter import load_adapter
+from smn_cli.backbones.loading import Backbone
 from tests.commands.conftest import SHORT, Road, quietly
 from tests.conftest import CONVNET, RESNET, VIT, Outcome
 
@@ -175,6 +177,25 @@ def test_verify_holds_it_against_the_network(kind: str, packed: Callable[[str], 
 
 
 @pytest.mark.slow
+def test_stages_are_counted_by_a_network_that_can_be_run_on_images_of_its_own_size(
+    packed: Callable[[str], Packed], run_cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    made, asked = packed(RESNET), []
+    whole = rebuild_module.backbone_for
+
+    def noted(*args: Any, is_run: bool = True) -> Backbone:
+        asked.append(is_run)
+        return whole(*args, is_run=is_run)
+
+    monkeypatch.setattr(rebuild_module, "backbone_for", noted)
+    content = load_adapter(made.files["stages"])._content
+    content.header = replace(content.header, preprocessing=content.header.preprocessing | {"size": 8192})
+    (tmp_path / "large.safetensors").write_bytes(content.to_bytes())  # would take gigabytes
+    for file in (tmp_path / "large.safetensors", made.files["whitened"]):
+        assert run_cli("verify", file, "--weights", made.weights).code == 0
+    assert asked == [True, False]
+
+
 @pytest.mark.parametrize("command", ["verify", "embed", "apply"])
 def test_a_readout_of_another_network_s_features_is_refused(
     command: str, packed: Callable[[str], Packed], road: Road, run_cli: Cli, tmp_path: Path

@@ -72,9 +72,9 @@ def test_features_that_no_file_holds_are_refused(value: float, message: str, ima
 
 def test_a_readout_of_another_width_is_refused() -> None:
     base = backbone()
-    check_readout(readout_of(base.num_features), base, 64)
+    check_readout(readout_of(base.num_features), base)
     with pytest.raises(MismatchError, match=f"takes 7 features, and {RESNET} has {base.num_features}: leave"):
-        check_readout(readout_of(7), base, 64)
+        check_readout(readout_of(7), base)
 
 
 @pytest.mark.parametrize("arch", [RESNET, VIT])
@@ -82,9 +82,9 @@ def test_one_of_the_stages_is_held_against_the_stages(arch: str) -> None:
     base = backbone(arch)
     width = network_for(base.model, readout_of(9, "stages"))(torch.zeros(1, 3, 64, 64)).shape[1]
     assert width != base.num_features
-    check_readout(readout_of(width, "stages"), base, 64)
+    check_readout(readout_of(width, "stages"), base)
     with pytest.raises(MismatchError, match=f"takes 9 numbers of its stages, and {arch} has {width}"):
-        check_readout(readout_of(9, "stages"), base, 64)
+        check_readout(readout_of(9, "stages"), base)
 
 
 def test_without_a_readout_it_is_the_network_itself() -> None:

@@ -1,6 +1,8 @@
 """One image, a file or a member of a tar, to RGB pixels, whatever its mode; or a clear reason why not."""
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +37,26 @@ def read_image(path: str | Path, *, least_side: int | None = None) -> Image.Imag
     Raises:
         BadImageError: the file is unreadable, truncated, larger than 100 million pixels or narrower than 2.
     """
+    with _opened(path) as image:
+        image.seek(0)
+        if least_side is not None:
+            image.draft(None, (least_side, least_side))
+        return _reduced(upright_rgb(image), least_side)
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """Width and height in pixels, from the header alone.
+
+    Raises:
+        BadImageError: as in `read_image`, but for pixels that cannot be decoded.
+    """
+    with _opened(path) as image:
+        return image.size
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Image.Image]:
+    """An image of a size that can be used; whatever goes wrong with it becomes a BadImageError."""
     try:
         # Pillow warns of oddities (metadata, palettes) that do not concern the pixels, and of bombs, refused below
         with warnings.catch_warnings():
@@ -46,10 +68,7 @@ def read_image(path: str | Path, *, least_side: int | None = None) -> Image.Imag
                     raise BadImageError(f"{width} x {height} pixels: more than {MAX_PIXELS // 10**6} million")
                 if min(width, height) < MIN_SIDE:
                     raise BadImageError(f"{width} x {height} pixels: too small")
-                image.seek(0)
-                if least_side is not None:
-                    image.draft(None, (least_side, least_side))
-                return _reduced(upright_rgb(image), least_side)
+                yield image
     except BadImageError:
         raise
     except UnidentifiedImageError:

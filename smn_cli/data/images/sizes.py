@@ -5,10 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 from statistics import median
 
-from PIL import Image
-
-from smn_cli.data.images.decode import FORMATS
-from smn_cli.data.images.tar import open_image
+from smn_cli.data.images.decode import BadImageError, image_size
 from smn_cli.errors import DataError
 
 MAX_SEEN = 200
@@ -23,8 +20,8 @@ def usual_short_side(paths: Sequence[Path]) -> float:
     """
     sides = []
     for path in paths[:: -(-len(paths) // MAX_SEEN)]:
-        with suppress(OSError), open_image(path) as file, Image.open(file, formats=FORMATS) as image:
-            sides.append(min(image.size))
+        with suppress(BadImageError):
+            sides.append(min(image_size(path)))
     if not sides:
         raise DataError(f"none of {len(paths)} images can be opened any more, {paths[0]} among them")
     return median(sides)
