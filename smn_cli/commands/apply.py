@@ -62,12 +62,10 @@ def apply(
     save_checkpoint(network, out)
     loads_with = network.load_line(adapter.header.arch, out)
     checkpoint_bytes, file_bytes = out.stat().st_size, file.stat().st_size
+    digest, saved = adapter.header.adapted_digest, checkpoint_bytes / file_bytes
+    output.result(f"{out}: the base is the recorded one, and so is the result ({digest[:12]}...)")
     output.result(
-        f"{out}: the base is the recorded one, and so is the result ({adapter.header.adapted_digest[:12]}...)"
-    )
-    output.result(
-        f"{size(checkpoint_bytes)} from {size(file_bytes)}: {checkpoint_bytes / file_bytes:.0f}x saved for every "
-        "further adapter over this base"
+        f"{size(checkpoint_bytes)} from {size(file_bytes)}: {saved:.0f}x saved for every further adapter over this base"
     )
     output.result(f"load it with {loads_with}")
     _tell_last_layer(output, network)
@@ -75,7 +73,7 @@ def apply(
         "schema": "smn.apply/1",
         "checkpoint": str(out),
         "arch": adapter.header.arch,
-        "digest": adapter.header.adapted_digest,
+        "digest": digest,
         "verified": True,
         "num_classes": network.num_classes,
         "classes": list(network.classes),

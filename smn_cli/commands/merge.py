@@ -9,6 +9,7 @@ from smn_cli.terminal.option_parameters import choosing
 from smn_cli.terminal.options import JsonOption, WeightsOption, check_out_file
 
 if TYPE_CHECKING:
+    from smn_cli.adapters.adapter import Adapter
     from smn_cli.schemas.adapter_files import MergeJson
 
 
@@ -54,14 +55,8 @@ def merge(
     )
     merged.save(out)
     for adapter, name in zip(adapters, names, strict=True):
-        if adapter.head is not None:
-            output.talk(
-                f"{name}: its classifier is left out, for it fits no other mask; train one on the merged features"
-            )
-        if adapter.readout is not None:
-            output.talk(
-                f"{name}: its readout is left out, for it was fitted to another network's features; pack a run for one"
-            )
+        for lost in _left_out(adapter):
+            output.talk(f"{name}: {lost}")
     file_bytes = out.stat().st_size
     densities = ", ".join(f"{adapter.header.density:.4f}" for adapter in adapters)
     output.result(f"{out}: {how} of {len(files)} masks of density {densities} is {merged.header.density:.4f}")
@@ -79,3 +74,13 @@ def merge(
         "bytes": file_bytes,
     }
     output.json(content)
+
+
+def _left_out(adapter: "Adapter") -> list[str]:
+    """What of an adapter fits no other mask, and what to do."""
+    lost = []
+    if adapter.head is not None:
+        lost.append("its classifier is left out, for it fits no other mask; train one on the merged features")
+    if adapter.readout is not None:
+        lost.append("its readout is left out, for it was fitted to another network's features; pack a run for one")
+    return lost

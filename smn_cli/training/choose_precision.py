@@ -16,6 +16,7 @@ from smn_cli.evaluation.precision import autocasting, fast_precision, has_bf16
 from smn_cli.features.cache_key import machine_key
 from smn_cli.masking.backbone import run_backbone
 from smn_cli.recipes import Precision
+from smn_cli.seeding import fixed_generator
 
 BATCH_SIZE, NUM_ROUNDS = 8, 3
 LEAST_S = 0.2
@@ -46,7 +47,7 @@ def choose_precision(
         tell: what begins, before anything is measured.
     """
     device = next(model.parameters()).device
-    if device.type != "cpu" or not has_bf16(device):
+    if device.type != "cpu" or not has_bf16(device) or torch.is_inference_mode_enabled():
         return Choice(fast_precision(device), "")
     about = {"network": type(model).__name__, "size": size, "trained": list(names)}
     about["weights"] = sum(parameter.numel() for parameter in model.parameters())
@@ -56,13 +57,14 @@ def choose_precision(
     if known is None:
         if tell is not None:
             tell("which precision trains faster here?")
-        known = _measured(model, size, names)
+        with torch.enable_grad():  # whoever calls may have it off
+            known = _measured(model, size, names)
         _remember(memory, known)
     return known
 
 
 def _measured(model: nn.Module, size: int, names: Sequence[str]) -> Choice:
-    images = torch.rand(BATCH_SIZE, 3, size, size, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(BATCH_SIZE, 3, size, size, generator=fixed_generator())
     images = images.contiguous(memory_format=torch.channels_last)
     weights = {name: model.get_parameter(name).detach().clone().requires_grad_() for name in names}
     least = {"fp32": float("inf"), "bf16": float("inf")}

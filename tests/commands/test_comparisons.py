@@ -50,7 +50,7 @@ def test_the_plan_says_what_is_asked_of_the_mask_and_why(run_cli: Run, road: Roa
     ("words", "line"),
     [
         ("--density 0.5", "--density has no effect on a threshold: add --mask-kind topk"),
-        ("--mask-only layer1", "--mask-only layer1: expected blocks:N, name:PATTERN"),
+        ("--mask-only layer1", "--mask-only layer1: expected blocks:N, late:P, name:PATTERN"),
         ("--mask-only blocks:9", "--mask-only blocks:9: this network has 4 (layer1 to layer4)"),
     ],
 )
