@@ -38,7 +38,8 @@ def choose_precision(
     """fp32 or bf16, by a few forward and backward passes of random images where the processor has bf16.
 
     On some processors ConvNets train twice as fast in it, on others slower (docs/log.md), and no flag tells which. What
-    was measured is remembered in the user's cache: two runs of one seed are equal on one machine.
+    was measured is remembered in the user's cache: two runs of one seed are equal on one machine. In inference
+    mode, which has no backward pass, nothing is measured.
 
     Args:
         model: the backbone, on its device; left as it was.

@@ -55,6 +55,17 @@ def embedded(session: Session, name: str) -> torch.Tensor:
     return teacher.own(teacher.embed(session.split.training, session.execution))
 
 
+def finished_without(file: Path, place: Workshop, parts: Session) -> Session:
+    """The run "parts" after a step, its second model gone, resumed to its end."""
+    next(parts.steps())
+    parts._save()
+    file.unlink()
+    resumed = place.resume("parts")
+    for _ in resumed.steps():
+        pass
+    return resumed
+
+
 def test_at_its_own_size_the_stages_teach_and_below_it_only_when_asked(workshop: Callable[..., Workshop]) -> None:
     place = workshop(CONVNET)
     small = place.start("small", **SHORT)
@@ -103,12 +114,7 @@ def test_a_run_with_a_second_model_resumes_without_it(workshop: Callable[..., Wo
     name = f"{VIT}={second}"
     whole = place.finish("whole", **SHORT, teacher=(name,))
     parts = place.start("parts", **SHORT, teacher=(name,))
-    next(parts.steps())
-    parts._save()
-    second.unlink()
-    resumed = place.resume("parts")
-    for _ in resumed.steps():
-        pass
+    resumed = finished_without(second, place, parts)
     assert equal(masks_of(resumed), masks_of(whole))
 
 
@@ -252,12 +258,7 @@ def test_a_witness_speaks_in_every_judgement_also_after_a_pause(
         session.best_state.alarms = []  # random weights know nothing
     for _ in whole.steps():
         pass
-    next(parts.steps())
-    parts._save()
-    second.unlink()
-    resumed = place.resume("parts")
-    for _ in resumed.steps():
-        pass
+    resumed = finished_without(second, place, parts)
     spoken = [
         [line["evaluation"]["witness_agreement"] for line in log_of(session) if "evaluation" in line]
         for session in (whole, resumed)
