@@ -24,6 +24,7 @@ from smn_cli.commands.pack import pack
 from smn_cli.commands.plan import plan
 from smn_cli.commands.verify import verify
 from smn_cli.errors import SmnError
+from smn_cli.process import settle_process
 from smn_cli.terminal.flags import in_flags
 from smn_cli.terminal.help_page import HelpPage
 
@@ -80,7 +81,7 @@ for _name, _command in _COMMANDS.items():
 def main(arguments: list[str] | None = None) -> None:
     """Run smn and exit with the code of the contract."""
     words = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    _wait_asleep()
+    settle_process()
     try:
         code = app(words, prog_name="smn", standalone_mode=False)
         sys.stdout.flush()
@@ -101,16 +102,6 @@ def main(arguments: list[str] | None = None) -> None:
             raise SystemExit(_fail("out of memory: use smaller images (--size) or batches", 1, words)) from None
         code = _fail(f"unexpected fault, {type(error).__name__}: {error} (smn --debug shows where)", 1, words)
     raise SystemExit(code or 0)
-
-
-def _wait_asleep() -> None:
-    """Threads that wait for others sleep instead of spinning, unless the user said otherwise; before torch is loaded.
-
-    Spinning saves a few hundredths of a step on a machine of one's own. Beside another process on the same cores it was
-    27 times slower (docs/log.md).
-    """
-    if "torch" not in sys.modules and not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
-        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 
 def _parameter_names() -> frozenset[str]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from smn_cli.adapters.fingerprint import fingerprint
+from smn_cli.backbones.folding import folded
 from smn_cli.backbones.loading import Backbone, check_arch, check_sizes, load_backbone
 from smn_cli.config.teachers import LAST, STAGES, TeacherName, parse_teacher
 from smn_cli.data.preprocessing import Preprocessing
@@ -76,6 +77,7 @@ class Teacher:
             "precision": self.precision,
             "batch": BATCH_SIZE,
             "teacher": self.name.kind,
+            "folded": True,
         }
         return feature_key(images, network=network, how=how, device=self.device)
 
@@ -103,13 +105,13 @@ def open_teacher(name: TeacherName, context: RunContext) -> Teacher:
     if name.kind == "model":
         other = _second_model(name)
         size = name.size or other.native_size
-        network = context.placed(other.model.to(device))
+        network = context.placed(folded(other.model.to(device), size))
         return Teacher(name, network, preprocessing_of(other, size), _facts(name, other, size), device, precision)
 
-    model = context.backbone.model
+    size = context.plan.teacher_size
+    model = folded(context.backbone.model, size)
     network = context.placed(beside_stages(model) if name.kind == STAGES else model)
     num_last = context.backbone.num_features if name.kind == STAGES else 0
-    size = context.plan.teacher_size
     preprocessing = replace(context.preprocessing, size=size)
     return Teacher(name, network, preprocessing, _facts(name, context.backbone, size), device, precision, num_last)
 
@@ -245,7 +247,7 @@ def _own_views(context: RunContext, images: list[Path], *, with_stages: bool) ->
     last = open_teacher(TeacherName(LAST), context)
     if not with_stages:
         return {LAST: _views_of(last, context, images)}
-    run = context.placed(beside_stages(context.backbone.model))
+    run = context.placed(beside_stages(folded(context.backbone.model, last.preprocessing.size)))
     first, second = _embed_views(run, last.preprocessing, context, images)
     width = context.backbone.num_features
     readers = {LAST: (last, slice(None, width)), STAGES: (replace(last, name=TeacherName(STAGES)), slice(width, None))}

@@ -1,5 +1,6 @@
 """Commands that read an adapter start at once: they import neither torch nor what needs it."""
 
+import ctypes
 import json
 import os
 import subprocess
@@ -119,3 +120,20 @@ def test_threads_wait_asleep_unless_the_user_said_otherwise(given: dict[str, str
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**clean, **given}
     )
     assert found.stdout.splitlines()[-1] == f"{expected} False"
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="another C library than glibc")
+def test_memory_is_kept_unless_the_user_said_otherwise() -> None:
+    """Page faults of writing 64 MB ten times over: once where freed memory stays, every time where it is given back."""
+    code = (
+        "import resource\nfrom smn_cli.cli import main\ntry: main(['--version'])\nexcept SystemExit: pass\n"
+        "for _ in range(10): b'x' * (64 << 20)\nprint(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)"
+    )
+
+    def faults(**given: str) -> int:
+        clean = {key: value for key, value in os.environ.items() if not key.startswith("MALLOC_")}
+        words = [sys.executable, "-c", code]
+        found = subprocess.run(words, capture_output=True, text=True, check=True, env={**clean, **given})
+        return int(found.stdout.splitlines()[-1])
+
+    assert 3 * faults() < faults(MALLOC_TRIM_THRESHOLD_="131072")

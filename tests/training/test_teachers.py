@@ -243,7 +243,7 @@ def test_the_stages_pass_gives_the_memory_its_start(
     features = whole(native.context, native.context.base(), native.split.training)
     unit = torch.nn.functional.normalize(features, dim=1)
     expected = torch.nn.functional.normalize(unit - unit.mean(dim=0), dim=1).half().float()
-    torch.testing.assert_close(memory, expected, rtol=0, atol=0)
+    torch.testing.assert_close(memory, expected, rtol=0, atol=1e-3)  # the teacher's pass is of folded weights
     place.start("small", **settings)  # its teacher sees larger images
     assert len(passes) == 1
 

@@ -1,0 +1,69 @@
+"""Batch normalisation folded into the convolution before it, for forward passes of a network that stays as it is."""
+
+from copy import deepcopy
+
+import torch
+from timm.layers import BatchNormAct2d
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+TOLERANCE = 1e-2
+"""Relative difference of features. Right folds differ by 1e-6 in fp32 and 1e-3 in TF32, a wrong one by about 1."""
+
+
+@torch.inference_mode()
+def folded(model: nn.Module, size: int) -> nn.Module:
+    """A copy that computes the same features to float rounding, in less time; the model itself if that cannot be had.
+
+    Each normalisation that was registered right after a convolution is taken for its own, which is how networks are
+    written but no law: so the copy is compared with the model on two images, and dropped if they differ.
+
+    Args:
+        model: in eval mode.
+        size: of the images, in pixels.
+    """
+    pairs = _pairs(model)
+    if not pairs or model.training:
+        return model
+    copy = deepcopy(model)
+    for conv_name, norm_name in pairs:
+        conv, norm = copy.get_submodule(conv_name), copy.get_submodule(norm_name)
+        assert isinstance(conv, nn.Conv2d)
+        assert isinstance(norm, nn.BatchNorm2d)
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        conv.weight, conv.bias = fuse_conv_bn_weights(
+            conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+        )
+        parent, _, own = norm_name.rpartition(".")
+        setattr(copy.get_submodule(parent), own, _after(norm))
+    images = _waves(size).to(next(model.parameters()).device)
+    ours, theirs = copy(images), model(images)
+    return copy if float((ours - theirs).norm()) <= TOLERANCE * float(theirs.norm()) else model
+
+
+def _pairs(model: nn.Module) -> list[tuple[str, str]]:
+    """Names of convolutions and of the normalisations right after them."""
+    pairs, before = [], ""
+    for name, module in model.named_modules():
+        if any(True for _ in module.children()) and not isinstance(module, BatchNormAct2d):
+            continue
+        last = model.get_submodule(before) if before else None
+        fits = isinstance(last, nn.Conv2d) and last.out_channels == getattr(module, "num_features", None)
+        if fits and type(module) in (nn.BatchNorm2d, BatchNormAct2d) and module.running_mean is not None:
+            pairs.append((before, name))
+        before = name
+    return pairs
+
+
+def _after(norm: nn.BatchNorm2d) -> nn.Module:
+    """What a normalisation does besides normalising."""
+    if isinstance(norm, BatchNormAct2d):
+        return nn.Sequential(norm.drop, norm.act)
+    return nn.Identity()
+
+
+def _waves(size: int) -> Tensor:
+    """Two images (2, 3, size, size) in which every channel and position differs, in [-2, 2]."""
+    numbers = torch.arange(2 * 3 * size * size, dtype=torch.float64)
+    return (2 * torch.sin(0.37 * numbers + (numbers / 997) ** 2)).float().reshape(2, 3, size, size)

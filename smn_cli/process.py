@@ -1,0 +1,43 @@
+"""Settings of the command line's process, made before torch is loaded: how threads wait, how memory is kept."""
+
+import ctypes
+import os
+import sys
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+"""Parameters of glibc's mallopt, which are part of its binary interface (mallopt(3))."""
+_KEPT_BLOCK, _KEPT_TOP = 1 << 30, (1 << 31) - 1
+
+
+def settle_process() -> None:
+    """Let waiting threads sleep and freed memory stay, where the user has not said otherwise in the environment.
+
+    Nothing is changed in a process that has torch already: there smn is a guest.
+    """
+    if "torch" not in sys.modules:
+        _wait_asleep()
+        _keep_memory()
+
+
+def _wait_asleep() -> None:
+    """Threads that wait for others sleep instead of spinning.
+
+    Spinning saves a few hundredths of a step on a machine of one's own. Beside another process on the same cores it was
+    27 times slower (docs/log.md).
+    """
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+
+
+def _keep_memory() -> None:
+    """glibc keeps blocks of up to 1 GB instead of giving them back after every operation.
+
+    Each activation would be mapped, zeroed by the kernel and unmapped again: a quarter of a step at
+    224 px (docs/log.md).
+    """
+    if any(name.startswith("MALLOC_") for name in os.environ) or "GLIBC_TUNABLES" in os.environ:
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:  # musl has none
+        mallopt(_MMAP_THRESHOLD, _KEPT_BLOCK)
+        mallopt(_TRIM_THRESHOLD, _KEPT_TOP)

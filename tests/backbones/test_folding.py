@@ -1,0 +1,64 @@
+"""Folded normalisations: the same features, fewer modules; no copy where the fold would be wrong."""
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from smn_cli.backbones.folding import folded
+from smn_cli.seeding import fixed_generator
+
+
+def with_statistics(model: nn.Module) -> nn.Module:
+    """Every normalisation does something, as after a training."""
+    for number, module in enumerate(model.modules()):
+        if isinstance(module, nn.BatchNorm2d):
+            wave = torch.sin(torch.arange(module.num_features) + number)
+            module.running_mean, module.running_var = 0.3 * wave, 1.5 + wave
+            module.weight.data, module.bias.data = 1 + 0.5 * wave, -0.3 * wave
+    return model.eval()
+
+
+def num_norms(model: nn.Module) -> int:
+    return sum(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+
+
+@pytest.mark.parametrize("arch", ["test_resnet", "test_efficientnet", "test_byobnet", "mobilenetv3_small_050"])
+def test_features_are_the_same_without_normalisations(arch: str) -> None:
+    model = with_statistics(timm.create_model(arch, num_classes=0))
+    faster = folded(model, 64)
+    assert faster is not model
+    assert num_norms(faster) < num_norms(model)
+    images = torch.rand(3, 3, 64, 64, generator=fixed_generator())
+    with torch.inference_mode():
+        torch.testing.assert_close(faster(images), model(images), rtol=1e-4, atol=1e-4)
+
+
+class NormFirst(nn.Module):
+    """A normalisation that is registered after a convolution and called before it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3)
+        self.norm = nn.BatchNorm2d(3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        maps: torch.Tensor = self.conv(torch.relu(self.norm(images)))
+        return maps.mean((2, 3))
+
+
+def test_a_network_that_would_change_is_left_as_it_is() -> None:
+    model = with_statistics(NormFirst())
+    assert folded(model, 32) is model
+
+
+def test_the_model_itself_is_not_touched() -> None:
+    model = with_statistics(timm.create_model("test_resnet", num_classes=0))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    folded(model, 64)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_nothing_to_fold() -> None:
+    model = timm.create_model("test_vit", num_classes=0).eval()
+    assert folded(model, 160) is model
