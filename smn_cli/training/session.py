@@ -240,18 +240,23 @@ class Session:
                 "or take the last state unjudged with `keep` last"
             ]
         if not alarms and self.context.val is None and objective_of(self.plan).learns_relations:
+            is_alone = not is_vouched_for and not self._has_other_model()
+            if is_alone and (alarms := self._size_alarms()):  # read from headers, so asked first
+                return alarms
             self.execution.tell(f"do {' and '.join(self.plan.teachers)} know more than the last layer?")
             alarms = teacher_alarms(self.context, self.split.training[:NUM_CERTIFYING])
-            alarms = alarms or ([] if is_vouched_for else self._doubts())
+            if is_alone and not alarms:
+                return self._familiarity_alarms()
         return alarms
 
-    def _doubts(self) -> list[str]:
-        """What speaks against a lesson that only the network itself vouches for: small images, or familiar ones."""
-        if self.plan.witness or any(parse_teacher(text).kind == "model" for text in self.plan.teachers):
-            return []
-        size = self.plan.views.global_size
-        if alarms := enlargement_alarms(usual_short_side(self.split.training), size):
-            return alarms
+    def _has_other_model(self) -> bool:
+        """Whether another network than the backbone itself vouches for the lesson."""
+        return bool(self.plan.witness) or any(parse_teacher(text).kind == "model" for text in self.plan.teachers)
+
+    def _size_alarms(self) -> list[str]:
+        return enlargement_alarms(usual_short_side(self.split.training), self.plan.views.global_size)
+
+    def _familiarity_alarms(self) -> list[str]:
         names = [f"{self.backbone.classifier_name}.{part}" for part in ("weight", "bias")]
         if not all(name in self.backbone.classifier for name in names):
             return []
