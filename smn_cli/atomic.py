@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from smn_cli.holding import clear_orphans, hold
+
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
@@ -15,18 +17,25 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         OSError: the folder is missing or not writable.
     """
+    clear_orphans(path)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
     temporary = Path(name)
+    held = hold(temporary)
     try:
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())  # mkstemp makes it private; a shipped file is not
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename in (None, str(temporary)):
+            error.filename = str(path)  # which the user knows; a full disk names no file at all
         raise
+    finally:
+        if held is not None:
+            held.release()
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -46,7 +55,9 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         OSError: the folder above is missing or not writable, or `path` is no longer free.
     """
     path = path.absolute()  # "." lies in no folder by its name
+    clear_orphans(path)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    held = hold(temporary)
     try:
         yield temporary
         if hasattr(os, "sync"):
@@ -58,6 +69,9 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+    finally:
+        if held is not None:
+            held.release()
 
 
 def _umask() -> int:

@@ -1,10 +1,15 @@
 """The Typer app, and the single place where errors become one line and an exit code."""
 
+import errno
 import os
+import platform
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from inspect import signature
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -23,7 +28,7 @@ from smn_cli.commands.merge import merge
 from smn_cli.commands.pack import pack
 from smn_cli.commands.plan import plan
 from smn_cli.commands.verify import verify
-from smn_cli.errors import SmnError
+from smn_cli.errors import SmnError, printable
 from smn_cli.process import settle_process
 from smn_cli.terminal.flags import in_flags
 from smn_cli.terminal.help_page import HelpPage
@@ -95,12 +100,12 @@ def main(arguments: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except OSError as error:
-        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        code = _fail(f"cannot read or write {what}", 1, words)
+        code = _fail(_explained(error), 1, words)
     except Exception as error:
         if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
             raise SystemExit(_fail("out of memory: use smaller images (--size) or batches", 1, words)) from None
         code = _fail(f"unexpected fault, {type(error).__name__}: {error} (smn --debug shows where)", 1, words)
+        sys.stderr.write(f"smn: this is a mistake in smn: please report it, with the command and {_versions()}\n")
     raise SystemExit(code or 0)
 
 
@@ -111,6 +116,26 @@ def _parameter_names() -> frozenset[str]:
 def _fail(message: str, code: int, words: list[str]) -> int:
     if "--debug" in words:
         traceback.print_exc()
-    line = " ".join(message.split())
-    sys.stderr.write(f"smn: {line}\n")
+    sys.stderr.write(f"smn: {printable(' '.join(message.split()))}\n")
     return code
+
+
+def _explained(error: OSError) -> str:
+    """What the system would not do, with which file, and what helps."""
+    try:
+        Path.cwd()
+    except OSError:
+        return "the working directory is no longer there: change to another one"
+    what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    if errno.errorcode.get(error.errno or 0) in ("ENOSPC", "EDQUOT", "EFBIG"):
+        what += "; make room and run the command again (what a run has saved is whole: smn adapt --resume)"
+    return f"cannot read or write {what}"
+
+
+def _versions() -> str:
+    """Of what smn runs on, as far as it is installed."""
+    found = [f"smn {smn_cli.__version__}", f"Python {platform.python_version()}"]
+    for name in ("torch", "timm"):
+        with suppress(PackageNotFoundError):
+            found.append(f"{name} {version(name)}")
+    return ", ".join([*found, platform.platform(terse=True)])

@@ -1,6 +1,7 @@
 """What people see: talk and progress on stderr, results on stdout, JSON on request. The only user of rich."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from smn_cli.atomic import write_atomically
-from smn_cli.errors import UsageError
+from smn_cli.errors import UsageError, printable
+from smn_cli.process import stdout_is_closed
 
 if TYPE_CHECKING:
     from smn_cli.schemas.commands import CommandJson
@@ -39,20 +41,24 @@ class Output:
         self.json_target = None if is_silent else json_target
         self._talk = _console(stderr=True, quiet=is_silent)
         self._results = self._talk if json_target == "-" else _console(stderr=False, quiet=is_silent)
+        if json_target == "-" and stdout_is_closed():
+            raise UsageError("--json -: stdout is closed; name a file")
         if json_target not in (None, "-"):
             path = Path(str(json_target)).absolute()
             if not path.parent.is_dir():
                 raise UsageError(f"--json {json_target}: its folder does not exist")
             if path.is_dir():
                 raise UsageError(f"--json {json_target} is a folder: expected a file name or '-'")
+            if not os.access(path if path.exists() else path.parent, os.W_OK):
+                raise UsageError(f"--json {json_target}: it may not be written to there; name another file or '-'")
 
     def talk(self, line: str) -> None:
         """A line for whoever watches."""
-        self._talk.print(_printable(line), markup=False)
+        self._talk.print(printable(line), markup=False)
 
     def result(self, line: str) -> None:
         """A line of the result."""
-        self._results.print(_printable(line), markup=False)
+        self._results.print(printable(line), markup=False)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """A result as a table; the first column is text, the others are numbers."""
@@ -60,7 +66,7 @@ class Output:
         for position, column in enumerate(columns):
             table.add_column(column, justify="right" if position else "left", no_wrap=True)
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*map(printable, row))
         self._results.print(table)
 
     def json(self, content: "CommandJson") -> None:
@@ -119,11 +125,6 @@ def _console(*, stderr: bool, quiet: bool) -> Console:
     if not console.is_terminal:
         console.width = 200  # a table in a file or a pipe is not to be cut
     return console
-
-
-def _printable(line: str) -> str:
-    """What a hostile file may have put into a line cannot steer the terminal."""
-    return "".join(c if c.isprintable() else "?" for c in line)
 
 
 def _plain_ticker(output: Output, what: str, total: int, done_before: int) -> Ticker:

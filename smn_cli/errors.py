@@ -66,3 +66,8 @@ def first_few(names: list[str], *, limit: int = 5) -> str:
     """Join names for a message: the first `limit`, then how many more."""
     shown = ", ".join(names[:limit])
     return f"{shown} and {len(names) - limit} more" if len(names) > limit else shown
+
+
+def printable(text: str) -> str:
+    """Text from files as a terminal may have it: control characters, which could steer it, are shown escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

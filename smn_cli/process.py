@@ -12,11 +12,29 @@ _KEPT_BLOCK, _KEPT_TOP = 1 << 30, (1 << 31) - 1
 def settle_process() -> None:
     """Let waiting threads sleep and freed memory stay, where the user has not said otherwise in the environment.
 
-    Nothing is changed in a process that has torch already: there smn is a guest.
+    Nothing of that is changed in a process that has torch already: there smn is a guest.
     """
+    _open_streams()
     if "torch" not in sys.modules:
         _wait_asleep()
         _keep_memory()
+
+
+def stdout_is_closed() -> bool:
+    """Whether smn was started without a stdout (`>&-`), so that what is written there is lost."""
+    return getattr(sys.stdout, "name", None) == os.devnull
+
+
+def _open_streams() -> None:
+    """Streams that smn was started without lead nowhere; else the next file to be opened would take their place."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
 
 
 def _wait_asleep() -> None:

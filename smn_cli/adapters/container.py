@@ -15,10 +15,8 @@ from safetensors.numpy import save
 
 from smn_cli.adapters.fields import no_duplicates
 from smn_cli.errors import AdapterFileError
+from smn_cli.recognise import CASCADE_TENSOR, METADATA_KEY, check_regular, kind_of_bytes
 
-METADATA_KEY = "smn"
-CASCADE_TENSOR = "dispatcher"
-"""The tensor by which a cascade is told from an adapter."""
 _DIGEST_BYTES = 32
 _MAX_FILE_BYTES = 1 << 32
 _MAX_CONTAINER_BYTES = 1 << 24
@@ -46,6 +44,8 @@ def read_bytes(path: str | Path) -> bytes:
     Raises:
         AdapterFileError: it cannot be read.
     """
+    if (reason := check_regular(Path(path))) is not None:
+        raise AdapterFileError(f"{path} {reason}")
     try:
         with Path(path).open("rb") as file:
             return file.read(_MAX_FILE_BYTES + 1)
@@ -75,6 +75,9 @@ def unseal(
     if len(data) < 8 + _DIGEST_BYTES:
         raise AdapterFileError(f"{len(data)} bytes are too few for {what}; it is empty or truncated")
     if hashlib.sha256(data[:-_DIGEST_BYTES]).digest() != data[-_DIGEST_BYTES:]:
+        kind = kind_of_bytes(data)
+        if kind is not None and not kind.startswith(what):
+            raise AdapterFileError(f"expected {what}: it is {kind}")
         raise AdapterFileError(f"it is not {what}, or was truncated or altered (its checksum does not match)")
     tensors = _tensors(data)
     if what == "an adapter" and CASCADE_TENSOR in tensors and "mask" not in tensors:

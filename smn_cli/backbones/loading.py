@@ -3,7 +3,7 @@
 import copy
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -74,8 +74,10 @@ def load_backbone(arch: str, weights: str | Path | None = None, *, is_run: bool 
     model = _create(arch, pretrained=weights is None) if model is None else model
     backbone = wrap_backbone(model, arch=arch.partition(".")[0], owned=True)
     if weights is None:
+        check_values(model.state_dict(), f"the weights of {arch}")
         return backbone
     found = read_fitting(Path(weights), backbone.arch, model, list(backbone.classifier))
+    check_values({name: found.tensors[name] for name in model.state_dict() if name in found.tensors}, str(weights))
     _fill(model, found.tensors)
     classifier = {name: found.tensors[name].float() for name in backbone.classifier if name in found.tensors}
     described = _describe(model, backbone.arch, "", classifier, found.notes)
@@ -83,6 +85,19 @@ def load_backbone(arch: str, weights: str | Path | None = None, *, is_run: bool 
     if "." in arch or found.preparation is None:  # who names a tag says how images are prepared
         return described
     return _prepared_as(described, found.preparation)
+
+
+def check_values(state: Mapping[str, Tensor], source: str) -> None:
+    """Refuse weights that compute nothing: not finite, or a variance below zero.
+
+    Raises:
+        BackboneError: names the first such tensor of `source`.
+    """
+    for name, tensor in state.items():
+        if not bool(tensor.isfinite().all()):
+            raise BackboneError(f"{source}: {name} holds numbers that are infinite or none: get the weights again")
+        if name.endswith("running_var") and bool((tensor < 0).any()):
+            raise BackboneError(f"{source}: {name} holds a negative variance: get the weights again")
 
 
 def checkpoint_gradients(model: nn.Module) -> None:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from smn_cli.errors import DataError, FileError
+from smn_cli.recognise import check_regular, kind_of_file
 
 _NESTED_UNDER = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict", "teacher", "backbone")
 _MAX_NESTING = 4  # a hostile file may hold itself
@@ -38,6 +39,10 @@ def read_weight_file(path: Path, *, wanted: Collection[str] = ()) -> WeightFile:
         DataError: the file is missing.
         FileError: it is damaged, would need pickled code, or holds no state dict.
     """
+    if (reason := check_regular(path)) is not None:
+        raise DataError(f"`weights` {path} {reason}")
+    if (kind := kind_of_file(path)) is not None and kind.startswith(("an adapter", "a cascade", "an image")):
+        raise FileError(f"`weights` {path} is {kind}: expected the weights of the backbone itself")
     if not path.is_file():
         raise DataError(f"`weights` {path} does not exist: expected a .safetensors, .pth or .pth.tar file")
     notes: list[str] = []

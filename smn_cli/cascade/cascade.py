@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from smn_cli.adapters.adapter import Adapter
-from smn_cli.adapters.container import CASCADE_TENSOR, seal
+from smn_cli.adapters.container import seal
 from smn_cli.cascade.combining import MODES, Combination
 from smn_cli.cascade.expert import Expert, make_expert
 from smn_cli.cascade.router import Router
 from smn_cli.cascade.schema import CascadeHeader, ExpertEntry
 from smn_cli.errors import UsageError
+from smn_cli.recognise import CASCADE_TENSOR
 
 MAX_STATISTICS = 1 << 27
 """Of all experts together: a quarter of a gigabyte, which a file of a few kilobytes could promise many times over."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from smn_cli.adapters.adapter import adapter_from_bytes
-from smn_cli.adapters.container import CASCADE_TENSOR, read_bytes, unseal
+from smn_cli.adapters.container import read_bytes, unseal
 from smn_cli.atomic import write_atomically
 from smn_cli.cascade.cascade import Cascade, check_statistics
 from smn_cli.cascade.combining import KINDS, MODES, Combination
@@ -16,6 +16,7 @@ from smn_cli.cascade.expert import Expert
 from smn_cli.cascade.router import CLUSTERINGS, Router
 from smn_cli.cascade.schema import CascadeHeader, parse_cascade_header
 from smn_cli.errors import AdapterFileError, UsageError
+from smn_cli.recognise import CASCADE_TENSOR
 
 _KINDS = {"F32": "<f4", "F16": "<f2", "I8": "i1"}
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from smn_cli.adapters.container import METADATA_KEY
 from smn_cli.adapters.fields import digest, get, parse_object, plain, typed
 from smn_cli.errors import AdapterFileError
+from smn_cli.recognise import METADATA_KEY
 
 FORMAT = "smn.cascade"
 VERSION = 1

@@ -1,6 +1,5 @@
 """Gathers what a finished run has to show and writes report.html."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from smn_cli.atomic import write_atomically
 from smn_cli.masking.backbone import density, run_backbone
 from smn_cli.masking.binarize import effective_weight
 from smn_cli.reports.figures import density_figure, health_figure, loss_figure, map_figure, thumbnail
-from smn_cli.runs.run_folder import REPORT
+from smn_cli.runs.run_folder import REPORT, RunFolder
 from smn_cli.runs.run_result import Learned, read_learned
 from smn_cli.seeding import FIXED_SEED
 from smn_cli.training.session import Session
@@ -55,9 +54,14 @@ def write_report(session: Session) -> Path:
 
 
 def _read_metrics(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    path = folder / "metrics.jsonl"
-    records = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    return [r for r in records if "loss" in r], [r for r in records if "evaluation" in r]
+    """Steps and judgements; records that a damaged file no longer has whole are passed over."""
+    records = RunFolder(folder).read_metrics()
+    judged = [record for record in records if isinstance(record.get("evaluation"), dict)]
+    keys: Any = max((record["evaluation"].keys() for record in judged), key=len, default=None)
+    return (
+        [record for record in records if {"loss", "log_k"} <= record.keys()],
+        [record for record in judged if record["evaluation"].keys() == keys],
+    )
 
 
 def _kept_network(session: Session, learned: Learned) -> Any:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from smn_cli.atomic import write_atomically
 from smn_cli.errors import CheckpointError, UsageError
+from smn_cli.holding import Hold, clear_orphans, hold_patiently
 
 SCHEMA = "smn.run/1"
 CONFIG, IMAGES, BAD_IMAGES, METRICS = "config.json", "images.txt", "bad_images.txt", "metrics.jsonl"
@@ -24,6 +25,8 @@ STATE = Path("checkpoint") / "state.pt"
 # beside the state, as tensors
 TEACHER_FILE, OBJECTIVE_FILE = "teacher.safetensors", "objective.safetensors"
 LABELS_FILE, ORIGIN_FILE = "labels.safetensors", "origin.safetensors"
+_TENSOR_FILES = (TEACHER_FILE, OBJECTIVE_FILE, LABELS_FILE, ORIGIN_FILE)
+_SEALED = "sealed"
 BEST_STATE = "keeper"
 """Key of the best state in `STATE`, as runs of version 0.1 have it."""
 CASCADE_SCHEMA, CASCADE_FILE = "smn.cascade-run/1", "cascade.safetensors"
@@ -40,6 +43,24 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._hold: Hold | None = None
+
+    def hold(self) -> None:
+        """Keep other processes from working in this folder until `release`, or until this one ends.
+
+        Raises:
+            UsageError: another one does.
+        """
+        if self._hold is None:
+            self._hold = hold_patiently(self.path)
+            if self._hold is None:
+                raise UsageError(_in_use(self.path))
+
+    def release(self) -> None:
+        """Let other processes work in this folder."""
+        if self._hold is not None:
+            self._hold.release()
+            self._hold = None
 
     @classmethod
     def check_free(cls, path: Path, *, overwrite: bool) -> None:
@@ -55,6 +76,9 @@ class RunFolder:
             raise UsageError(f"`out` {path} exists and is not a run folder of {cls.maker}: choose another `out`")
         if not overwrite:
             raise UsageError(f"`out` {path} exists: `resume` continues it, `overwrite` replaces it")
+        if (held := hold_patiently(path)) is None:
+            raise UsageError(_in_use(path))
+        held.release()
 
     @classmethod
     @contextmanager
@@ -67,20 +91,24 @@ class RunFolder:
         cls.check_free(path, overwrite=overwrite)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            clear_orphans(path)
             making = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
         except OSError as error:
             raise UsageError(f"`out` {path} cannot be made: {error.strerror}") from None
+        folder = cls(making)
         try:
             (making / STATE.parent).mkdir()
             making.chmod(0o755)
-            folder = cls(making)
+            folder.hold()
             yield folder
+            cls.check_free(path, overwrite=overwrite)  # another process may have been faster
             if path.exists():
                 shutil.rmtree(path)
             making.rename(path)
             folder.path = path
         except BaseException:
             shutil.rmtree(making, ignore_errors=True)
+            folder.release()
             raise
 
     @classmethod
@@ -140,7 +168,10 @@ class RunFolder:
             text = (self.path / IMAGES).read_text(encoding="utf-8", errors="surrogateescape")
         except OSError as error:
             raise CheckpointError(f"{self.path / IMAGES} cannot be read: {error.strerror}") from None
-        return [Path(line) for line in text.split("\n") if line]
+        images = [Path(line) for line in text.split("\n") if line]
+        if not images:
+            raise CheckpointError(f"{self.path / IMAGES} lists no image: it was edited; start the run again")
+        return images
 
     def append_metrics(self, record: dict[str, Any]) -> None:
         """Add one line to metrics.jsonl."""
@@ -149,21 +180,26 @@ class RunFolder:
 
     def keep_metrics_until(self, step: int) -> None:
         """Drop the lines of steps that a killed run took after its last checkpoint."""
+        kept = [json.dumps(record) for record in self.read_metrics() if record["step"] <= step]
+        write_atomically(self.path / METRICS, _lines(kept))
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """What was logged, whatever became of the file: lines that are no record of a step are passed over."""
         path = self.path / METRICS
-        kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step] if path.exists() else []
-        write_atomically(path, _lines(kept))
+        lines = path.read_bytes().splitlines() if path.is_file() else []
+        return [record for record in map(_record_of, lines) if record is not None]
 
     def save_state(self, state: dict[str, Any]) -> None:
-        """Write the training state."""
+        """Write the training state, and with it what the folder's other files are now."""
         buffer = io.BytesIO()
-        torch.save(state, buffer)
+        torch.save({**state, _SEALED: self._digests()}, buffer)
         self._write_checked(STATE, buffer.getvalue())
 
     def load_state(self) -> dict[str, Any]:
         """Read the training state.
 
         Raises:
-            CheckpointError: it is missing or damaged.
+            CheckpointError: it is missing or damaged, or another file of the run is no longer what it was.
         """
         try:
             state = torch.load(io.BytesIO(self._read_checked(STATE)), map_location="cpu", weights_only=True)
@@ -174,7 +210,25 @@ class RunFolder:
             raise CheckpointError(f"{self.path / STATE} is damaged: {reason}") from None
         if not isinstance(state, dict) or not isinstance(state.get("trainer"), dict):
             raise CheckpointError(f"{self.path / STATE} is damaged: it holds no training state")
+        self._check_sealed(state.pop(_SEALED, None))
         return state
+
+    def _digests(self) -> dict[str, str]:
+        """SHA-256 of every file that the run's result depends on, beside the state; large ones end in their own."""
+        texts = {name: self.path / name for name in (CONFIG, IMAGES)}
+        found = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in texts.items() if path.is_file()}
+        tensors = {name: self.path / STATE.parent / name for name in _TENSOR_FILES}
+        return found | {f"{STATE.parent}/{name}": _last(path) for name, path in tensors.items() if path.is_file()}
+
+    def _check_sealed(self, sealed: Any) -> None:
+        if not isinstance(sealed, dict):  # of an older smn, which knew no seal
+            return
+        found = self._digests()
+        if changed := [name for name in sealed if found.get(name) != sealed[name]]:
+            what = "is not what it was" if changed[0] in found else "is missing"
+            raise CheckpointError(
+                f"{self.path / changed[0]} {what} when the run saved its state: put it back, or start the run again"
+            )
 
     def save_tensors(self, name: str, tensors: dict[str, Tensor]) -> None:
         """Write named tensors beside the training state."""
@@ -210,6 +264,17 @@ class RunFolder:
         return body
 
 
+def _in_use(path: Path) -> str:
+    return f"`out` {path} is being worked on by another smn: wait for it, or choose another `out`"
+
+
+def _last(path: Path) -> str:
+    """What `_write_checked` put at the end of a file, 64 hex characters; whoever reads the file compares it."""
+    with path.open("rb") as file:
+        file.seek(-min(_DIGEST_BYTES, path.stat().st_size), io.SEEK_END)
+        return file.read().hex()
+
+
 def is_run(path: Path, schema: str = SCHEMA) -> bool:
     """Whether a folder is a run of smn of any version, by what its config.json says."""
     try:
@@ -223,8 +288,11 @@ def _lines(lines: list[str]) -> bytes:
     return "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
 
 
-def _step_of(line: str) -> float:
+def _record_of(line: bytes) -> dict[str, Any] | None:
+    """One line of metrics.jsonl; None if a kill cut it short or it was damaged."""
     try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return float("inf")  # a line that a kill cut short
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    is_record = isinstance(record, dict) and type(record.get("step")) is int
+    return record if is_record else None

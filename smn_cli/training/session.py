@@ -140,6 +140,18 @@ class Session:
         """
         execution = execution or Execution()
         folder = RunFolder.open(folder_path)
+        if execution.team.is_first:
+            folder.hold()
+        try:
+            return cls._resumed(folder, backbone, execution, val)
+        except BaseException:
+            folder.release()
+            raise
+
+    @classmethod
+    def _resumed(
+        cls, folder: RunFolder, backbone: Backbone, execution: Execution, val: LabeledSplit | None
+    ) -> "Session":
         config = folder.read_config()
         plan = plan_of(config, folder)
         check_run_base(config, backbone)
@@ -166,7 +178,11 @@ class Session:
         return has_finished(self.plan, self.trainer.step, self.best_state)
 
     def close(self) -> None:
-        """Bring the backbone back to the base, whose statistics a run may have adapted in place, and the threads."""
+        """Bring the backbone back to the base, whose statistics a run may have adapted in place, and the threads.
+
+        Other processes may work in the folder again.
+        """
+        self.folder.release()
         if self._threads_before is not None:
             torch.set_num_threads(self._threads_before)
         with torch.no_grad():

@@ -47,7 +47,7 @@ def test_a_state_of_another_network_is_refused(workshop: Make) -> None:
     mine = place.finish("mine", steps=1)
     theirs = other.finish("theirs", steps=1)
     (mine.folder.path / STATE).write_bytes((theirs.folder.path / STATE).read_bytes())
-    with pytest.raises(CheckpointError, match="does not fit its own settings"):
+    with pytest.raises(CheckpointError, match="is not what it was when the run saved its state"):
         place.resume("mine")
 
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from smn_cli.data.images.extensions import (
     COMPRESSED_SUFFIXES,
@@ -24,7 +25,7 @@ def find_images(inputs: Sequence[str | Path], *, note: _Note | None = None) -> l
     """All images that `inputs` name, each once, sorted: neither the file system nor the inputs' order matters.
 
     Args:
-        inputs: folders (searched to any depth; hidden entries and links to folders are left out), image files, tars of
+        inputs: folders (searched to any depth, also through links; hidden entries are left out), image files, tars of
             images, or text files with one path a line, relative to the list's own folder; blank and '#' lines are
             skipped. A folder's tars count where it has no loose images: else they are mostly the same images, packed.
         note: called with a line on what was left out.
@@ -66,6 +67,8 @@ def _expand(path: Path, note: _Note) -> Iterator[tuple[str, Path]]:
     """Images with their absolute names."""
     if path.is_dir():
         yield from _in_folder(path, note)
+    elif path.exists() and not path.is_file():
+        raise DataError(f"{path} is a pipe, a socket or a device: expected a folder, an image, a tar or a list")
     elif path.exists():
         yield from _in_file(path)
     elif is_tar_member(path):
@@ -87,7 +90,7 @@ def _in_file(path: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _in_folder(folder: Path, note: _Note) -> Iterator[tuple[str, Path]]:
-    names = list_files(folder, _LOOKED_FOR)
+    names = list_files(folder, _LOOKED_FOR, note)
     images = [name for name in names if suffix_of(name) in IMAGE_SUFFIXES]
     tars = [folder / name for name in names if suffix_of(name) in TAR_SUFFIXES]
     compressed = [
@@ -104,39 +107,76 @@ def _in_folder(folder: Path, note: _Note) -> Iterator[tuple[str, Path]]:
         note(f"{folder}: compressed tars are left out ({_first(compressed)})")
 
 
-def list_files(folder: Path, suffixes: frozenset[str]) -> list[str]:
+def list_files(folder: Path, suffixes: frozenset[str], note: _Note | None = None) -> list[str]:
     """Files with one of the suffixes (lower case, with the dot) below a folder, relative to it.
 
-    Hidden entries and links to folders are left out. A folder's files come sorted, then its folders, sorted.
+    Hidden entries are left out, and pipes, sockets and devices. A folder's files come sorted, then its folders, sorted;
+    then folders that links lead to, each once: one that was searched already, by whatever way, is left out.
+
+    Args:
+        folder: that is searched.
+        suffixes: of the files.
+        note: called with a line on what was left out.
 
     Raises:
         DataError: a folder cannot be read.
     """
-    root, found, waiting = _absolute(folder), [], [""]
-    while waiting:
-        inner = waiting.pop()
-        try:
-            folders, files = _list_folder(os.path.join(root, inner) if inner else root, suffixes)  # noqa: PTH118
-        except OSError as error:
-            raise DataError(f"{error.filename} cannot be searched for images: {error.strerror}") from None
-        prefix = f"{inner}/" if inner else ""
-        found += [prefix + name for name in files]
-        waiting += [prefix + name for name in reversed(folders)]
+    root, found, note = _absolute(folder), [], note or (lambda _line: None)
+    seen: set[tuple[int, int]] = set()
+    links = [""]  # the folder itself, then links in the order in which they were met
+    while links:
+        waiting = [links.pop(0)]
+        while waiting:
+            inner = waiting.pop()
+            path = os.path.join(root, inner) if inner else root  # noqa: PTH118
+            try:
+                status = os.stat(path)  # noqa: PTH116
+                if (identity := (status.st_dev, status.st_ino)) in seen:
+                    note(f"{path} is left out: it leads to a folder that is searched already")
+                    continue
+                seen.add(identity)
+                listing = _list_folder(path, suffixes, note)
+            except OSError as error:
+                raise DataError(f"{error.filename} cannot be searched for images: {error.strerror}") from None
+            prefix = f"{inner}/" if inner else ""
+            found += [prefix + name for name in listing.files]
+            links += [prefix + name for name in listing.links]
+            waiting += [prefix + name for name in reversed(listing.folders)]
     return found
 
 
-def _list_folder(path: str, suffixes: frozenset[str]) -> tuple[list[str], list[str]]:
-    """Sorted names of the folders and of the wanted files in a folder."""
-    folders, files = [], []
+class _Listing(NamedTuple):
+    """Sorted names in a folder: of folders, of links to folders, of the wanted files."""
+
+    folders: list[str]
+    links: list[str]
+    files: list[str]
+
+
+def _list_folder(path: str, suffixes: frozenset[str], note: _Note) -> _Listing:
+    listing = _Listing([], [], [])
     with os.scandir(path) as entries:  # Path costs more than listing
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir(follow_symlinks=False):
-                folders.append(entry.name)
-            elif suffix_of(entry.name) in suffixes and not (entry.is_symlink() and os.path.isdir(entry.path)):  # noqa: PTH112
-                files.append(entry.name)
-    return sorted(folders), sorted(files)
+            is_link, has_suffix = entry.is_symlink(), suffix_of(entry.name) in suffixes
+            if is_link and os.path.isdir(entry.path):  # noqa: PTH112  # entry.is_dir raises where links run in a circle
+                listing.links.append(entry.name)
+            elif entry.is_dir(follow_symlinks=False):
+                listing.folders.append(entry.name)
+            elif is_link and not os.path.exists(entry.path):  # noqa: PTH110
+                if has_suffix:  # told among the bad images
+                    listing.files.append(entry.name)
+                else:
+                    note(f"{entry.path} is left out: the link leads nowhere")
+            elif has_suffix:
+                if os.path.isfile(entry.path) if is_link else entry.is_file(follow_symlinks=False):  # noqa: PTH113
+                    listing.files.append(entry.name)
+                else:
+                    note(f"{entry.path} is left out: it is no file, but a pipe, a socket or a device")
+    for names in listing:
+        names.sort()
+    return listing
 
 
 def _in_tar(tar: Path) -> Iterator[tuple[str, Path]]:

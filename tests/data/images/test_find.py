@@ -37,10 +37,45 @@ def test_hidden_files_and_folders_are_left_out(tmp_path: Path) -> None:
     assert find_images([tmp_path]) == [tmp_path / "seen.png", tmp_path / "sub" / "b.png"]
 
 
-def test_links_to_folders_are_not_followed_so_that_a_loop_ends(tmp_path: Path) -> None:
+def test_a_loop_of_links_ends_and_is_told(tmp_path: Path) -> None:
     touch(tmp_path, "sub/a.png")
     (tmp_path / "sub" / "loop").symlink_to(tmp_path)
-    assert find_images([tmp_path]) == [tmp_path / "sub" / "a.png"]
+    notes: list[str] = []
+    assert find_images([tmp_path], note=notes.append) == [tmp_path / "sub" / "a.png"]
+    assert notes == [f"{tmp_path}/sub/loop is left out: it leads to a folder that is searched already"]
+
+
+def test_a_folder_of_links_to_folders_is_searched_each_target_once(tmp_path: Path) -> None:
+    touch(tmp_path, "first/1.png", "first/deep/2.png", "second/1.png")
+    collected = tmp_path / "collected"
+    collected.mkdir()
+    for name, target in (("a", "first"), ("b", "second"), ("c", "first"), ("d", "first/deep"), ("e", "nothing")):
+        (collected / name).symlink_to(tmp_path / target)
+    notes: list[str] = []
+    found = [path.relative_to(collected).as_posix() for path in find_images([collected], note=notes.append)]
+    assert found == ["a/1.png", "a/deep/2.png", "b/1.png"]
+    told = [line.removeprefix(f"{collected}/").partition(" is left out")[0] for line in notes]
+    assert sorted(told) == ["c", "d", "e"]
+
+
+def test_an_image_folder_that_is_itself_reached_by_a_link_is_not_searched_twice(tmp_path: Path) -> None:
+    touch(tmp_path, "images/1.png", "other.png")
+    (tmp_path / "images" / "up").symlink_to(tmp_path)
+    found = [path.relative_to(tmp_path).as_posix() for path in find_images([tmp_path / "images"])]
+    assert found == ["images/1.png", "images/up/other.png"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with names")
+def test_a_pipe_in_an_images_place_is_told_and_never_opened(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png")
+    os.mkfifo(tmp_path / "b.png")
+    os.mkfifo(tmp_path / "c.txt")
+    notes: list[str] = []
+    assert find_images([tmp_path], note=notes.append) == [tmp_path / "a.png"]
+    assert [line.partition(" is left out")[0] for line in notes] == [f"{tmp_path}/b.png"]
+    for name in ("b.png", "c.txt"):
+        with pytest.raises(DataError, match=f"{name} is a pipe, a socket or a device"):
+            find_images([tmp_path / name])
 
 
 def test_the_order_of_inputs_and_of_creation_does_not_matter(tmp_path: Path) -> None:
@@ -134,14 +169,21 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 def by_walk(root: Path) -> list[str]:
     """The slow way, by os.walk, in the order that is promised."""
-    found = []
-    for folder, names, files in os.walk(root):
-        names[:] = sorted(name for name in names if not name.startswith("."))
-        found += [
-            (Path(folder) / name).relative_to(root).as_posix()
-            for name in sorted(files)
-            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
-        ]
+    found, seen, links = [], set(), [root]
+    while links:
+        for folder, names, files in os.walk(links.pop(0)):
+            if Path(folder).resolve() in seen:
+                names.clear()
+                continue
+            seen.add(Path(folder).resolve())
+            names[:] = sorted(name for name in names if not name.startswith("."))
+            links += [Path(folder) / name for name in names if (Path(folder) / name).is_symlink()]
+            names[:] = [name for name in names if not (Path(folder) / name).is_symlink()]
+            found += [
+                (Path(folder) / name).relative_to(root).as_posix()
+                for name in sorted(files)
+                if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
+            ]
     return found
 
 
@@ -159,13 +201,13 @@ FILES = [
     "z/a.png",
     "w/a.png",
 ]
-LINKS = ["k.png", "x/l.png"]
+LINKS = ["k.png", "x/l.png", "m", "x/n"]
 
 
 @settings(max_examples=60, deadline=None)
 @given(
     files=st.sets(st.sampled_from(FILES)),
-    links=st.dictionaries(st.sampled_from(LINKS), st.sampled_from(["x", "a.png", "nothing", "k.png"])),
+    links=st.dictionaries(st.sampled_from(LINKS), st.sampled_from(["x", "a.png", "nothing", "k.png", "", "z", "x/y"])),
 )
 def test_any_tree_is_listed_as_a_slow_walk_lists_it(
     tmp_path_factory: pytest.TempPathFactory, files: set[str], links: dict[str, str]
