@@ -79,12 +79,27 @@ def load_backbone(arch: str, weights: str | Path | None = None, *, is_run: bool 
     found = read_fitting(Path(weights), backbone.arch, model, list(backbone.classifier))
     check_values({name: found.tensors[name] for name in model.state_dict() if name in found.tensors}, str(weights))
     _fill(model, found.tensors)
-    classifier = {name: found.tensors[name].float() for name in backbone.classifier if name in found.tensors}
-    described = _describe(model, backbone.arch, "", classifier, found.notes)
+    classifier, notes = _own_classifier(backbone.classifier, found.tensors)
+    described = _describe(model, backbone.arch, "", classifier, (*found.notes, *notes))
     described = replace(described, classifier_name=backbone.classifier_name)
     if "." in arch or found.preparation is None:  # who names a tag says how images are prepared
         return described
     return _prepared_as(described, found.preparation)
+
+
+def _own_classifier(
+    expected: Mapping[str, Tensor], found: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The classifier of a file, of however many classes; none, and why, if its tensors are no such layer."""
+    classifier = {name: found[name].float() for name in expected if name in found}
+    odd = [
+        name for name, tensor in classifier.items() if tensor.ndim == 0 or tensor.shape[1:] != expected[name].shape[1:]
+    ]
+    lengths = {len(tensor) for name, tensor in classifier.items() if name not in odd}
+    if not odd and (len(lengths) <= 1 or len({len(expected[name]) for name in classifier}) > 1):
+        return classifier, ()
+    shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in classifier.items())
+    return {}, (f"left out the file's classifier, whose tensors make no layer: {shapes}",)
 
 
 def check_values(state: Mapping[str, Tensor], source: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -16,6 +16,8 @@ from smn_cli.errors import DataError, FileError
 from smn_cli.recognise import check_regular, kind_of_file
 
 _NESTED_UNDER = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict", "teacher", "backbone")
+MAX_TENSORS = 32_768
+"""Ten times the tensors of the largest backbones; each costs time however small it is."""
 _MAX_NESTING = 4  # a hostile file may hold itself
 _PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "encoder.", "net.")
 
@@ -53,6 +55,7 @@ def read_weight_file(path: Path, *, wanted: Collection[str] = ()) -> WeightFile:
         content = content[key]
         notes.append(f"took the weights under {key!r}{beside}")
     tensors = _named_tensors(content)
+    _check_count(path, len(tensors))
     if not tensors:
         raise FileError(f"{path} holds no state dict: expected tensors by name, plain or under {_NESTED_UNDER[2]!r}")
     prefixes = [p for p in _PREFIXES if not wanted or not all(name.startswith(p) for name in wanted)]
@@ -69,6 +72,8 @@ def _load(path: Path) -> Any:
         raise FileError(f"{path} is empty: expected weights")
     if path.suffix == ".safetensors" or start[8:10] == b'{"':
         try:
+            with safe_open(path, framework="pt") as file:
+                _check_count(path, len(list(file.keys())))
             return load_file(path)
         except (SafetensorError, OSError, ValueError) as error:
             raise FileError(f"{path} is not a readable safetensors file: {_line(error)}") from None
@@ -88,6 +93,11 @@ def _load(path: Path) -> Any:
         raise FileError(
             f"{path} cannot be opened as weights ({reason}): save its state dict as .safetensors or with torch.save"
         ) from None
+
+
+def _check_count(path: Path, num_tensors: int) -> None:
+    if num_tensors > MAX_TENSORS:
+        raise FileError(f"`weights` {path} holds {num_tensors:,} tensors: expected at most {MAX_TENSORS:,}")
 
 
 def _nested_key(content: Any) -> str | None:

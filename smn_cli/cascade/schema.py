@@ -12,6 +12,8 @@ from smn_cli.recognise import METADATA_KEY
 FORMAT = "smn.cascade"
 VERSION = 1
 _MAX_EXPERTS = 4096
+_MAX_COUNTS = 1 << 18
+"""Masked tensors of all experts together; a thousand experts over a ResNet-101 have half of it."""
 _MAX_SIDE = 1 << 32
 _HEAD_BYTES = 1 << 24
 
@@ -91,6 +93,12 @@ def parse_cascade_header(text: str) -> CascadeHeader:
     experts = get(fields, "experts", list)
     if not 0 < len(experts) <= _MAX_EXPERTS:
         raise AdapterFileError(f"the header lists {len(experts)} experts: expected between 1 and {_MAX_EXPERTS}")
+    kept = (get(typed(value, f"experts[{number}]", dict), "kept", list) for number, value in enumerate(experts))
+    num_counts = sum(map(len, kept))
+    if num_counts > _MAX_COUNTS:
+        raise AdapterFileError(
+            f"the header counts {num_counts:,} masks of all experts: expected at most {_MAX_COUNTS:,}"
+        )
     return CascadeHeader(
         mode=get(fields, "mode", str),
         router_kind=get(get(fields, "router", dict), "kind", str),

@@ -180,3 +180,10 @@ def test_a_dispatcher_that_is_no_adapter_is_refused() -> None:
     for content in (b"", b"no", DATA, sign(bytes(100))):
         message = refused(put_together(HEADER, {**PARTS, "dispatcher": ("U8", [len(content)], content)}))
         assert "its dispatcher cannot be used" in message
+
+
+def test_a_header_of_very_many_counts_is_refused_before_any_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    num_counts = sum(len(expert["kept"]) for expert in HEADER["experts"])
+    use(with_header())
+    monkeypatch.setattr("smn_cli.cascade.schema._MAX_COUNTS", num_counts - 1)
+    assert f"counts {num_counts} masks of all experts: expected at most {num_counts - 1}" in refused(with_header())

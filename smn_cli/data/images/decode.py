@@ -13,6 +13,7 @@ from smn_cli.errors import DataError
 
 MAX_PIXELS = 100_000_000
 """Largest image that is decoded: about 300 MB as RGB. Larger ones are far more often bombs than photographs."""
+_STRIP_PIXELS = 1 << 20
 MIN_SIDE = 2
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF")
 """Formats that are decoded, whatever a file's name says; Pillow would start Ghostscript for PostScript."""
@@ -99,16 +100,26 @@ def _reduced(image: Image.Image, least_side: int | None) -> Image.Image:
 
 
 def _from_deep_grey(values: np.ndarray) -> Image.Image:
-    """8-bit grey of 32-bit or float grey values (H, W)."""
-    values = np.nan_to_num(values.astype(np.float64))
-    low, high = float(values.min()), float(values.max())
-    if low >= 0 and 255 < high <= 65535:
-        scaled = values / 256
-    elif low >= 0 and high <= 255 and high > 1:
-        scaled = values
-    else:
-        scaled = (values - low) * (255 / (high - low)) if high > low else np.zeros_like(values)
-    return Image.fromarray(scaled.astype(np.uint8))
+    """8-bit grey of 32-bit or float grey values (H, W), in strips: the whole in doubles is eight times the file."""
+    height, width = values.shape
+    rows = max(1, _STRIP_PIXELS // width)
+    strips = [slice(first, first + rows) for first in range(0, height, rows)]
+    ends = [(float(strip.min()), float(strip.max())) for strip in (_numbers(values[part]) for part in strips)]
+    low, high = min(end[0] for end in ends), max(end[1] for end in ends)
+    levels = np.zeros(values.shape, dtype=np.uint8)
+    for part in strips:
+        strip = _numbers(values[part])
+        if low >= 0 and 255 < high <= 65535:
+            levels[part] = (strip / 256).astype(np.uint8)
+        elif low >= 0 and high <= 255 and high > 1:
+            levels[part] = strip.astype(np.uint8)
+        elif high > low:
+            levels[part] = ((strip - low) * (255 / (high - low))).astype(np.uint8)
+    return Image.fromarray(levels)
+
+
+def _numbers(values: np.ndarray) -> np.ndarray:
+    return np.nan_to_num(values.astype(np.float64))
 
 
 def _line(text: str) -> str:

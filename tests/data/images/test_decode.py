@@ -182,3 +182,15 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, suffix: s
     path = tmp_path / f"a.{suffix}"
     Image.fromarray(PATTERN).save(path, exif=exif)
     np.testing.assert_array_equal(read(path), grey_rgb(UPRIGHT[orientation](PATTERN)))
+
+
+def test_deep_grey_in_strips_is_deep_grey(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.linspace(-7.5, 91.25, 40 * 30, dtype=np.float32).reshape(40, 30)
+    values[3, 4] = np.nan
+    Image.fromarray(values).save(tmp_path / "a.tiff")
+    whole = np.asarray(read_image(tmp_path / "a.tiff"))
+    monkeypatch.setattr("smn_cli.data.images.decode._STRIP_PIXELS", 100)
+    assert np.array_equal(np.asarray(read_image(tmp_path / "a.tiff")), whole)
+    numbers = np.nan_to_num(values.astype(np.float64))
+    expected = ((numbers - numbers.min()) * (255 / (numbers.max() - numbers.min()))).astype(np.uint8)
+    assert np.array_equal(whole[..., 0], expected)
