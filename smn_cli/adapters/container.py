@@ -76,7 +76,7 @@ def unseal(
         raise AdapterFileError(f"{len(data)} bytes are too few for {what}; it is empty or truncated")
     if hashlib.sha256(data[:-_DIGEST_BYTES]).digest() != data[-_DIGEST_BYTES:]:
         kind = kind_of_bytes(data)
-        if kind is not None and not kind.startswith(what):
+        if kind is not None and not kind.startswith(("an adapter", "a cascade")):  # these two are told apart below
             raise AdapterFileError(f"expected {what}: it is {kind}")
         raise AdapterFileError(f"it is not {what}, or was truncated or altered (its checksum does not match)")
     tensors = _tensors(data)
