@@ -3,7 +3,9 @@
 import errno
 import os
 import platform
+import shutil
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -116,7 +118,11 @@ def _parameter_names() -> frozenset[str]:
 def _fail(message: str, code: int, words: list[str]) -> int:
     if "--debug" in words:
         traceback.print_exc()
-    sys.stderr.write(f"smn: {printable(' '.join(message.split()))}\n")
+    line = f"smn: {printable(' '.join(message.split()))}"
+    if sys.stderr.isatty():  # one line elsewhere; here it breaks between words, as all else does
+        width = shutil.get_terminal_size().columns
+        line = textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False)
+    sys.stderr.write(f"{line}\n")
     return code
 
 

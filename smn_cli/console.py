@@ -4,14 +4,22 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Column, Table
 
 from smn_cli.atomic import write_atomically
 from smn_cli.errors import UsageError, printable
@@ -60,11 +68,14 @@ class Output:
         """A line of the result."""
         self._results.print(printable(line), markup=False)
 
-    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """A result as a table; the first column is text, the others are numbers."""
+    def table(
+        self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, texts: Collection[str] = ()
+    ) -> None:
+        """A result as a table; the first column is text, and those of `texts`, the others are numbers."""
         table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
         for position, column in enumerate(columns):
-            table.add_column(column, justify="right" if position else "left", no_wrap=True)
+            is_text = position == 0 or column in texts
+            table.add_column(column, justify="left" if is_text else "right", no_wrap=True)
         for row in rows:
             table.add_row(*map(printable, row))
         self._results.print(table)
@@ -92,6 +103,8 @@ class Output:
 
     def counter(self, what: str) -> Callable[[int, int], None]:
         """A line now and then for work whose length is not known beforehand; called with (done, total)."""
+        if self._talk.is_terminal:
+            return self._live_counter(what)
         last = time.monotonic()
 
         def count(done: int, total: int) -> None:
@@ -102,16 +115,26 @@ class Output:
 
         return count
 
+    def _live_counter(self, what: str) -> Callable[[int, int], None]:
+        """A bar that is there from the first call to the last."""
+        bar: Progress | None = None
+
+        def count(done: int, total: int) -> None:
+            nonlocal bar
+            if bar is None:
+                bar = Progress(*_columns(), console=self._talk)
+                bar.add_task(what, total=total, words="")
+                bar.start()
+            bar.update(bar.task_ids[0], completed=done, total=total)
+            if done >= total:
+                bar.stop()
+                bar = None
+
+        return count
+
     @contextmanager
     def _bar(self, what: str, total: int, done: int) -> Iterator[Ticker]:
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[words]}"),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=self._talk) as bar:
+        with Progress(*_columns(), console=self._talk) as bar:
             task = bar.add_task(what, total=total, completed=done, words="")
 
             def tick(done: int, words: str = "") -> None:
@@ -120,9 +143,31 @@ class Output:
             yield tick
 
 
+def say_at_once(line: str) -> None:
+    """A line before torch and timm are loaded, which takes seconds; by one process of a team alone."""
+    if "torch" not in sys.modules and os.environ.get("RANK", "0") == "0":
+        Output().talk(line)
+
+
+def _columns() -> tuple[ProgressColumn, ...]:
+    """What it is, how far, since when and how long still; what else there is to say comes last, where a narrow
+    terminal cuts it."""
+    return (
+        TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+        BarColumn(bar_width=24, table_column=Column(min_width=12)),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        TimeElapsedColumn(table_column=Column(no_wrap=True)),
+        TextColumn("left", table_column=Column(no_wrap=True)),
+        TimeRemainingColumn(table_column=Column(no_wrap=True)),
+        TextColumn("{task.fields[words]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
+    )
+
+
 def _console(*, stderr: bool, quiet: bool) -> Console:
     console = Console(stderr=stderr, highlight=False, soft_wrap=True, quiet=quiet)
-    if not console.is_terminal:
+    if console.is_terminal:
+        console.soft_wrap = False  # lines break between words there
+    else:
         console.width = 200  # a table in a file or a pipe is not to be cut
     return console
 
@@ -136,8 +181,10 @@ def _plain_ticker(output: Output, what: str, total: int, done_before: int) -> Ti
         if now - last < PLAIN_LINE_EVERY_S and done < total:
             return
         last = now
-        left_s = (now - started) / max(done - done_before, 1) * (total - done)
-        output.talk(f"{what} {done}/{total} {words} {duration(left_s)} left".replace("  ", " "))
+        elapsed_s = now - started
+        left_s = elapsed_s / max(done - done_before, 1) * (total - done)
+        times = f"{duration(elapsed_s)}, {duration(left_s)} left" if done < total else duration(elapsed_s)
+        output.talk(f"{what} {done}/{total} {words} {times}".replace("  ", " "))
 
     return tick
 

@@ -66,7 +66,9 @@ def adapt(
         smn adapt ./images --arch resnet50 --out run
         smn adapt ./images --arch resnet50 --mask-kind topk --density 0.9 --out run
     """
-    from smn_cli.console import Output
+    from smn_cli.console import Output, say_at_once
+
+    say_at_once("smn adapt: loading torch")
     from smn_cli.distributed import device_of_process, team_of
     from smn_cli.features.cache import FeatureCache
     from smn_cli.runs.run_config import is_own_restart
@@ -198,7 +200,7 @@ def _take_steps(output: "Output", session: "Session") -> float:
             rate = (report.step - first) * plan.batch_size / (time.monotonic() - started)
             tick(
                 report.step,
-                f"loss {report.loss:.3f} (ln K {report.log_k:.3f}) density {report.density:.4f} {rate:.0f} images/s",
+                f"loss {report.loss:.3f}, density {report.density:.3f}, {rate:.0f} images/s",
             )
     return time.monotonic() - started
 

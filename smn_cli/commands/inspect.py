@@ -97,7 +97,8 @@ def _show_densities(output: "Output", header: "Header") -> None:
         (entry.name, f"{entry.num_weights:,}", f"{entry.density:.4f}", _bar((1 - entry.density) / most_cut))
         for entry in header.masks
     ]
-    output.table("density by tensor, the bar is the share that is cut", ("tensor", "weights", "density", "cut"), rows)
+    columns = ("tensor", "weights", "density", "cut")
+    output.table("density by tensor, the bar is the share that is cut", columns, rows, texts={"cut"})
 
 
 def _describe(file: Path, adapter: "StoredAdapter", sizes: dict[str, int], cascade: "CascadePartJson") -> "InspectJson":
@@ -145,7 +146,7 @@ def _describe_cascade(cascade: "Cascade") -> "CascadeInFileJson":
 
 
 def _bar(share: float) -> str:
-    return ("█" * round(share * BAR_WIDTH)).ljust(BAR_WIDTH)
+    return "█" * round(share * BAR_WIDTH)
 
 
 def _short(value: object) -> str:

@@ -43,8 +43,10 @@ def plan(
     """
     if arch is None or not images:
         raise UsageError("smn plan needs IMAGES and --arch, as smn adapt does")
+    from smn_cli.console import Output, say_at_once
+
+    say_at_once("smn plan: loading torch")
     from smn_cli.backbones.loading import load_backbone
-    from smn_cli.console import Output
     from smn_cli.data.images.find import find_images
     from smn_cli.data.labels.labeled_images import find_labeled_images
     from smn_cli.objectives.table import refuse_idle_options

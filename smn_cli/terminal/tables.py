@@ -102,5 +102,8 @@ def _cells(metric: str, base: float, comparison: "Comparison") -> list[str]:
 def report_judgement(output: "Output", step: int, judgement: "Judgement", *, rival: str = "base") -> None:
     """Say in one line what the judge of a run found, against the network that it started from."""
     gain = judgement.difference
-    measures = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in judgement.measures.items())
-    output.talk(f"step {step}: {gain.value:+.4f} against the {rival} ({gain.low:+.4f} .. {gain.high:+.4f}); {measures}")
+    words = {"better": f"better than the {rival}", "worse": f"worse than the {rival}"}
+    verdict = words.get(gain.verdict, f"not told apart from the {rival}")
+    value, low, high = (f"{number:+.3f}".replace("0.", ".", 1) for number in (gain.value, gain.low, gain.high))
+    doubt = "" if judgement.is_sound or gain.verdict != "better" else ", but another sign speaks against it: not kept"
+    output.talk(f"step {step}: {verdict}: {value} ({low} to {high}){doubt}")
