@@ -8,12 +8,16 @@ import typer
 from smn_cli.config.option import any_of
 from smn_cli.errors import UsageError
 from smn_cli.recipes import Precision
+from smn_cli.terminal.arch_names import complete_arch
 from smn_cli.terminal.option_parameters import choosing
 
 ImagesArgument = Annotated[
     list[Path] | None, typer.Argument(metavar="IMAGES...", help="Folders, image files, tars, text files of paths.")
 ]
-ArchOption = Annotated[str | None, typer.Option("--arch", help="Any timm model name.", rich_help_panel="Network")]
+ArchOption = Annotated[
+    str | None,
+    typer.Option("--arch", help="Any timm model name.", rich_help_panel="Network", autocompletion=complete_arch),
+]
 RunOption = Annotated[
     Path | None,
     typer.Option("--run", metavar="RUN", help="Run folder instead of a file.", rich_help_panel="Network"),
