@@ -29,7 +29,18 @@ which then holds nothing else.
 | 6 | unreadable or damaged file |
 | 130 | interrupted; the state is saved and `--resume` continues |
 
-`smn --debug COMMAND` shows tracebacks. `smn --install-completion` teaches the shell to complete options and choices.
+`smn --debug COMMAND` shows tracebacks. `smn --install-completion` teaches the shell to complete options, choices and
+names of architectures.
+
+Every setting may also stand in a file, `smn.toml` or the table `[tool.smn]` of `pyproject.toml` in the working
+directory (`$SMN_CONFIG` names another), or in the environment, as `SMN_ADAPT_STEPS=400`:
+
+    [adapt]
+    arch = "resnet50"
+    batch-size = 64
+
+What is typed comes first, then the environment, then the file. A command that takes settings from there lists them
+all, with where each came from. `smn adapt --resume` keeps the settings of its run.
 """
 
 

@@ -33,7 +33,7 @@ from smn_cli.commands.verify import verify
 from smn_cli.errors import SmnError, printable
 from smn_cli.process import settle_process
 from smn_cli.terminal.flags import in_flags
-from smn_cli.terminal.help_page import HelpPage
+from smn_cli.terminal.given_settings import Command, settings_for
 
 # Typer vendors click since 0.26, so its usage error is reached through the class that both have
 _USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
@@ -82,7 +82,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo,
 }
 for _name, _command in _COMMANDS.items():
-    app.command(_name, cls=HelpPage)(_command)
+    app.command(_name, cls=Command)(_command)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -90,7 +90,8 @@ def main(arguments: list[str] | None = None) -> None:
     words = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     settle_process()
     try:
-        code = app(words, prog_name="smn", standalone_mode=False)
+        names = {name: frozenset(signature(command).parameters) for name, command in _COMMANDS.items()}
+        code = app(words, prog_name="smn", standalone_mode=False, **settings_for(words, names))
         sys.stdout.flush()
     except SmnError as error:
         code = _fail(in_flags(str(error), _parameter_names()), error.exit_code, words)
