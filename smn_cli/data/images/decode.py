@@ -3,11 +3,14 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from smn_cli.data.images.plugins import DICOM_SUFFIXES, formats, open_dicom, why_not
 from smn_cli.data.images.tar import open_image
 from smn_cli.errors import DataError
 
@@ -15,8 +18,6 @@ MAX_PIXELS = 100_000_000
 """Largest image that is decoded: about 300 MB as RGB. Larger ones are far more often bombs than photographs."""
 _STRIP_PIXELS = 1 << 20
 MIN_SIDE = 2
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF")
-"""Formats that are decoded, whatever a file's name says; Pillow would start Ghostscript for PostScript."""
 
 
 class BadImageError(DataError):
@@ -63,7 +64,8 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             # given a path, Pillow maps plain TIFFs into memory and garbles those that EXIF turns on their side
-            with open_image(Path(path)) as file, Image.open(file, formats=FORMATS) as image:
+            is_dicom = Path(path).suffix.lower() in DICOM_SUFFIXES and find_spec("pydicom") is not None
+            with open_image(Path(path)) as file, _decoder(file, is_dicom=is_dicom) as image:
                 width, height = image.size
                 if width * height > MAX_PIXELS:
                     raise BadImageError(f"{width} x {height} pixels: more than {MAX_PIXELS // 10**6} million")
@@ -73,11 +75,15 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
     except BadImageError:
         raise
     except UnidentifiedImageError:
-        raise BadImageError("not a readable JPEG, PNG, WebP, BMP, TIFF or GIF image") from None
+        raise BadImageError(why_not(Path(path))) from None
     except OSError as error:  # its own text may hold the path
         raise BadImageError(_line(error.strerror or str(error) or type(error).__name__)) from None
     except Exception as error:  # decoders of hostile files raise anything: struct.error, IndexError, MemoryError...
         raise BadImageError(_line(f"{type(error).__name__}: {str(error) or 'not decodable'}")) from None
+
+
+def _decoder(file: BinaryIO, *, is_dicom: bool) -> Image.Image:
+    return open_dicom(file) if is_dicom else Image.open(file, formats=formats())
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:

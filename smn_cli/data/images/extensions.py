@@ -2,7 +2,10 @@
 
 from pathlib import PurePath
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+    | {".avif", ".heic", ".heif", ".jxl", ".dcm", ".dicom"}  # some of them with an extra: without it they are told
+)
 LIST_SUFFIXES = frozenset({".txt", ".lst"})
 TAR_SUFFIXES = frozenset({".tar"})
 COMPRESSED_SUFFIXES = frozenset({".gz", ".bz2", ".xz", ".zst", ".tgz", ".tbz", ".tbz2", ".txz", ".tzst"})
