@@ -76,7 +76,8 @@ def encode_cuts(
     """
     encoder, curve = constriction.stream.queue.RangeEncoder(), new_curve(variant)
     shares, rates = bytearray(len(base)), bytearray(len(base) if variant.tells_rates else 0)
-    for position, part, tensor in _models(base, _by_size(base), curve, variant, among):
+    parts = [(position, part) for position, part in _by_size(base) if cuts[part].any()]
+    for position, part, tensor in _models(base, parts, curve, variant, among):
         found = np.flatnonzero(cuts[part][tensor.order])
         last = int(found[-1]) + 1 if len(found) else 0
         shares[position] = -(-last * COVERED // max(len(tensor.order), 1))
@@ -111,7 +112,7 @@ def decode_cuts(
         raise AdapterFileError(f"the mask has {len(payload)} bytes: expected {num_told} and a multiple of four")
     if len(payload) > num_told + 4 * (num_bits + 2):
         raise AdapterFileError(f"the mask has {len(payload)} bytes, more than {num_bits} weights can need")
-    parts = _by_size(base)
+    parts = [(position, part) for position, part in _by_size(base) if payload[position]]
     words = np.frombuffer(payload[num_told:], dtype="<u4").astype(np.uint32)
     rates = payload[len(base) : num_told]
     decoder, curve = constriction.stream.queue.RangeDecoder(words), new_curve(variant)
