@@ -233,7 +233,7 @@ def is_run(path: Path, schema: str = SCHEMA) -> bool:
 
 
 def _is_whole(file: BinaryIO) -> bool:
-    """Whether a file ends in the SHA-256 of all before; read in pieces, since it may be as large as several networks."""
+    """Whether a file ends in the SHA-256 of all before; read in pieces: it may be as large as several networks."""
     hasher, left = hashlib.sha256(), max(file.seek(0, io.SEEK_END) - _DIGEST_BYTES, 0)
     file.seek(0)
     while left and (piece := file.read(min(left, _PIECE_BYTES))):
