@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from smn_cli.adapters.codecs import encode_smallest, get_codec, pack_bits, unpack_bits
 from smn_cli.adapters.file import AdapterContent, parse_adapter, read_adapter
-from smn_cli.adapters.fingerprint import Fingerprint, check_base, fingerprint_of, tensor_digests
+from smn_cli.adapters.fingerprint import Fingerprint, check_base, fingerprint_of, tensor_digest, tensor_digests
 from smn_cli.adapters.head import StoredHead
 from smn_cli.adapters.readout import StoredReadout
 from smn_cli.adapters.schema import HeadEntry, Header, MaskEntry
@@ -256,11 +256,10 @@ def _fingerprints(
 ) -> tuple[Fingerprint, Fingerprint]:
     """Of a base, and of the network that masks and statistics make of it."""
     digests = tensor_digests(base)
-    adapted = {
-        name: effective_weight(base[name].detach(), mask.to(base[name].device)) for name, mask in sorted(masks.items())
-    } | dict(statistics)
-    unchanged = {name: digest for name, digest in digests.items() if name not in adapted}
-    return fingerprint_of(digests), fingerprint_of(tensor_digests({**base, **adapted}, known=unchanged))
+    adapted = dict(digests) | tensor_digests(statistics)
+    for name, mask in masks.items():  # one by one, so that their memory is used again
+        adapted[name] = tensor_digest(name, effective_weight(base[name].detach(), mask.to(base[name].device)))
+    return fingerprint_of(digests), fingerprint_of(adapted)
 
 
 def _tensors(masks: Mapping[str, np.ndarray]) -> dict[str, Tensor]:

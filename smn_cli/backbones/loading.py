@@ -62,7 +62,8 @@ def load_backbone(arch: str, weights: str | Path | None = None, *, is_run: bool 
         arch: a timm name, with or without a tag ("resnet50", "resnet50.a1_in1k").
         weights: a local file instead of timm's hub weights.
         is_run: false where only the state dict is wanted. A network of a file's weights is then not initialised, which
-            takes longer than reading them, and must not be run: what no state dict holds is missing in it.
+            takes longer than reading them, and must not be run, unless it is one of `PLAIN_RESNETS`: what no state dict
+            holds is missing in it.
 
     Raises:
         BackboneError: the name is unknown, the hub cannot be reached, or the weights do not fit; the message names

@@ -11,6 +11,8 @@ RESNETS: dict[tuple[bool, tuple[int, ...]], str] = {
     (True, (3, 8, 36, 3)): "resnet152",
 }
 """By whether blocks are bottlenecks, and their number a stage."""
+PLAIN_RESNETS = frozenset({*RESNETS.values(), "wide_resnet50_2", "wide_resnet101_2"})
+"""Those that timm has. All that they compute with is in their state dict."""
 CLASSIFIER = "fc"
 """What timm calls their last layer, which is linear and has a bias."""
 _NORM = ("weight", "bias", "running_mean", "running_var")

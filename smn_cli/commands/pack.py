@@ -84,7 +84,7 @@ def pack(
     with ThreadPoolExecutor(2) as beside:  # reading, hashing and lzma let go of the interpreter
         with computing_with(1):
             learned = beside.submit(read_learned, folder)
-            backbone = backbone_of_run(config, weights)
+            backbone = backbone_of_run(config, weights, is_quick=True)
         of_base = beside.submit(measure_base, backbone.model.state_dict())
         adapter = pack_run(folder, backbone, codec=codec, learned=learned.result)
     if kind is not None:

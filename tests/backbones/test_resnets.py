@@ -1,13 +1,18 @@
 """Plain ResNets are known by names and shapes alone, and nothing else is taken for one."""
 
-import pytest
+from collections.abc import Callable
+from pathlib import Path
 
-from smn_cli.backbones.loading import wrap_backbone
-from smn_cli.backbones.resnets import CLASSIFIER, RESNETS, is_whole_resnet
+import pytest
+import timm
+import torch
+
+from smn_cli.backbones.loading import load_backbone, wrap_backbone
+from smn_cli.backbones.resnets import CLASSIFIER, PLAIN_RESNETS, is_whole_resnet
 from smn_cli.masking.ties import tied_names
 from tests.conftest import meta_model
 
-PLAIN = (*RESNETS.values(), "wide_resnet50_2", "wide_resnet101_2")
+PLAIN = sorted(PLAIN_RESNETS)
 OTHERS = ("resnet26", "resnet50d", "resnext50_32x4d", "seresnet50", "resnet50_gn", "ecaresnet26t", "resnetv2_50")
 
 
@@ -24,11 +29,8 @@ def test_a_plain_resnet_is_what_timm_builds(arch: str) -> None:
     assert not any(is_whole_resnet(other, shapes) for other in PLAIN if other != arch)
 
 
-@pytest.mark.parametrize("arch", RESNETS.values())
+@pytest.mark.parametrize("arch", PLAIN)
 def test_the_rest_of_timms_resnet_is_a_classifier_and_a_counter_for_each_norm(arch: str) -> None:
-    import timm
-    import torch
-
     with torch.device("meta"):
         backbone = wrap_backbone(timm.create_model(arch), owned=True)
     assert list(backbone.classifier) == [f"{CLASSIFIER}.weight", f"{CLASSIFIER}.bias"]
@@ -36,6 +38,16 @@ def test_the_rest_of_timms_resnet_is_a_classifier_and_a_counter_for_each_norm(ar
     counters = {name.removesuffix("num_batches_tracked") for name in state if name.endswith("num_batches_tracked")}
     assert counters == {name.removesuffix("running_mean") for name in state if name.endswith("running_mean")}
     assert (backbone.takes_any_size, tied_names(backbone.model)) == (False, {})
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "resnet50"])
+def test_one_that_was_not_initialised_computes_the_same(arch: str, weights_file: Callable[[str], Path]) -> None:
+    whole, outline = (load_backbone(arch, weights_file(arch), is_run=is_run).model for is_run in (True, False))
+    in_no_state_dict = {name for name, _ in whole.named_buffers()} - whole.state_dict().keys()
+    assert not in_no_state_dict
+    images = torch.rand(2, 3, 64, 64)
+    with torch.inference_mode():
+        assert torch.equal(whole(images), outline(images))
 
 
 @pytest.mark.parametrize("arch", OTHERS)
