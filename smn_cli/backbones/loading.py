@@ -14,6 +14,7 @@ import timm
 import torch
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from smn_cli.backbones.fitting import read_fitting
 from smn_cli.backbones.layouts import Preparation
@@ -221,13 +222,20 @@ def _create(arch: str, *, pretrained: bool) -> nn.Module:
             ) from None
 
 
+class _NothingDrawn(TorchFunctionMode):
+    """No random numbers are drawn inside: tensors without values need none, and torch would import its compiler."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return args[0] if func in (Tensor.normal_, Tensor.uniform_) else func(*args, **(kwargs or {}))
+
+
 def _outline(arch: str) -> nn.Module | None:
     """The full model with shapes and types but no values; None if timm cannot build it so, or if it ties tensors.
 
     Tensors that are tied in the model would no longer be so once each name has been given its own.
     """
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _NothingDrawn():
             model = _create(arch, pretrained=False)
     except BackboneError:
         return None
