@@ -36,3 +36,40 @@ def test_where_torch_is_loaded_already_nothing_is_touched() -> None:
     with quick_imports():
         assert gc.isenabled()
     assert gc.get_freeze_count() == before
+
+
+LATER = """
+import sys
+from smn_cli.imports import quick_imports
+with quick_imports():
+    import timm
+    import torchvision
+    if sys.argv[1:]:
+        exec(sys.argv[1])
+print("torch._dynamo.convert_frame" in sys.modules)
+import torch
+import torch._dynamo
+print(type(torch._dynamo).__name__, torch._dynamo is sys.modules["torch._dynamo"])
+print(torch.compile(lambda x: x + 1, backend="eager")(torch.ones(1)).item())
+boxes = torch.tensor([[0.0, 0, 0, 4, 4]])
+print(tuple(torchvision.ops.roi_align(torch.ones(1, 1, 8, 8), boxes, 2).shape))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("asked", "is_loaded"),
+    [
+        ("", False),
+        ("import inspect; inspect.stack()", False),
+        ("import torch; torch._dynamo.config", True),
+        ("from torch._dynamo.eval_frame import OptimizedModule", True),
+        ("from torch._dynamo.utils import counters; counters.clear()", True),
+        ("import torch; assert torch.compiler.disable(lambda x: x + 1)(1) == 2", True),
+    ],
+)
+def test_torchs_compiler_is_left_until_something_of_it_is_asked(asked: str, is_loaded: bool) -> None:
+    """Imported twice or left away, it would not compile; torchvision asks it whether it can."""
+    words = [sys.executable, "-c", LATER, *([asked] if asked else [])]
+    found = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert found.stdout.splitlines() == [str(is_loaded), "module True", "2.0", "(1, 1, 2, 2)"]

@@ -1,6 +1,7 @@
 """An adapter in memory: bits over a known base, put onto a network and taken off again."""
 
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from smn_cli.adapters.codecs import encode_smallest, get_codec, pack_bits, unpack_bits
 from smn_cli.adapters.file import AdapterContent, parse_adapter, read_adapter
-from smn_cli.adapters.fingerprint import check_base, fingerprint_of, tensor_digests
+from smn_cli.adapters.fingerprint import Fingerprint, check_base, fingerprint_of, tensor_digest, tensor_digests
 from smn_cli.adapters.head import StoredHead
 from smn_cli.adapters.readout import StoredReadout
 from smn_cli.adapters.schema import HeadEntry, Header, MaskEntry
@@ -225,22 +226,18 @@ def make_adapter(
     names = sorted(masks)
     bits = np.concatenate([masks[name].detach().cpu().numpy().reshape(-1) for name in names])
     needs_base = codec == "auto" or get_codec(codec).needs_base
-    chosen, payload = encode_smallest(bits, _arrays(base, names) if needs_base else [], codec)
     statistics = {name: round_statistics(tensor.detach().cpu()) for name, tensor in sorted((norm_stats or {}).items())}
     if not all(bool(tensor.isfinite().all()) for tensor in statistics.values()):
         raise ValueError("normalisation statistics are not all finite numbers")
-    adapted = dict(base)
-    for name in names:
-        adapted[name] = effective_weight(base[name].detach(), masks[name].to(base[name].device))
-    adapted.update(statistics)
-    digests = tensor_digests(base)
-    base_fingerprint = fingerprint_of(digests)
-    unchanged = {name: digest for name, digest in digests.items() if name not in masks and name not in statistics}
+    with ThreadPoolExecutor(1) as beside:  # hashing lets go of the interpreter
+        fingerprints = beside.submit(_fingerprints, base, masks, statistics)
+        chosen, payload = encode_smallest(bits, _arrays(base, names) if needs_base else [], codec)
+        base_fingerprint, adapted_fingerprint = fingerprints.result()
     header = Header(
         arch=arch,
         tag=tag,
         base_digest=base_fingerprint.digest,
-        adapted_digest=fingerprint_of(tensor_digests(adapted, known=unchanged)).digest,
+        adapted_digest=adapted_fingerprint.digest,
         codec=chosen.name,
         needs_base=chosen.needs_base,
         masks=tuple(MaskEntry(name, tuple(masks[name].shape), count_kept(masks[name])) for name in names),
@@ -252,6 +249,17 @@ def make_adapter(
     halves = [upper_halves(tensor) for tensor in statistics.values()]
     values = np.concatenate(halves) if halves else np.zeros(0, dtype=np.uint16)
     return Adapter(AdapterContent(header, base_fingerprint.rows, payload, values, head))
+
+
+def _fingerprints(
+    base: Mapping[str, Tensor], masks: Mapping[str, Tensor], statistics: Mapping[str, Tensor]
+) -> tuple[Fingerprint, Fingerprint]:
+    """Of a base, and of the network that masks and statistics make of it."""
+    digests = tensor_digests(base)
+    adapted = dict(digests) | tensor_digests(statistics)
+    for name, mask in masks.items():  # one by one, so that their memory is used again
+        adapted[name] = tensor_digest(name, effective_weight(base[name].detach(), mask.to(base[name].device)))
+    return fingerprint_of(digests), fingerprint_of(adapted)
 
 
 def _tensors(masks: Mapping[str, np.ndarray]) -> dict[str, Tensor]:

@@ -126,13 +126,15 @@ def encode_smallest(bits: np.ndarray, base: Arrays, name: str = "auto") -> tuple
         codec = get_codec(name)
         return codec, codec.encode(bits, base)
     is_small = len(bits) <= TRY_ALL
-    encoded = {name: CODECS[name].encode(bits, base) for name in ("bits", "context")}
+    encoded, plain_bytes = {"context": CODECS["context"].encode(bits, base)}, (len(bits) + 7) // 8
     of_tensors = np.split(bits, np.cumsum([tensor.size for tensor in base])[:-1])
     if is_small or len(encoded["context"]) > sum(map(_entropy_bytes, of_tensors)) * 2 / 3:
         encoded["context2"] = CODECS["context2"].encode(bits, base)
-    if is_small or min(map(len, encoded.values())) > 0.75 * _entropy_bytes(bits):
+    if is_small or min(plain_bytes, *map(len, encoded.values())) > 0.75 * _entropy_bytes(bits):
         encoded["lzma"] = CODECS["lzma"].encode(bits, base)
     best = min((name for name in CODECS if name in encoded), key=lambda name: len(encoded[name]))
+    if plain_bytes <= len(encoded[best]):
+        return CODECS["bits"], CODECS["bits"].encode(bits, base)
     return CODECS[best], encoded[best]
 
 

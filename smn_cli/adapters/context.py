@@ -4,7 +4,7 @@
 cuts and has more products of rows and columns: for masks of few cuts, and for large tensors.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import constriction
@@ -76,20 +76,22 @@ def encode_cuts(
     """
     encoder, curve = constriction.stream.queue.RangeEncoder(), new_curve(variant)
     shares, rates = bytearray(len(base)), bytearray(len(base) if variant.tells_rates else 0)
-    for position, part, tensor in _models(base, _by_size(base), curve, variant, among):
-        found = np.flatnonzero(cuts[part][tensor.order])
-        last = int(found[-1]) + 1 if len(found) else 0
-        shares[position] = -(-last * COVERED // max(len(tensor.order), 1))
-        num_coded = _num_coded(shares[position], len(tensor.order))
-        if rates and num_coded:
-            rates[position] = _nearest_rate(len(found), num_coded)
+    parts = [(position, part) for position, part in _by_size(base) if cuts[part].any()]
+
+    def num_coded(position: int, part: slice, tensor: TensorModel) -> int:
+        shares[position] = -(-tensor.rank_after(cuts[part]) * COVERED // max(tensor.num_places, 1))
+        return _num_coded(shares[position], tensor.num_places)
+
+    for position, part, tensor in _models(base, parts, curve, variant, among, num_coded):
+        if rates and len(tensor.order):
+            rates[position] = _nearest_rate(int(np.count_nonzero(cuts[part][tensor.order])), len(tensor.order))
 
         def write(places: Integers, chances: Floats, cuts: np.ndarray = cuts[part]) -> np.ndarray:
             chosen = cuts[places]
             encoder.encode(chosen.astype(np.int32), _BERNOULLI, chances / ONE)
             return chosen
 
-        tensor.code(num_coded, write, _logit(rates, position))
+        tensor.code(write, _logit(rates, position))
     words: np.ndarray = encoder.get_compressed()
     return bytes(shares + rates) + words.astype("<u4").tobytes()
 
@@ -111,12 +113,16 @@ def decode_cuts(
         raise AdapterFileError(f"the mask has {len(payload)} bytes: expected {num_told} and a multiple of four")
     if len(payload) > num_told + 4 * (num_bits + 2):
         raise AdapterFileError(f"the mask has {len(payload)} bytes, more than {num_bits} weights can need")
-    parts = _by_size(base)
+    parts = [(position, part) for position, part in _by_size(base) if payload[position]]
     words = np.frombuffer(payload[num_told:], dtype="<u4").astype(np.uint32)
     rates = payload[len(base) : num_told]
     decoder, curve = constriction.stream.queue.RangeDecoder(words), new_curve(variant)
     cuts = np.zeros(num_bits, dtype=np.bool_)
-    for position, part, tensor in _models(base, parts, curve, variant, among):
+
+    def num_coded(position: int, _: slice, tensor: TensorModel) -> int:
+        return _num_coded(payload[position], tensor.num_places)
+
+    for position, part, tensor in _models(base, parts, curve, variant, among, num_coded):
 
         def read(places: Integers, chances: Floats, cuts: np.ndarray = cuts[part]) -> np.ndarray:
             try:
@@ -126,7 +132,7 @@ def decode_cuts(
             cuts[places] = cut
             return cut
 
-        tensor.code(_num_coded(payload[position], len(tensor.order)), read, _logit(rates, position))
+        tensor.code(read, _logit(rates, position))
     if not decoder.maybe_exhausted():
         raise AdapterFileError("the mask does not end where it should")
     return cuts
@@ -152,11 +158,14 @@ def _models(
     curve: Parameters,
     variant: Variant,
     among: np.ndarray | None,
+    num_coded: Callable[[int, slice, TensorModel], int],
 ) -> Iterator[tuple[int, slice, TensorModel]]:
     """Position, bits and model of each tensor in the order of `parts`; the next is sorted while one is coded."""
 
     def model(position: int, part: slice) -> TensorModel:
-        return TensorModel(base[position], curve, variant, None if among is None else among[part])
+        tensor = TensorModel(base[position], curve, variant, None if among is None else among[part])
+        tensor.sort(num_coded(position, part, tensor))
+        return tensor
 
     with ThreadPoolExecutor(1) as beside:  # NumPy lets go of the interpreter while it sorts
         coming = beside.submit(model, *parts[0]) if parts else None

@@ -10,8 +10,9 @@ from torch import Tensor
 from smn_cli.adapters.adapter import Adapter
 from smn_cli.schemas.adapter_files import SizesJson
 
-SAMPLE_BYTES = 4_000_000
-"""lzma needs half a minute for a ResNet-50's weights; four megabytes spread over them tell its ratio to a percent."""
+WHOLE_BYTES, SAMPLE_BYTES = 4_000_000, 1_000_000
+"""lzma needs half a minute for a ResNet-50's weights: of more than so many bytes, a megabyte in pieces spread over them
+tells its ratio to a percent, in a third of a second."""
 _SAMPLE_BLOCKS = 16
 
 
@@ -76,7 +77,7 @@ class BaseSize:
 
 
 def measure_base(base: Mapping[str, Tensor]) -> BaseSize:
-    """Sizes of a backbone; a second of lzma, during which other threads can work.
+    """Sizes of a backbone; lzma, during which other threads can work, takes a second at most.
 
     Args:
         base: the backbone's state dict, without a classifier.
@@ -113,9 +114,21 @@ def measure_sizes(adapter: Adapter, base: Mapping[str, Tensor] | BaseSize) -> Si
 
 
 def _lzma_ratio(floats: list[Tensor], fp32_bytes: int) -> tuple[float, bool]:
-    data = np.concatenate([tensor.detach().cpu().float().reshape(-1).numpy() for tensor in floats]).view(np.uint8)
-    if len(data) > SAMPLE_BYTES:
+    if fp32_bytes > WHOLE_BYTES:
         block = SAMPLE_BYTES // _SAMPLE_BLOCKS
-        starts = np.linspace(0, len(data) - block, _SAMPLE_BLOCKS).astype(np.int64) // 4 * 4
-        data = np.concatenate([data[start : start + block] for start in starts])
-    return len(lzma.compress(data.tobytes())) / len(data), len(data) < fp32_bytes
+        starts = np.linspace(0, fp32_bytes - block, _SAMPLE_BLOCKS).astype(np.int64) // 4 * 4
+        data = b"".join(_bytes_between(floats, start, start + block) for start in starts.tolist())
+    else:
+        data = _bytes_between(floats, 0, fp32_bytes)
+    return len(lzma.compress(data)) / len(data), len(data) < fp32_bytes
+
+
+def _bytes_between(floats: list[Tensor], start: int, end: int) -> bytes:
+    """Of all tensors as float32, one after the other; start and end are multiples of four."""
+    parts, before = [], 0
+    for tensor in floats:
+        first, last = max(start - before, 0) // 4, min(end - before, 4 * tensor.numel()) // 4
+        if first < last:
+            parts.append(tensor.detach().reshape(-1)[first:last].cpu().float().numpy().tobytes())
+        before += 4 * tensor.numel()
+    return b"".join(parts)

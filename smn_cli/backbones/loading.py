@@ -14,6 +14,7 @@ import timm
 import torch
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from smn_cli.backbones.fitting import read_fitting
 from smn_cli.backbones.layouts import Preparation
@@ -62,7 +63,8 @@ def load_backbone(arch: str, weights: str | Path | None = None, *, is_run: bool 
         arch: a timm name, with or without a tag ("resnet50", "resnet50.a1_in1k").
         weights: a local file instead of timm's hub weights.
         is_run: false where only the state dict is wanted. A network of a file's weights is then not initialised, which
-            takes longer than reading them, and must not be run: what no state dict holds is missing in it.
+            takes longer than reading them, and must not be run, unless it is one of `PLAIN_RESNETS`: what no state dict
+            holds is missing in it.
 
     Raises:
         BackboneError: the name is unknown, the hub cannot be reached, or the weights do not fit; the message names
@@ -250,13 +252,20 @@ def _create(arch: str, *, pretrained: bool) -> nn.Module:
             ) from None
 
 
+class _NothingDrawn(TorchFunctionMode):
+    """No random numbers are drawn inside: tensors without values need none, and torch would import its compiler."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return args[0] if func in (Tensor.normal_, Tensor.uniform_) else func(*args, **(kwargs or {}))
+
+
 def _outline(arch: str) -> nn.Module | None:
     """The full model with shapes and types but no values; None if timm cannot build it so, or if it ties tensors.
 
     Tensors that are tied in the model would no longer be so once each name has been given its own.
     """
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _NothingDrawn():
             model = _create(arch, pretrained=False)
     except BackboneError:
         return None

@@ -70,6 +70,8 @@ def pack(
         from smn_cli.runs.pack import pack_run
         from smn_cli.runs.run_config import backbone_of_run
         from smn_cli.runs.run_folder import RunFolder
+        from smn_cli.runs.run_result import read_learned
+        from smn_cli.threads import computing_with
         from smn_cli.training.run_readout import check_kind, readout_images
 
     output = Output(json)
@@ -79,10 +81,12 @@ def pack(
     config = folder.read_config()
     if kind is not None:
         readout_images(folder)  # refuses a run whose images are gone before the work is done
-    backbone = backbone_of_run(config, weights)
-    with ThreadPoolExecutor(1) as beside:  # lzma of the base takes a second
+    with ThreadPoolExecutor(2) as beside:  # reading, hashing and lzma let go of the interpreter
+        with computing_with(1):
+            learned = beside.submit(read_learned, folder)
+            backbone = backbone_of_run(config, weights, is_quick=True)
         of_base = beside.submit(measure_base, backbone.model.state_dict())
-        adapter = pack_run(folder, backbone, codec=codec)
+        adapter = pack_run(folder, backbone, codec=codec, learned=learned.result)
     if kind is not None:
         adapter = _with_readout(output, adapter, folder, backbone, kind, device, workers)
     adapter.save(out)

@@ -1,11 +1,13 @@
 """From a run folder to the adapter of what it learned."""
 
+from collections.abc import Callable
 from typing import Any
 
 from smn_cli.adapters.adapter import Adapter, make_adapter
 from smn_cli.adapters.head import StoredHead, rounded_head
 from smn_cli.adapters.swap import Change, TunedWeights
 from smn_cli.backbones.loading import Backbone
+from smn_cli.config.plan import AdaptPlan
 from smn_cli.errors import CheckpointError, UsageError
 from smn_cli.masking.binarize import count_kept
 from smn_cli.masking.ties import under_all_names
@@ -13,15 +15,19 @@ from smn_cli.runs.read_back import read_back
 from smn_cli.runs.run_config import check_run_base, plan_of, preprocessing_in
 from smn_cli.runs.run_folder import RunFolder
 from smn_cli.runs.run_result import Learned, read_learned
+from smn_cli.threads import computing_with
 
 
-def pack_run(folder: RunFolder, backbone: Backbone, *, codec: str = "auto") -> Adapter:
+def pack_run(
+    folder: RunFolder, backbone: Backbone, *, codec: str = "auto", learned: Callable[[], Learned] | None = None
+) -> Adapter:
     """The adapter of a run's last checkpoint, read back and compared with the run's network.
 
     Args:
         folder: of the run.
         backbone: the base it was started with.
         codec: a codec's name, or "auto" for the smallest.
+        learned: gives what `read_learned` gives of the folder, if that is under way already.
 
     Raises:
         CheckpointError: the run is damaged.
@@ -29,8 +35,16 @@ def pack_run(folder: RunFolder, backbone: Backbone, *, codec: str = "auto") -> A
     """
     config = folder.read_config()
     plan = plan_of(config, folder)
-    check_run_base(config, backbone)
-    learned = read_learned(folder)
+    with computing_with(1) as num_threads:
+        check_run_base(config, backbone)
+        found = read_learned(folder) if learned is None else learned()
+        _check_masks(found, plan, folder)
+        adapter = _packed(found, config, backbone, codec)
+        size = preprocessing_in(config, folder).size
+        return read_back(adapter, backbone, found.masks, found.norm_stats, size=size, num_threads=num_threads)
+
+
+def _check_masks(learned: Learned, plan: AdaptPlan, folder: RunFolder) -> None:
     if not plan.mode.has_mask:
         raise UsageError(
             f"{folder.path} trained the weights themselves (`train` {plan.train}): there is no mask to pack"
@@ -38,7 +52,10 @@ def pack_run(folder: RunFolder, backbone: Backbone, *, codec: str = "auto") -> A
     empty = [name for name, mask in learned.masks.items() if not count_kept(mask)]
     if empty:
         raise CheckpointError(f"{folder.path}: the mask of {empty[0]} is empty; lower `lr_scores` and train again")
-    adapter = make_adapter(
+
+
+def _packed(learned: Learned, config: dict[str, Any], backbone: Backbone, codec: str) -> Adapter:
+    return make_adapter(
         backbone.model.state_dict(),
         under_all_names(learned.masks, backbone.model),
         arch=backbone.arch,
@@ -49,8 +66,6 @@ def pack_run(folder: RunFolder, backbone: Backbone, *, codec: str = "auto") -> A
         codec=codec,
         head=_head_of(learned, config, backbone),
     )
-    size = preprocessing_in(config, folder).size
-    return read_back(adapter, backbone, learned.masks, learned.norm_stats, size=size)
 
 
 def _provenance(learned: Learned, config: dict[str, Any]) -> dict[str, Any]:

@@ -13,12 +13,19 @@ from smn_cli.errors import MismatchError
 from smn_cli.masking.backbone import run_backbone
 from smn_cli.masking.binarize import effective_weight
 from smn_cli.seeding import fixed_generator
+from smn_cli.threads import computing_with
 
 _NUM_IMAGES = 2
 
 
 def read_back(
-    adapter: Adapter, backbone: Backbone, masks: Mapping[str, Tensor], norm_stats: Mapping[str, Tensor], *, size: int
+    adapter: Adapter,
+    backbone: Backbone,
+    masks: Mapping[str, Tensor],
+    norm_stats: Mapping[str, Tensor],
+    *,
+    size: int,
+    num_threads: int | None = None,
 ) -> Adapter:
     """The adapter as its own bytes give it, if whoever applies them gets the network that was trained.
 
@@ -32,10 +39,12 @@ def read_back(
         masks: of the run, by first names.
         norm_stats: as the adapter should carry them.
         size: of the run's images, in pixels.
+        num_threads: that torch computes features with; None for as many as it has now.
 
     Raises:
         MismatchError: the features differ.
     """
+    num_threads = torch.get_num_threads() if num_threads is None else num_threads
     again = adapter_from_bytes(adapter.to_bytes())
     network = deepcopy(backbone.model).cpu()
     base = network.state_dict()
@@ -46,10 +55,12 @@ def read_back(
             name: torch.empty_like(base[name]).copy_(effective_weight(base[name], mask.cpu()))
             for name, mask in masks.items()
         }
-        live = run_backbone(network, images, weights | {name: tensor.cpu() for name, tensor in norm_stats.items()})
+        with computing_with(num_threads):
+            live = run_backbone(network, images, weights | {name: tensor.cpu() for name, tensor in norm_stats.items()})
         network.load_state_dict(again.rebuild(base))
         network.train().eval()  # a new mode makes attention forget what it keeps of its weights
-        loaded = network(images)
+        with computing_with(num_threads):
+            loaded = network(images)
     if not np.array_equal(live.numpy(), loaded.numpy(), equal_nan=True):
         raise MismatchError(
             f"the packed adapter does not compute the features of the run's network (up to "

@@ -13,6 +13,7 @@ import torchvision
 import smn_cli
 from smn_cli.adapters.fingerprint import fingerprint
 from smn_cli.backbones.loading import Backbone, load_backbone
+from smn_cli.backbones.resnets import PLAIN_RESNETS
 from smn_cli.config.plan import AdaptPlan
 from smn_cli.data.images.validate import ImageSet
 from smn_cli.data.labels.eval_split import LabeledSplit
@@ -31,15 +32,21 @@ def is_own_restart(folder_path: Path) -> bool:
     return RunFolder.open(folder_path).read_config().get("launch") == launch_name()
 
 
-def backbone_of_run(config: dict[str, Any], weights: Path | None) -> Backbone:
+def backbone_of_run(config: dict[str, Any], weights: Path | None, *, is_quick: bool = False) -> Backbone:
     """The base of a run: from a file if one is given or was, else timm's weights of the same tag.
+
+    Args:
+        config: of the run.
+        weights: a file instead of the run's own.
+        is_quick: whether no random numbers are drawn for a network that its file fills whole.
 
     Raises:
         BackboneError: the weights cannot be had or do not fit.
     """
     source = weights or config["weights"] or None
     tagged = f"{config['arch']}.{config['tag']}" if config.get("tag") and source is None else config["arch"]
-    return load_backbone(str(tagged), source)
+    is_whole_in_file = str(config["arch"]) in PLAIN_RESNETS
+    return load_backbone(str(tagged), source, is_run=not (is_quick and is_whole_in_file))
 
 
 def preprocessing_in(config: dict[str, Any], folder: RunFolder) -> Preprocessing:

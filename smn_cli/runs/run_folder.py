@@ -3,12 +3,13 @@
 import hashlib
 import io
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors.torch import load, save
@@ -31,6 +32,7 @@ BEST_STATE = "keeper"
 """Key of the best state in `STATE`, as runs of version 0.1 have it."""
 CASCADE_SCHEMA, CASCADE_FILE = "smn.cascade-run/1", "cascade.safetensors"
 _DIGEST_BYTES = 32
+_PIECE_BYTES = 1 << 20
 _REQUIRED = frozenset(
     {"judge", "arch", "weights", "base_digest", "plan", "preprocessing", "images", "threads", "versions"}
 )
@@ -202,7 +204,8 @@ class RunFolder:
             CheckpointError: it is missing or damaged, or another file of the run is no longer what it was.
         """
         try:
-            state = torch.load(io.BytesIO(self._read_checked(STATE)), map_location="cpu", weights_only=True)
+            with self._open_checked(STATE) as file:  # straight into the tensors; what ends the file is no part of a zip
+                state = torch.load(file, map_location="cpu", weights_only=True)
         except CheckpointError:
             raise
         except Exception as error:  # the unpickler raises anything on hostile bytes
@@ -252,16 +255,26 @@ class RunFolder:
         write_atomically(self.path / name, body + hashlib.sha256(body).digest())
 
     def _read_checked(self, name: Path) -> bytes:
+        with self._open_checked(name) as file:
+            return file.read(os.fstat(file.fileno()).st_size - _DIGEST_BYTES)  # slicing would copy
+
+    @contextmanager
+    def _open_checked(self, name: Path) -> Iterator[BinaryIO]:
+        """A file that is known to be whole, from its start; its last 32 bytes are the digest of the others."""
         path = self.path / name
         try:
-            with path.open("rb") as file:  # in two parts: slicing would copy what takes as much as several networks
-                body = file.read(max(path.stat().st_size - _DIGEST_BYTES, 0))
-                digest = file.read()
+            file = path.open("rb")
         except OSError as error:
             raise CheckpointError(f"{path} cannot be read ({error.strerror}): start the run again") from None
-        if hashlib.sha256(body).digest() != digest:
-            raise CheckpointError(f"{path} is damaged (its checksum does not match): start the run again")
-        return body
+        with file:
+            try:
+                is_whole = _is_whole(file)
+            except OSError as error:
+                raise CheckpointError(f"{path} cannot be read ({error.strerror}): start the run again") from None
+            if not is_whole:
+                raise CheckpointError(f"{path} is damaged (its checksum does not match): start the run again")
+            file.seek(0)
+            yield file
 
 
 def _in_use(path: Path) -> str:
@@ -282,6 +295,16 @@ def is_run(path: Path, schema: str = SCHEMA) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(config, dict) and str(config.get("schema", "")).startswith(schema.partition("/")[0] + "/")
+
+
+def _is_whole(file: BinaryIO) -> bool:
+    """Whether a file ends in the SHA-256 of all before; read in pieces: it may be as large as several networks."""
+    hasher, left = hashlib.sha256(), max(file.seek(0, io.SEEK_END) - _DIGEST_BYTES, 0)
+    file.seek(0)
+    while left and (piece := file.read(min(left, _PIECE_BYTES))):
+        hasher.update(piece)
+        left -= len(piece)
+    return hasher.digest() == file.read()
 
 
 def _lines(lines: list[str]) -> bytes:

@@ -161,10 +161,13 @@ def test_names_that_are_no_text_and_values_that_are_no_tensors_are_left_out(tmp_
     assert_state(read_weight_file(tmp_path / "w.pth").tensors)
 
 
-@pytest.mark.parametrize("name", ["gone.pth", "folder.pth"])
-def test_a_missing_file_and_a_folder_are_named(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("gone.pth", r"does not exist: expected a \.safetensors"), ("folder.pth", "is a folder: expected a file")],
+)
+def test_a_missing_file_and_a_folder_are_named(tmp_path: Path, name: str, words: str) -> None:
     (tmp_path / "folder.pth").mkdir()
-    with pytest.raises(DataError, match=rf"`weights` {tmp_path / name} does not exist: expected a \.safetensors"):
+    with pytest.raises(DataError, match=rf"`weights` {tmp_path / name} {words}"):
         read_weight_file(tmp_path / name)
 
 
