@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from smn_cli.atomic import write_atomically
+from smn_cli.atomic import write_result
 from smn_cli.errors import UsageError
+from smn_cli.reports.text import printable
 
 if TYPE_CHECKING:
     from smn_cli.schemas.commands import CommandJson
@@ -48,11 +49,11 @@ class Output:
 
     def talk(self, line: str) -> None:
         """A line for whoever watches."""
-        self._talk.print(_printable(line), markup=False)
+        self._talk.print(printable(line), markup=False)
 
     def result(self, line: str) -> None:
         """A line of the result."""
-        self._results.print(_printable(line), markup=False)
+        self._results.print(printable(line), markup=False)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """A result as a table; the first column is text, the others are numbers."""
@@ -69,11 +70,7 @@ class Output:
         if self.json_target == "-":
             sys.stdout.write(text + "\n")
         elif self.json_target is not None:
-            path = Path(self.json_target)
-            if path.exists() and not path.is_file():
-                path.write_text(text + "\n")  # a pipe or a device is written to, never replaced
-            else:
-                write_atomically(path, (text + "\n").encode())
+            write_result(Path(self.json_target), (text + "\n").encode())
 
     @contextmanager
     def progress(self, what: str, total: int, done: int = 0) -> Iterator[Ticker]:
@@ -119,11 +116,6 @@ def _console(*, stderr: bool, quiet: bool) -> Console:
     if not console.is_terminal:
         console.width = 200  # a table in a file or a pipe is not to be cut
     return console
-
-
-def _printable(line: str) -> str:
-    """What a hostile file may have put into a line cannot steer the terminal."""
-    return "".join(c if c.isprintable() else "?" for c in line)
 
 
 def _plain_ticker(output: Output, what: str, total: int, done_before: int) -> Ticker:

@@ -1,0 +1,15 @@
+"""Names that users and their files gave, as they can stand in a line, in Markdown and in XML."""
+
+import re
+
+_MARKDOWN = re.compile(r"([\\`*_\[\]<|~&$])")
+
+
+def printable(text: str) -> str:
+    """Every character that would steer a terminal, end a line or fit no file becomes a question mark."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def markdown(text: str) -> str:
+    """Text that Markdown shows as it stands, in a cell of a table or after other words of a line."""
+    return _MARKDOWN.sub(r"\\\1", printable(text))
