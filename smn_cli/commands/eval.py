@@ -12,7 +12,7 @@ from smn_cli.evaluation.gates import check_metrics, parse_gate
 from smn_cli.evaluation.metric_names import DEFAULT_KS
 from smn_cli.terminal.cascades import report_rows
 from smn_cli.terminal.eval_files import check_files, write_files
-from smn_cli.terminal.eval_results import hold_gates, names_asked_for, names_of, scores_json
+from smn_cli.terminal.eval_results import hold_gates, known_early, names_asked_for, names_of, scores_json
 from smn_cli.terminal.low_shot import check_low_shot_options, parse_fractions, report_low_shot
 from smn_cli.terminal.networks import check_choice, open_networks
 from smn_cli.terminal.option_parameters import takes_options
@@ -84,6 +84,7 @@ def evaluate(
     check_low_shot_options(options)
     check_files(options)
     fractions = parse_fractions(options.label_fraction) if options.label_fraction is not None else []
+    check_metrics(known_early(gates), names_asked_for(options, fractions, is_adapted=bool(adapter or run)))
     from smn_cli.console import Output
     from smn_cli.data.labels.eval_split import load_labeled_split
     from smn_cli.features.cache import FeatureCache
@@ -94,15 +95,12 @@ def evaluate(
     device = resolve_device(device)
     precision = resolve_precision(precision, device)
     split = load_labeled_split(data, seed=options.seed, max_train=options.max_train, max_test=options.max_test)
-    num_train = len(split.train_paths)
-    # what no network could give is told before one is loaded, the rest before anything is embedded
-    check_metrics(gates, names_asked_for(options, fractions, num_train, is_adapted=bool(adapter or run)))
     networks = open_networks(adapter or [], run, arch, weights, size)
     output.talk(f"{_in_words(split)}, {networks.preprocessing.size} px")
     if networks.cascade is not None and fractions:
         raise UsageError("--label-fraction does not take a cascade: give adapters")
     if gates:
-        check_metrics(gates, names_of(networks, options, fractions, num_train))
+        check_metrics(gates, names_of(networks, options, fractions, len(split.train_paths)))
     cache = None if no_cache else FeatureCache()
     embedding = Embedding(networks.preprocessing, precision, resolve_workers(workers), cache)
     subsets = _draw_subsets(split, fractions, options)

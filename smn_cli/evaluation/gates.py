@@ -92,13 +92,14 @@ def check_metrics(gates: Sequence[Gate], names: MetricNames) -> None:
         known = names.gains if gate.on_gain else names.values
         if gate.metric in known:
             continue
-        what = "has no gain" if gate.on_gain and gate.metric in names.values else "is not among the metrics"
-        near = get_close_matches(gate.metric, known, n=1)
+        is_gainless = gate.on_gain and gate.metric in names.values
+        near = [] if is_gainless else get_close_matches(gate.metric, known, n=1)
         meant = f"did you mean {near[0]}? " if near else ""
         meant = f"{_ASKED_BY[gate.metric]} asks for it; " if gate.metric in _ASKED_BY.keys() - known else meant
-        allowed = f"expected one of {', '.join(known)}" if known else "a base alone has no gains, so leave it out"
         raise UsageError(
-            f"{gate.option} {gate.metric}={gate.bound:g}: {gate.metric} {what} of this evaluation; {meant}{allowed}"
+            f"{gate.option} {gate.metric}={gate.bound:g}: {gate.metric} "
+            f"{'has no gain' if is_gainless else 'is not among the metrics'} here; {meant}"
+            + (f"expected one of {', '.join(known)}" if known else "a base alone has no gains, so leave it out")
         )
 
 

@@ -11,6 +11,7 @@ from smn_cli.reports.low_shot import low_shot_part
 from smn_cli.reports.render import render_page
 from smn_cli.reports.score_rows import VERDICT_WORDS, control_rows, native_notes, score_columns, score_rows
 from smn_cli.reports.summary import class_cells
+from smn_cli.reports.text import sentence
 
 MAX_IMAGES, MAX_CONFUSED, MAX_MATRIX = 24, 20, 20
 """Images shown of each kind, rows of confusion, and classes of which a whole matrix can be read."""
@@ -27,6 +28,7 @@ def evaluation_page(evaluation: Evaluation) -> bytes:
     return render_page(
         "evaluation.html.j2",
         evaluation=evaluation,
+        headline=sentence(evaluation.headline),
         is_bad=verdict == "worse" or bool(evaluation.failed),
         networks=[_network(evaluation, name, each) for name, each in evaluation.comparisons.items()],
         few=low_shot_part(evaluation.rows) if evaluation.rows else None,
@@ -40,10 +42,10 @@ def _network(evaluation: Evaluation, name: str, comparison: Comparison) -> dict[
         "title": f"Scores, {name}" if len(evaluation.comparisons) > 1 else "Scores",
         "columns": score_columns("top-1 accuracy", comparison),
         "scores": score_rows(comparison),
-        "verdict": words[:1].upper() + words[1:],
+        "verdict": sentence(words),
         "controls": control_rows(comparison),
         "control_columns": score_columns("top-1 accuracy", comparison),
-        "notes": native_notes(comparison),
+        "notes": [sentence(note) for note in native_notes(comparison)],
         "metrics": [_metric(evaluation, metric, each) for metric, each in evaluation.details[name].items()],
     }
 

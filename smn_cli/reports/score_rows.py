@@ -32,10 +32,12 @@ def control_rows(comparison: "Comparison") -> list[list[str]]:
     controlled = _controlled(comparison)
     if controlled is None:
         return []
+    with_gains = comparison.adapted is not None  # of the stages there is none; its row is as long as the others
     rows = []
     for kind, each in controlled.readouts.items():
         for metric, value in each.base.metrics.items():
-            rows.append([f"{metric} {_READOUT_WORDS[kind]}", *_cells(value, metric, each)])
+            cells = _cells(value, metric, each)
+            rows.append([f"{metric} {_READOUT_WORDS[kind]}", *cells, *[""] * (1 + 4 * with_gains - len(cells))])
     native = controlled.native
     if native is not None:
         for metric, value in native.comparison.base.metrics.items():

@@ -8,7 +8,7 @@ from smn_cli.evaluation.intervals import Gain, Share
 from smn_cli.evaluation.low_shot import LowShotRow
 from smn_cli.reports.evaluation import Evaluation, most_changed
 from smn_cli.reports.score_rows import VERDICT_WORDS, control_rows, native_notes, score_columns, score_rows
-from smn_cli.reports.text import markdown
+from smn_cli.reports.text import markdown, sentence
 
 MAX_CLASSES, MAX_IMAGES = 10, 10
 
@@ -31,10 +31,11 @@ def _network(evaluation: Evaluation, name: str, comparison: Comparison) -> list[
     parts = [f"### {markdown(name)}"] if len(evaluation.comparisons) > 1 else []
     parts.append(_table(score_columns("top-1 accuracy", comparison), score_rows(comparison)))
     if comparison.verdict is not None:
-        parts.append(f"**{markdown(evaluation.subject(name))}** is {VERDICT_WORDS[comparison.verdict]}.")
+        words = f"{evaluation.subject(name)} is {VERDICT_WORDS[comparison.verdict]}"
+        parts.append(f"**{markdown(sentence(words))}**")
     if controls := control_rows(comparison):
         parts.append(_table(score_columns("without training", comparison), controls))
-    parts += [markdown(note) + "." for note in native_notes(comparison)]
+    parts += [markdown(sentence(note)) for note in native_notes(comparison)]
     metric, details = next(iter(evaluation.details[name].items()))
     return parts + _changes(metric, details)
 

@@ -10,6 +10,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
+def sentence(words: str) -> str:
+    """With a capital and a full stop."""
+    return f"{words[:1].upper()}{words[1:]}." if words else ""
+
+
 def markdown(text: str) -> str:
     """Text that Markdown shows as it stands, in a cell of a table or after other words of a line."""
     return _MARKDOWN.sub(r"\\\1", printable(text))

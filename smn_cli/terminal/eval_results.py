@@ -16,12 +16,15 @@ if TYPE_CHECKING:
     from smn_cli.terminal.networks import Networks
 
 
-def names_asked_for(
-    options: "EvalOptions", fractions: Sequence[float], num_train: int, *, is_adapted: bool
-) -> MetricNames:
-    """Metrics that options and images allow, with those that a network may turn out not to have."""
+def known_early(gates: "Sequence[Gate]") -> "list[Gate]":
+    """Gates on metrics whose names do not depend on the images: a k is cut to the training images there are."""
+    return [gate for gate in gates if "top1@" not in gate.metric.partition("@label:")[0]]
+
+
+def names_asked_for(options: "EvalOptions", fractions: Sequence[float], *, is_adapted: bool) -> MetricNames:
+    """Metrics that the options allow, with those that a network may turn out not to have."""
     return metric_names(
-        **_asked(options, fractions, num_train),
+        **_asked(options, fractions, None),
         is_adapted=is_adapted,
         has_classifier=True,
         has_controls=options.controls,
@@ -94,7 +97,7 @@ def scores_json(
     return content
 
 
-def _asked(options: "EvalOptions", fractions: Sequence[float], num_train: int) -> dict[str, Any]:
+def _asked(options: "EvalOptions", fractions: Sequence[float], num_train: int | None) -> dict[str, Any]:
     return {
         "knn": options.is_knn,
         "linear": options.linear,
