@@ -92,15 +92,22 @@ def check_metrics(gates: Sequence[Gate], names: MetricNames) -> None:
         known = names.gains if gate.on_gain else names.values
         if gate.metric in known:
             continue
-        is_gainless = gate.on_gain and gate.metric in names.values
-        near = [] if is_gainless else get_close_matches(gate.metric, known, n=1)
-        meant = f"did you mean {near[0]}? " if near else ""
-        meant = f"{_ASKED_BY[gate.metric]} asks for it; " if gate.metric in _ASKED_BY.keys() - known else meant
+        what = "has no gain" if gate.metric in names.values else "is not among the metrics"
         raise UsageError(
-            f"{gate.option} {gate.metric}={gate.bound:g}: {gate.metric} "
-            f"{'has no gain' if is_gainless else 'is not among the metrics'} here; {meant}"
-            + (f"expected one of {', '.join(known)}" if known else "a base alone has no gains, so leave it out")
+            f"{gate.option} {gate.metric}={gate.bound:g}: {gate.metric} {what} here; {_advice(gate, known, names)}"
         )
+
+
+def _advice(gate: Gate, known: Sequence[str], names: MetricNames) -> str:
+    if not known:
+        return "a base alone has no gains, so leave it out"
+    allowed = f"expected one of {', '.join(known)}"
+    if gate.metric in names.values:
+        return allowed
+    if gate.metric in _ASKED_BY:
+        return f"{_ASKED_BY[gate.metric]} asks for it; {allowed}"
+    near = get_close_matches(gate.metric, known, n=1)
+    return f"did you mean {near[0]}? {allowed}" if near else allowed
 
 
 def check_gates(gates: list[Gate], metrics: Mapping[str, float], gains: Mapping[str, float]) -> list[GateResult]:

@@ -55,7 +55,7 @@ class Evaluation:
 
     def subject(self, name: str) -> str:
         """An adapted network in a sentence, by its name where there are several."""
-        return name if len(self.comparisons) > 1 else "the adapted network"
+        return f"adapter {name}" if len(self.comparisons) > 1 else "the adapted network"
 
 
 def most_changed(details: MetricDetails, most: int) -> list[ClassAccuracy]:
