@@ -1,4 +1,4 @@
-"""The GitHub Action and the examples of CI run as they are printed, by a runner that knows as much of a job as they use."""
+"""The GitHub Action and the examples of CI run as printed, by a runner that knows as much of a job as they use."""
 
 import os
 import re

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.commands.conftest import Road
-from tests.conftest import RESNET, Outcome
+from tests.conftest import RESNET, Outcome, write_images
 
 Run = Callable[..., Outcome]
 
@@ -41,7 +41,10 @@ def test_all_files_are_written_whether_or_not_a_gate_fails(
     assert places["--report"].read_text().count("<summary>") == len(content["details"])
 
 
-def test_details_are_those_of_the_scores(words: tuple[object, ...], run_cli: Run) -> None:
+def test_details_are_those_of_the_scores(road: Road, other_adapter: Path, run_cli: Run, tmp_path: Path) -> None:
+    for number, place in enumerate(("train/a", "train/b", "train/c", "test/a", "test/b", "test/c")):
+        write_images(tmp_path / "hard" / place, 6, seed=number)  # whose classes mean nothing
+    words = ("eval", tmp_path / "hard", "--adapter", other_adapter, "--weights", road.weights)
     content = json.loads(run_cli(*words, "--linear", "--knn", "--no-controls", "--json", "-").out)
     assert content["details"].keys() == content["gain"].keys()
     for metric, details in content["details"].items():

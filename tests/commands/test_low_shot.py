@@ -8,36 +8,17 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 
-from smn_cli.adapters.adapter import load_adapter, make_adapter
+from smn_cli.adapters.adapter import load_adapter
 from smn_cli.adapters.fingerprint import fingerprint
 from smn_cli.backbones.loading import load_backbone
 from smn_cli.data.labels.eval_split import load_labeled_split
 from smn_cli.features.embed import Embedding
 from smn_cli.scoring import embed_split
-from tests.commands.conftest import Road
+from tests.commands.conftest import Road, save_random_adapter
 from tests.conftest import RESNET, Outcome
 
 Run = Callable[..., Outcome]
-
-
-def save_random_adapter(road: Road, path: Path, *, weights: Path, size: int = 32) -> None:
-    """An adapter with a mask of chance, which no run of the road has learned."""
-    base = load_file(weights)
-    names = [entry.name for entry in load_adapter(road.adapter).header.masks]
-    masks = {name: torch.rand(base[name].shape, generator=torch.Generator().manual_seed(1)) > 0.3 for name in names}
-    state = {name: tensor for name, tensor in base.items() if not name.startswith("fc.")}
-    preprocessing = {**load_adapter(road.adapter).header.preprocessing, "size": size}
-    make_adapter(state, masks, arch=RESNET, preprocessing=preprocessing, codec="bits").save(path)
-
-
-@pytest.fixture
-def other_adapter(road: Road, tmp_path: Path) -> Path:
-    """An adapter over the road's base with another mask."""
-    path = tmp_path / "b.safetensors"
-    save_random_adapter(road, path, weights=road.weights)
-    return path
 
 
 def evaluated(run_cli: Run, road: Road, *words: object) -> dict[str, Any]:
