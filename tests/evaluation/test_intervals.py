@@ -188,6 +188,24 @@ def test_the_interval_for_few_images_is_newcombes() -> None:
     assert (gain.value, gain.low, gain.high) == pytest.approx((0.2, 0.0569, 0.3404), abs=5e-5)
 
 
+def newcombe_slowly(both: int, lost: int, won: int, neither: int) -> tuple[float, float]:
+    """The paper's equations as they stand, with scipy's intervals of the two shares."""
+    n, product = both + lost + won + neither, both * neither - lost * won
+    a, b = (both + won) / n, (both + lost) / n
+    (al, au), (bl, bu) = (binomtest(both + right, n).proportion_ci(0.95, method="wilson") for right in (won, lost))
+    corrected = product if product <= 0 else product - n / 2 if product > n / 2 else 0
+    phi = corrected / math.sqrt((both + won) * (lost + neither) * (both + lost) * (won + neither))
+    below = math.sqrt((a - al) ** 2 - 2 * phi * (a - al) * (bu - b) + (bu - b) ** 2)
+    above = math.sqrt((b - bl) ** 2 - 2 * phi * (b - bl) * (au - a) + (au - a) ** 2)
+    return a - b - below, a - b + above
+
+
+@pytest.mark.parametrize("counts", [(53, 2, 9, 1), (20, 1, 3, 9), (2, 5, 6, 3), (3, 1, 1, 2)])
+def test_answers_that_go_together_narrow_the_interval_less_than_they_seem_to(counts: tuple[int, int, int, int]) -> None:
+    gain = few_images_gain(*pairs(*counts))
+    assert (gain.low, gain.high) == pytest.approx(newcombe_slowly(*counts))
+
+
 def test_a_single_image_leaves_doubt_where_the_bootstrap_has_none() -> None:
     answers = pairs(0, 0, 1, 0)
     assert paired_gain(*answers) == Gain(1.0, 1.0, 1.0)
