@@ -132,6 +132,7 @@ def test_eval_scores_the_classifier_and_gates_hold_it(
     assert told["gates"][0]["value"] == told["adapted"]["classifier"]["top1"]
     assert "classifier" not in told["base"]
     assert "classifier.top1" not in told["gain"]
+    assert all(each.keys() == {"name", "images", "adapted"} for each in told["details"]["classifier.top1"]["classes"])
     of_run = run_cli("eval", labeled_folder, "--run", made.run, "--json", "-")
     assert json.loads(of_run.out)["adapted"] == told["adapted"]
     assert run_cli(*words, "--fail-under", "classifier.top1=1.01").code == 3
