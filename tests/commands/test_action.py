@@ -135,6 +135,7 @@ def test_inputs_are_words_and_never_commands(job: Job) -> None:
         data="$(touch a)", adapter="; touch b", arguments="`touch c` *", **{"fail-under": "knn.top1=$(touch d)"}
     )
     assert done.code == 2
+    assert " * " in done.err  # among the words that smn cannot use, and not the files here
     assert not {"a", "b", "c", "d"} & {path.name for path in job.folder.iterdir()}
 
 
