@@ -44,6 +44,18 @@ def write_atomically(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
+def write_result(path: Path, data: bytes) -> None:
+    """Write where a user asked for a result: a file as a whole; a pipe or a device is written to, never replaced.
+
+    Raises:
+        OSError: the folder is missing or not writable.
+    """
+    if path.exists() and not path.is_file():
+        path.write_bytes(data)
+    else:
+        write_atomically(path, data)
+
+
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """A temporary folder beside `path` to fill; it takes the final name when the block ends well.

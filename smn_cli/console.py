@@ -21,7 +21,7 @@ from rich.progress import (
 )
 from rich.table import Column, Table
 
-from smn_cli.atomic import write_atomically
+from smn_cli.atomic import write_result
 from smn_cli.errors import UsageError, printable
 from smn_cli.process import stdout_is_closed
 
@@ -86,11 +86,7 @@ class Output:
         if self.json_target == "-":
             sys.stdout.write(text + "\n")
         elif self.json_target is not None:
-            path = Path(self.json_target)
-            if path.exists() and not path.is_file():
-                path.write_text(text + "\n")  # a pipe or a device is written to, never replaced
-            else:
-                write_atomically(path, (text + "\n").encode())
+            write_result(Path(self.json_target), (text + "\n").encode())
 
     @contextmanager
     def progress(self, what: str, total: int, done: int = 0) -> Iterator[Ticker]:

@@ -37,6 +37,7 @@ def _deterministic(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.Tem
     monkeypatch.setenv(
         "SMN_CACHE_HOME", str(tmp_path_factory.getbasetemp() / f"cache{next(_numbers)}")
     )  # never the user's own
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)  # tests that run in a job must not write its summary
     connect = socket.socket.connect
 
     def refuse(self: socket.socket, address: Any) -> None:

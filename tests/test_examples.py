@@ -114,17 +114,3 @@ def test_the_shell_example_goes_the_whole_road(
     done = subprocess.run([str(word) for word in command], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert {path.name for path in out.iterdir()} == {"run", "adapter.safetensors", "adapted.safetensors", "eval.json"}
-
-
-def test_the_ci_example_uses_commands_and_options_that_exist() -> None:
-    import typer.main
-
-    from smn_cli.cli import app
-
-    text = (ROOT / "examples" / "ci-gate.yml").read_text()
-    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    used = text.split("smn eval labeled/")[1].split("- uses")[0]
-    options = {option for parameter in commands["eval"].params for option in parameter.opts}
-    named = {word for word in used.split() if word.startswith("--")}
-    assert named == {"--adapter", "--weights", "--knn", "--fail-under", "--min-gain", "--json"}
-    assert named <= options

@@ -1,13 +1,18 @@
 """smn eval: base and adapted features on labeled folders, with gates for CI."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from time import monotonic
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from smn_cli.config.eval_options import EvalOptions
 from smn_cli.errors import GateError, UsageError
+from smn_cli.evaluation.gates import check_metrics, parse_gate
+from smn_cli.evaluation.metric_names import DEFAULT_KS
 from smn_cli.terminal.cascades import report_rows
+from smn_cli.terminal.eval_files import check_files, write_files
+from smn_cli.terminal.eval_results import hold_gates, known_early, names_asked_for, names_of, scores_json
 from smn_cli.terminal.low_shot import check_low_shot_options, parse_fractions, report_low_shot
 from smn_cli.terminal.networks import check_choice, open_networks
 from smn_cli.terminal.option_parameters import takes_options
@@ -31,7 +36,8 @@ if TYPE_CHECKING:
     from smn_cli.evaluation.gates import Gate, GateResult
     from smn_cli.evaluation.low_shot import LabelSubsets, LowShotRow
     from smn_cli.features.embed import Embedding
-    from smn_cli.schemas.scores import AdapterScoresJson, ComparisonJson, EvalDataJson, EvalJson, EvalScoresJson
+    from smn_cli.reports.evaluation import Evaluation
+    from smn_cli.schemas.scores import EvalDataJson, EvalJson
     from smn_cli.terminal.networks import Networks
 
 
@@ -72,13 +78,15 @@ def evaluate(
         smn eval ./labeled --adapter adapter.safetensors --knn --linear
         smn eval ./labeled --run run --min-gain knn.top1=0.0 --json eval.json
     """
+    started = monotonic()
     gates = _parse_gates(options)
     check_choice("smn eval", adapter or [], run, arch)
     check_low_shot_options(options)
+    check_files(options)
     fractions = parse_fractions(options.label_fraction) if options.label_fraction is not None else []
+    check_metrics(known_early(gates), names_asked_for(options, fractions, is_adapted=bool(adapter or run)))
     from smn_cli.console import Output
     from smn_cli.data.labels.eval_split import load_labeled_split
-    from smn_cli.evaluation.compare import ScoringProtocol
     from smn_cli.features.cache import FeatureCache
     from smn_cli.features.embed import Embedding
     from smn_cli.terminal.options import resolve_device, resolve_precision, resolve_workers
@@ -91,36 +99,41 @@ def evaluate(
     output.talk(f"{_in_words(split)}, {networks.preprocessing.size} px")
     if networks.cascade is not None and fractions:
         raise UsageError("--label-fraction does not take a cascade: give adapters")
+    if gates:
+        check_metrics(gates, names_of(networks, options, fractions, len(split.train_paths)))
     cache = None if no_cache else FeatureCache()
     embedding = Embedding(networks.preprocessing, precision, resolve_workers(workers), cache)
-    is_knn = options.knn or not options.linear
-    protocol = ScoringProtocol(
-        knn=is_knn, linear=options.linear, ks=options.k or ScoringProtocol.ks, c=options.linear_c
-    )
     subsets = _draw_subsets(split, fractions, options)
-    comparisons, rows = _score(output, networks, split, embedding, protocol, subsets, options.controls, device)
-    results = _check(gates, next(iter(comparisons.values())), rows)
+    comparisons, rows = _score(
+        output, networks, split, embedding, _protocol(options), subsets, options.controls, device
+    )
+    results = hold_gates(gates, next(iter(comparisons.values())), rows)
     _report(output, comparisons, rows, results)
-    _draw(rows, options, networks, _facts(data, split))
+    evaluation = _gather(networks, split, comparisons, results, rows, _facts(options, split, embedding), started)
     content: EvalJson = {
         "schema": "smn.eval/1",
         "data": _describe(data, split),
         "arch": networks.backbone.arch,
         "preprocessing": networks.preprocessing.to_json(),
         "precision": precision,
-        **_to_json(comparisons, rows),
+        **scores_json(comparisons, evaluation.details, rows),
         "gates": [result.to_json() for result in results],
-        "passed": all(result.passed for result in results),
+        "passed": not evaluation.failed,
     }
     output.json(content)
+    write_files(output, options, evaluation)
     _raise_if_failed(results)
 
 
 def _parse_gates(options: EvalOptions) -> "list[Gate]":
-    from smn_cli.evaluation.gates import parse_gate
-
     gates = [parse_gate(text, on_gain=False) for text in options.fail_under]
     return gates + [parse_gate(text, on_gain=True) for text in options.min_gain]
+
+
+def _protocol(options: EvalOptions) -> "ScoringProtocol":
+    from smn_cli.evaluation.compare import ScoringProtocol
+
+    return ScoringProtocol(knn=options.is_knn, linear=options.linear, ks=options.k or DEFAULT_KS, c=options.linear_c)
 
 
 def _draw_subsets(split: "LabeledSplit", fractions: list[float], options: EvalOptions) -> "list[LabelSubsets]":
@@ -190,25 +203,6 @@ def _tell_of_cache(output: "Output", embedding: "Embedding") -> None:
         output.talk(f"features of {cache.num_found} images were in the cache; --no-cache embeds them again")
 
 
-def _check(gates: "list[Gate]", judged: "Comparison", rows: "list[LowShotRow]") -> "list[GateResult]":
-    """Hold the gates against the first adapted network, or against a base alone."""
-    from smn_cli.evaluation.controls import ControlledComparison
-    from smn_cli.evaluation.gates import check_gates
-    from smn_cli.evaluation.low_shot import at_fraction
-
-    metrics = dict((judged.adapted or judged.base).metrics)
-    gains = {name: gain.value for name, gain in judged.gains.items()}
-    if isinstance(judged, ControlledComparison):
-        metrics |= judged.metrics
-        gains |= judged.control_gains
-    for row in rows:
-        few = next(iter(row.adapted.values()), row.base)
-        metrics |= {at_fraction(name, row.fraction): value for name, value in few.metrics.items()}
-        few_gains = next(iter(row.gains.values()), {})
-        gains |= {at_fraction(name, row.fraction): gain.value for name, gain in few_gains.items()}
-    return check_gates(gates, metrics, gains)
-
-
 def _report(
     output: "Output", comparisons: "dict[str, Comparison]", rows: "list[LowShotRow]", results: "list[GateResult]"
 ) -> None:
@@ -226,48 +220,52 @@ def _in_words(split: "LabeledSplit") -> str:
     )
 
 
-def _facts(data: Path, split: "LabeledSplit") -> dict[str, Any]:
-    return {
-        "labels": f"{data}, {split.origin}: {len(split.train_paths)} images of {len(split.classes)} classes",
-        "test images": len(split.test_paths),
+def _gather(
+    networks: "Networks",
+    split: "LabeledSplit",
+    comparisons: "dict[str, Comparison]",
+    results: "list[GateResult]",
+    rows: "list[LowShotRow]",
+    facts: dict[str, str],
+    started: float,
+) -> "Evaluation":
+    """Everything for the files, with what lies behind the scores."""
+    import torch
+
+    from smn_cli.evaluation.details import details_of
+    from smn_cli.reports.evaluation import Evaluation
+
+    labels, paths = torch.tensor(split.test_labels), [str(path) for path in split.test_paths]
+    return Evaluation(
+        arch=networks.backbone.arch,
+        facts=facts,
+        comparisons=comparisons,
+        details={name: details_of(each, labels, split.classes, paths) for name, each in comparisons.items()},
+        gates=results,
+        rows=rows,
+        preprocessing=networks.preprocessing,
+        test_paths=split.test_paths,
+        seconds=monotonic() - started,
+    )
+
+
+def _facts(options: EvalOptions, split: "LabeledSplit", embedding: "Embedding") -> dict[str, str]:
+    facts = {
+        "labels": f"{split.folder}, {split.origin}: {len(split.train_paths)} images of {len(split.classes)} classes",
+        "test images": str(len(split.test_paths)),
+        "image side": f"{embedding.preprocessing.size} px",
+        "precision": embedding.precision,
     }
-
-
-def _draw(rows: "list[LowShotRow]", options: EvalOptions, networks: "Networks", facts: dict[str, Any]) -> None:
-    from smn_cli.reports.low_shot import write_low_shot_page, write_plot
-
-    if options.plot is not None:
-        write_plot(rows, options.plot)
-    if options.report is not None:
+    if options.label_fraction is not None:
         classes = "as chance has them" if options.unbalanced else "even"
-        draws = f"{options.repeats}, seed {options.seed}, classes {classes}"
-        facts = {**facts, "draws": draws, "image side": f"{networks.preprocessing.size} px"}
-        write_low_shot_page(rows, options.report, arch=networks.backbone.arch, facts=facts)
-
-
-def _to_json(comparisons: "dict[str, Comparison]", rows: "list[LowShotRow]") -> "EvalScoresJson":
-    content = cast("EvalScoresJson", next(iter(comparisons.values())).to_json())
-    if len(comparisons) > 1:
-        content["adapters"] = [
-            cast("AdapterScoresJson", {"name": name, **comparison.adapted.groups, **_beyond_base(comparison.to_json())})
-            for name, comparison in comparisons.items()
-            if comparison.adapted is not None
-        ]
-    if rows:
-        content["low_shot"] = [row.to_json() for row in rows]
-    return content
-
-
-def _beyond_base(told: "ComparisonJson") -> Any:
-    """What a comparison says beside the scores of its two networks."""
-    return {name: value for name, value in told.items() if name not in ("base", "adapted")}
+        facts["draws of labels"] = f"{options.repeats}, seed {options.seed}, classes {classes}"
+    return facts
 
 
 def _raise_if_failed(results: "list[GateResult]") -> None:
     failed = [result for result in results if not result.passed]
     if failed:
-        found = "was not computed" if failed[0].value is None else f"is {failed[0].value:.4f}"
-        raise GateError(f"{len(failed)} of {len(results)} gates failed, first {failed[0].gate}: it {found}")
+        raise GateError(f"{len(failed)} of {len(results)} gates failed, first {failed[0].name}: it {failed[0].found}")
 
 
 def _describe(data: Path, split: "LabeledSplit") -> "EvalDataJson":

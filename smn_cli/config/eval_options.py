@@ -35,7 +35,18 @@ class EvalOptions:
     fail_under: tuple[str, ...] = option((), "Exit 3 below it. May repeat.", "Gates", metavar="METRIC=X")
     min_gain: tuple[str, ...] = option((), "The same, of the gain over the base.", "Gates", metavar="METRIC=X")
     plot: Path | None = option(None, "Accuracy against labels as .png or .svg.", "Output", metavar="FILE")
-    report: Path | None = option(None, "That picture with its numbers as one .html page.", "Output", metavar="FILE")
+    report: Path | None = option(
+        None, "Scores, classes, confusion and changed images as one .html page.", "Output", metavar="FILE"
+    )
+    summary: Path | None = option(
+        None, "The same in short as Markdown; $GITHUB_STEP_SUMMARY gets it by itself.", "Output", metavar="FILE"
+    )
+    junit: Path | None = option(None, "The gates as JUnit XML, a test case each.", "Output", metavar="FILE")
 
     def __post_init__(self) -> None:
         check_options(self)
+
+    @property
+    def is_knn(self) -> bool:
+        """Whether neighbours are scored, which they are unless only something else is asked for."""
+        return self.knn or not self.linear

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from smn_cli.evaluation.classifier import LinearClassifier
 from smn_cli.evaluation.intervals import Gain, Verdict, overall_verdict, paired_gain
-from smn_cli.evaluation.knn import PAPER_K, PAPER_TEMPERATURE, knn_predict
+from smn_cli.evaluation.knn import PAPER_TEMPERATURE, knn_predict
 from smn_cli.evaluation.linear_probe import linear_probe
+from smn_cli.evaluation.metric_names import DEFAULT_KS, knn_names, top1_name, usable_ks
 from smn_cli.schemas.scores import ClassifierJson, ComparisonJson, KnnJson, ScoresJson
 
 
@@ -27,7 +28,7 @@ class ScoringProtocol:
 
     knn: bool = True
     linear: bool = False
-    ks: tuple[int, ...] = (PAPER_K, 20)
+    ks: tuple[int, ...] = DEFAULT_KS
     temperature: float = PAPER_TEMPERATURE
     c: float | None = None
 
@@ -53,10 +54,12 @@ class Scores:
     Attributes:
         groups: per kind ("knn", "linear") its numbers and settings, as in the contract's JSON.
         correct: per metric ("knn.top1") which test images were right, (T,) bool.
+        predicted: per metric the class of each test image, (T,) int64; -1 for one that the labels do not have.
     """
 
     groups: ScoresJson
     correct: dict[str, Tensor] = field(repr=False)
+    predicted: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -96,14 +99,14 @@ def score(features: LabeledFeatures, protocol: ScoringProtocol, *, device: torch
         device: where neighbours are looked for; by default where the features are.
     """
     groups: ScoresJson = {}
-    correct: dict[str, Tensor] = {}
+    predicted: dict[str, Tensor] = {}
     if protocol.knn:
-        groups["knn"] = _score_knn(features, protocol, device, correct)
+        groups["knn"] = _score_knn(features, protocol, device, predicted)
     if protocol.linear:
         probe = linear_probe(features.train, features.train_labels, features.test, c=protocol.c)
-        correct["linear.top1"] = probe.predicted == features.test_labels
-        groups["linear"] = {"top1": accuracy(correct["linear.top1"]), "C": probe.c}
-    return Scores(groups, correct)
+        predicted["linear.top1"] = probe.predicted
+        groups["linear"] = {"top1": accuracy(probe.predicted == features.test_labels), "C": probe.c}
+    return Scores(groups, {name: found == features.test_labels for name, found in predicted.items()}, predicted)
 
 
 def with_classifier(
@@ -124,9 +127,14 @@ def with_classifier(
     """
     number = {name: label for label, name in enumerate(classes)}
     label_of = torch.tensor([number.get(name, -1) for name in names])
-    right = label_of[classifier.logits(features.test.float()).argmax(dim=1)] == features.test_labels
+    predicted = label_of[classifier.logits(features.test.float()).argmax(dim=1)]
+    right = predicted == features.test_labels
     group: ClassifierJson = {"top1": accuracy(right), "classes": len(names)}
-    return Scores({**scores.groups, "classifier": group}, {**scores.correct, "classifier.top1": right})
+    return Scores(
+        {**scores.groups, "classifier": group},
+        {**scores.correct, "classifier.top1": right},
+        {**scores.predicted, "classifier.top1": predicted},
+    )
 
 
 def compare(base: Scores, adapted: Scores | None) -> Comparison:
@@ -141,11 +149,12 @@ def _score_knn(
     features: LabeledFeatures,
     protocol: ScoringProtocol,
     device: torch.device | None,
-    correct: dict[str, Tensor],
+    predicted: dict[str, Tensor],
 ) -> KnnJson:
-    ks = _usable(protocol.ks, len(features.train))
+    """Numbers and settings; adds the predicted classes by metric to `predicted`."""
+    ks = usable_ks(protocol.ks, len(features.train))
     num_classes = int(torch.cat([features.train_labels, features.test_labels]).max()) + 1
-    predictions = knn_predict(
+    found = knn_predict(
         features.train,
         features.train_labels,
         features.test,
@@ -154,17 +163,9 @@ def _score_knn(
         temperature=protocol.temperature,
         device=device,
     )
-    accuracies: dict[str, float] = {}
-    for position, k in enumerate(ks):
-        name = "top1" if position == 0 else f"top1@{k}"
-        correct[f"knn.{name}"] = predictions[k] == features.test_labels
-        accuracies[name] = accuracy(correct[f"knn.{name}"])
+    predicted |= {name: found[k] for name, k in zip(knn_names(ks), ks, strict=True)}
+    accuracies = {top1_name(n, k): accuracy(found[k] == features.test_labels) for n, k in enumerate(ks)}
     return cast(KnnJson, {"k": ks[0], "temperature": protocol.temperature, **accuracies})
-
-
-def _usable(ks: Sequence[int], num_train: int) -> list[int]:
-    """At most the number of training images, each once, in the given order."""
-    return list(dict.fromkeys(min(k, num_train) for k in ks))
 
 
 def accuracy(right: Tensor) -> float:

@@ -10,12 +10,9 @@ from typing import cast
 import torch
 
 from smn_cli.evaluation.compare import Comparison, LabeledFeatures, Scores, ScoringProtocol, compare, score
-from smn_cli.evaluation.readouts import Readout, ReadoutKind, fit_readout, fit_stage_readout
+from smn_cli.evaluation.metric_names import NATIVE, READOUTS, STAGES
+from smn_cli.evaluation.readouts import Readout, fit_readout, fit_stage_readout
 from smn_cli.schemas.scores import ControlledComparisonJson, NativeJson, ReadoutJson
-
-CONTROL_READOUTS: tuple[ReadoutKind, ...] = ("centred", "whitened")
-STAGES, NATIVE = "stages", "native"
-"""Names of the other two controls."""
 
 
 @dataclass(frozen=True)
@@ -106,9 +103,7 @@ def readout_scores(
     if not protocol.knn:
         return {}
     neighbours = replace(protocol, linear=False)
-    spaces: dict[str, LabeledFeatures] = {
-        kind: _read(features, fit_readout(features.train, kind)) for kind in CONTROL_READOUTS
-    }
+    spaces: dict[str, LabeledFeatures] = {kind: _read(features, fit_readout(features.train, kind)) for kind in READOUTS}
     if features.stages is not None:
         spaces[STAGES] = _read(features.stages, fit_stage_readout(features.stages.train))
     return {kind: score(space, neighbours, device=device) for kind, space in spaces.items()}

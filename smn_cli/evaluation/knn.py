@@ -10,7 +10,6 @@ from torch import Tensor
 
 from smn_cli.evaluation.neighbours import Neighbours, nearest
 
-PAPER_K = 200
 PAPER_TEMPERATURE = 0.1
 
 

@@ -12,6 +12,7 @@ from smn_cli.evaluation.compare import LabeledFeatures, ScoringProtocol, accurac
 from smn_cli.evaluation.intervals import Gain, crossed_gain
 from smn_cli.evaluation.knn import knn_predict
 from smn_cli.evaluation.linear_probe import linear_probe
+from smn_cli.evaluation.metric_names import knn_names
 from smn_cli.schemas.scores import FewScoresJson, LowShotJson
 
 
@@ -196,10 +197,4 @@ def _neighbours_say(
         temperature=protocol.temperature,
         device=device,
     )
-    names = ["knn.top1", *(f"knn.top1@{k}" for k in list(cut)[1:])]
-    return {name: by_k[used] for name, used in zip(names, cut.values(), strict=True)}
-
-
-def at_fraction(metric: str, fraction: float) -> str:
-    """Name of a metric with a fraction of the labels, as gates address it: knn.top1@label:0.1."""
-    return f"{metric}@label:{fraction:g}"
+    return {name: by_k[used] for name, used in zip(knn_names(list(cut)), cut.values(), strict=True)}

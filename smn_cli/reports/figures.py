@@ -7,6 +7,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+from markupsafe import escape
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -26,7 +27,7 @@ def loss_figure(steps: Sequence[int], losses: Sequence[float], log_k: float) -> 
     axes.axhline(log_k, color=BASE, linestyle="--", linewidth=1, label="ln K: knows nothing")
     axes.set_xlabel("step")
     axes.legend(frameon=False, fontsize=8)
-    return svg_text(figure)
+    return svg_text(figure, "Loss over the steps, beside ln K")
 
 
 def health_figure(steps: Sequence[int], values: Sequence[float], base: float, name: str) -> str:
@@ -37,7 +38,7 @@ def health_figure(steps: Sequence[int], values: Sequence[float], base: float, na
     axes.axhline(base, color=BASE, linestyle="--", linewidth=1)
     axes.set_title(name, fontsize=9)
     axes.tick_params(labelsize=8)
-    return svg_text(figure)
+    return svg_text(figure, f"{name} over the evaluations, beside the base")
 
 
 def density_figure(names: Sequence[str], densities: Sequence[float]) -> str:
@@ -49,7 +50,7 @@ def density_figure(names: Sequence[str], densities: Sequence[float]) -> str:
     axes.set_yticks(positions, names, fontsize=6)
     axes.invert_yaxis()
     axes.set_xlabel("% of weights cut")
-    return svg_text(figure)
+    return svg_text(figure, "Share of cut weights by tensor")
 
 
 def map_figure(base: np.ndarray, adapted: np.ndarray, colours: np.ndarray) -> str:
@@ -60,7 +61,7 @@ def map_figure(base: np.ndarray, adapted: np.ndarray, colours: np.ndarray) -> st
         axes.set_title(title, fontsize=9)
         axes.set_xticks([])
         axes.set_yticks([])
-    return svg_text(figure)
+    return svg_text(figure, "Two maps of the same images, before and after")
 
 
 def thumbnail(path: Path, preprocessing: Preprocessing) -> str:
@@ -78,8 +79,8 @@ def _smoothed(values: Sequence[float], weight: float = 0.9) -> list[float]:
     return smoothed
 
 
-def svg_text(figure: Figure) -> str:
-    """A figure as an SVG element."""
+def svg_text(figure: Figure, alt: str) -> str:
+    """A figure as an SVG element; `alt` says in words what it shows."""
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
     buffer = io.StringIO()
@@ -87,4 +88,5 @@ def svg_text(figure: Figure) -> str:
     with mpl.rc_context({"svg.hashsalt": "smn", "svg.fonttype": "path"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
-    return text[text.index("<svg") :]
+    named = f'<svg class="picture" role="img" aria-label="{escape(alt)}"'
+    return named + text[text.index("<svg") + len("<svg") :]

@@ -1,11 +1,10 @@
-"""Accuracy against the number of labels: the picture, as a file or in a page of its own."""
+"""Accuracy against the number of labels: the picture, as a file or as a part of a page."""
 
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, select_autoescape
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -48,7 +47,13 @@ def write_plot(rows: Sequence[LowShotRow], path: Path) -> None:
     """
     figure = low_shot_figure(rows)
     if path.suffix.lower() == ".svg":
-        write_atomically(path, ('<?xml version="1.0" encoding="utf-8"?>\n' + svg_text(figure)).encode())
+        write_atomically(
+            path,
+            (
+                '<?xml version="1.0" encoding="utf-8"?>\n'
+                + svg_text(figure, "Accuracy over the number of labeled images")
+            ).encode(),
+        )
         return
     buffer = BytesIO()
     _without_frame(figure)
@@ -56,23 +61,10 @@ def write_plot(rows: Sequence[LowShotRow], path: Path) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-def write_low_shot_page(rows: Sequence[LowShotRow], path: Path, *, arch: str, facts: dict[str, Any]) -> None:
-    """Write the picture and its numbers as one HTML file that loads nothing from anywhere.
-
-    Args:
-        rows: of the table.
-        path: of the page.
-        arch: of the networks, for the title.
-        facts: by name, what else a reader has to know; plain values.
-
-    Raises:
-        OSError: the folder is missing or not writable.
-    """
-    environment = Environment(loader=PackageLoader("smn_cli.reports"), autoescape=select_autoescape(["html", "j2"]))
-    page = environment.get_template("low_shot.html.j2").render(
-        rows=rows, arch=arch, facts=facts, deviation=_deviation, figure=Markup(svg_text(low_shot_figure(rows)))
-    )
-    write_atomically(path, page.encode())
+def low_shot_part(rows: Sequence[LowShotRow]) -> dict[str, Any]:
+    """What `low_shot.html.j2` shows: the picture and its numbers."""
+    alt = "Accuracy of every network over the number of labeled images; the table has its numbers"
+    return {"rows": rows, "figure": Markup(svg_text(low_shot_figure(rows), alt)), "deviation": _deviation}
 
 
 def _draw(axes: Axes, metric: str, rows: Sequence[LowShotRow]) -> None:

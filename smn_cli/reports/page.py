@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from jinja2 import Environment, PackageLoader, select_autoescape
 from markupsafe import Markup
 from torch import Tensor
 from torch.nn import functional
@@ -14,6 +13,7 @@ from smn_cli.atomic import write_atomically
 from smn_cli.masking.backbone import density, run_backbone
 from smn_cli.masking.binarize import effective_weight
 from smn_cli.reports.figures import density_figure, health_figure, loss_figure, map_figure, thumbnail
+from smn_cli.reports.render import render_page
 from smn_cli.runs.run_folder import REPORT, RunFolder
 from smn_cli.runs.run_result import Learned, read_learned
 from smn_cli.seeding import FIXED_SEED
@@ -34,8 +34,8 @@ def write_report(session: Session) -> Path:
     path = session.folder.path / REPORT
     if not session.team.is_first:
         return path
-    environment = Environment(loader=PackageLoader("smn_cli.reports"), autoescape=select_autoescape(["html", "j2"]))
-    page = environment.get_template("report.html.j2").render(
+    page = render_page(
+        "report.html.j2",
         session=session,
         learned=learned,
         is_judged_by_labels=session.judge.uses_labels,
@@ -49,7 +49,7 @@ def write_report(session: Session) -> Path:
         evaluations=evaluations,
         settings=session.plan.to_json(),
     )
-    write_atomically(path, page.encode())
+    write_atomically(path, page)
     return path
 
 

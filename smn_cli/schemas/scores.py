@@ -52,6 +52,59 @@ class GainJson(TypedDict):
     high: Annotated[float, "upper end of it"]
 
 
+class ShareJson(TypedDict):
+    """A share of images."""
+
+    value: Annotated[float, "the share, 0 to 1"]
+    low: Annotated[float, "lower end of its 95 % interval (Wilson's)"]
+    high: Annotated[float, "upper end of it"]
+
+
+class ClassAccuracyJson(TypedDict):
+    """How often the test images of one class are told right."""
+
+    name: Annotated[str, "of the class"]
+    images: Annotated[int, "test images of it"]
+    base: NotRequired[Annotated[ShareJson, "under the base; absent of `classifier.top1`"]]
+    adapted: NotRequired[Annotated[ShareJson, "under the adapted network; absent for a base alone"]]
+    gain: NotRequired[
+        Annotated[
+            GainJson,
+            "of the class, where both are there; the interval is one for few images (Newcombe's), and of many classes "
+            "one in twenty leaves out 0 by chance",
+        ]
+    ]
+
+
+class ConfusionJson(TypedDict):
+    """One cell of the confusion matrix."""
+
+    label: Annotated[str, "class that the images are of"]
+    predicted: Annotated[str | None, "class that they are taken for; null for one that the labels do not have"]
+    base: NotRequired[Annotated[int, "images, under the base; absent as above"]]
+    adapted: NotRequired[Annotated[int, "images, under the adapted network; absent as above"]]
+
+
+class ChangedImageJson(TypedDict):
+    """A test image that one of the networks is right about, and the other wrong."""
+
+    path: Annotated[str, "of the image"]
+    label: Annotated[str, "its class"]
+    base: Annotated[str | None, "class that the base takes it for"]
+    adapted: Annotated[str | None, "class that the adapted network takes it for"]
+
+
+class MetricDetailsJson(TypedDict):
+    """What lies behind one metric of a network: classes, confusion, and the images that changed."""
+
+    classes: Annotated[list[ClassAccuracyJson], "every class that has test images"]
+    confusion: Annotated[list[ConfusionJson], "every cell that is not empty, those of right answers among them"]
+    better: NotRequired[
+        Annotated[list[ChangedImageJson], "that are right now and were wrong; absent where there is nothing to compare"]
+    ]
+    worse: NotRequired[Annotated[list[ChangedImageJson], "that are wrong now and were right; absent likewise"]]
+
+
 class GateJson(TypedDict):
     """What became of a gate."""
 
@@ -139,6 +192,7 @@ class AdapterScoresJson(ScoresJson):
     verdict: Annotated[Literal["better", "same", "worse"], "as above, of this adapter"]
     readouts: NotRequired[Annotated[dict[str, ReadoutJson], "as above, of this adapter"]]
     native: NotRequired[Annotated[NativeJson, "as above, of this adapter"]]
+    details: Annotated[dict[str, MetricDetailsJson], "as below, of this adapter"]
 
 
 class FewScoresJson(TypedDict):
@@ -173,6 +227,9 @@ class LowShotJson(TypedDict):
 class EvalScoresJson(CascadeComparisonJson, ControlledComparisonJson):
     """All scores of an evaluation."""
 
+    details: Annotated[
+        dict[str, MetricDetailsJson], "by metric such as `knn.top1`: classes, confusion, images that changed"
+    ]
     adapters: NotRequired[Annotated[list[AdapterScoresJson], "only if `--adapter` was repeated: all of them, in order"]]
     low_shot: NotRequired[
         Annotated[list[LowShotJson], "only with `--label-fraction`: a fraction each, fewest labels first"]

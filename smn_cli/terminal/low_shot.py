@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from smn_cli.errors import UsageError
+from smn_cli.terminal.eval_files import check_result_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,23 +33,15 @@ def parse_fractions(text: str) -> list[float]:
 
 
 def check_low_shot_options(options: "EvalOptions") -> None:
-    """Refuse options that have nothing to work on, and files that cannot be written, before the work is done.
+    """Refuse options that have nothing to work on, and a plot that cannot be written, before the work is done.
 
     Raises:
         UsageError: it is so.
     """
-    files = {"--plot": (options.plot, PLOT_SUFFIXES), "--report": (options.report, (".html",))}
-    asked = ["--unbalanced"] * options.unbalanced
-    asked += [f"{flag} {path}" for flag, (path, _) in files.items() if path is not None]
+    asked = ["--unbalanced"] * options.unbalanced + [f"--plot {options.plot}"] * (options.plot is not None)
     if options.label_fraction is None and asked:
         raise UsageError(f"{asked[0]} is about few labels: add --label-fraction, such as 1,0.1,0.01")
-    for flag, (path, suffixes) in files.items():
-        if path is None:
-            continue
-        if path.suffix.lower() not in suffixes:
-            raise UsageError(f"{flag} {path}: expected a name ending in {' or '.join(suffixes)}")
-        if not path.absolute().parent.is_dir() or path.is_dir():
-            raise UsageError(f"{flag} {path}: its folder does not exist, or it is a folder itself")
+    check_result_file("--plot", options.plot, PLOT_SUFFIXES)
 
 
 def report_low_shot(output: "Output", rows: "Sequence[LowShotRow]") -> None:

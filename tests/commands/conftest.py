@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from safetensors.torch import save_file
+import torch
+from safetensors.torch import load_file, save_file
 
+from smn_cli.adapters.adapter import load_adapter, make_adapter
 from tests.conftest import RESNET, random_weights, write_images
 from tests.declared_json import check_written_json
 
@@ -56,3 +58,21 @@ def road(tmp_path_factory: pytest.TempPathFactory) -> Road:
     quietly("adapt", road.images, "--arch", RESNET, "--weights", road.weights, "--out", road.run, *SHORT.split())
     quietly("pack", road.run, "--out", road.adapter)
     return road
+
+
+def save_random_adapter(road: Road, path: Path, *, weights: Path, size: int = 32) -> None:
+    """An adapter with a mask of chance, which no run of the road has learned."""
+    base = load_file(weights)
+    names = [entry.name for entry in load_adapter(road.adapter).header.masks]
+    masks = {name: torch.rand(base[name].shape, generator=torch.Generator().manual_seed(1)) > 0.3 for name in names}
+    state = {name: tensor for name, tensor in base.items() if not name.startswith("fc.")}
+    preprocessing = {**load_adapter(road.adapter).header.preprocessing, "size": size}
+    make_adapter(state, masks, arch=RESNET, preprocessing=preprocessing, codec="bits").save(path)
+
+
+@pytest.fixture
+def other_adapter(road: Road, tmp_path: Path) -> Path:
+    """An adapter over the road's base with another mask."""
+    path = tmp_path / "b.safetensors"
+    save_random_adapter(road, path, weights=road.weights)
+    return path

@@ -132,10 +132,12 @@ def test_eval_scores_the_classifier_and_gates_hold_it(
     assert told["gates"][0]["value"] == told["adapted"]["classifier"]["top1"]
     assert "classifier" not in told["base"]
     assert "classifier.top1" not in told["gain"]
+    assert all(each.keys() == {"name", "images", "adapted"} for each in told["details"]["classifier.top1"]["classes"])
     of_run = run_cli("eval", labeled_folder, "--run", made.run, "--json", "-")
     assert json.loads(of_run.out)["adapted"] == told["adapted"]
     assert run_cli(*words, "--fail-under", "classifier.top1=1.01").code == 3
-    assert run_cli(*words, "--min-gain", "classifier.top1=0").code == 3  # the base has none to gain upon
+    refused = run_cli(*words, "--min-gain", "classifier.top1=0")  # the base has none to gain upon
+    assert (refused.code, "classifier.top1 has no gain here" in refused.err) == (2, True)
 
 
 def test_of_several_adapters_each_is_scored_by_the_classifier_that_it_carries(

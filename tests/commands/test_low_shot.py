@@ -8,36 +8,17 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 
-from smn_cli.adapters.adapter import load_adapter, make_adapter
+from smn_cli.adapters.adapter import load_adapter
 from smn_cli.adapters.fingerprint import fingerprint
 from smn_cli.backbones.loading import load_backbone
 from smn_cli.data.labels.eval_split import load_labeled_split
 from smn_cli.features.embed import Embedding
 from smn_cli.scoring import embed_split
-from tests.commands.conftest import Road
+from tests.commands.conftest import Road, save_random_adapter
 from tests.conftest import RESNET, Outcome
 
 Run = Callable[..., Outcome]
-
-
-def save_random_adapter(road: Road, path: Path, *, weights: Path, size: int = 32) -> None:
-    """An adapter with a mask of chance, which no run of the road has learned."""
-    base = load_file(weights)
-    names = [entry.name for entry in load_adapter(road.adapter).header.masks]
-    masks = {name: torch.rand(base[name].shape, generator=torch.Generator().manual_seed(1)) > 0.3 for name in names}
-    state = {name: tensor for name, tensor in base.items() if not name.startswith("fc.")}
-    preprocessing = {**load_adapter(road.adapter).header.preprocessing, "size": size}
-    make_adapter(state, masks, arch=RESNET, preprocessing=preprocessing, codec="bits").save(path)
-
-
-@pytest.fixture
-def other_adapter(road: Road, tmp_path: Path) -> Path:
-    """An adapter over the road's base with another mask."""
-    path = tmp_path / "b.safetensors"
-    save_random_adapter(road, path, weights=road.weights)
-    return path
 
 
 def evaluated(run_cli: Run, road: Road, *words: object) -> dict[str, Any]:
@@ -91,7 +72,8 @@ def test_several_adapters_are_scored_side_by_side(road: Road, run_cli: Run, othe
     both = evaluated(run_cli, road, "--adapter", other_adapter, "--label-fraction", "0.5")
     assert {name: both[name] for name in alone} == alone
     assert [entry["name"] for entry in both["adapters"]] == ["a", "b"]
-    assert both["adapters"][0] == {"name": "a", **alone["adapted"], "gain": alone["gain"], "verdict": alone["verdict"]}
+    rest = {name: alone[name] for name in ("gain", "verdict", "details")}
+    assert both["adapters"][0] == {"name": "a", **alone["adapted"], **rest}
     assert [entry["name"] for entry in both["low_shot"][0]["adapters"]] == ["a", "b"]
     swapped = run_cli(
         "eval", road.labeled, "--adapter", other_adapter, "--adapter", road.adapter, "--weights", road.weights,
@@ -129,7 +111,7 @@ def test_the_base_is_the_base_again_after_all_networks(road: Road, other_adapter
         (("--fail-under", "knn.top1@label:0.5=0"), True),
         (("--fail-under", "linear.top1@label:0.5=1.01"), False),
         (("--min-gain", "knn.top1@20@label:0.5=-1"), True),
-        (("--min-gain", "knn.top1@label:0.25=-1"), False),
+        (("--min-gain", "knn.top1@label:0.5=2"), False),
     ],
 )
 def test_gates_reach_a_fraction_of_the_labels(
@@ -160,6 +142,7 @@ def test_picture_and_page_are_written_where_they_are_asked_for(
     page = (tmp_path / "r.html").read_text()
     assert f"{road.labeled}, train/ and test/: 36 images of 3 classes" in page
     assert page.count("<td>b</td>") == 4
+    assert "<h2>Scores, b</h2>" in page
 
 
 @pytest.mark.parametrize(
@@ -168,6 +151,11 @@ def test_picture_and_page_are_written_where_they_are_asked_for(
         (("--label-fraction", "0"), "--label-fraction 0: expected numbers above 0 and at most 1, such as 1,0.1,0.01"),
         (("--label-fraction", "0.1,x"), "--label-fraction 0.1,x: expected numbers"),
         (("--label-fraction", "0.1,0.10"), "--label-fraction 0.1,0.10 has a number twice"),
+        (("--fail-under", "knn.top1@label:0.25=0"), "knn.top1@label:0.25 is not among the metrics here"),
+        (
+            ("--label-fraction", "1", "--min-gain", "knn.top1@label:1.0=0"),
+            "did you mean knn.top1@label:1? expected one of",
+        ),
         (("--plot", "p.png"), "--plot p.png is about few labels: add --label-fraction"),
         (("--unbalanced",), "--unbalanced is about few labels"),
         (("--label-fraction", "1", "--plot", "p.jpg"), "--plot p.jpg: expected a name ending in .png or .svg"),

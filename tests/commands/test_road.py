@@ -155,7 +155,7 @@ def test_eval_of_a_base_alone_has_no_gain(road: Road, run_cli: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    "gate", [["--fail-under", "knn.top1=1.01"], ["--min-gain", "knn.top1=2"], ["--fail-under", "linear.top1=0"]]
+    "gate", [["--fail-under", "knn.top1=1.01"], ["--min-gain", "knn.top1=2"], ["--fail-under", "native.knn.top1=1.01"]]
 )
 def test_a_failed_gate_is_exit_code_3_and_the_json_is_still_written(
     road: Road, run_cli: Run, tmp_path: Path, gate: list[str]

@@ -65,5 +65,6 @@ def test_classes_are_matched_by_name_and_unknown_ones_are_wrong() -> None:
     features = LabeledFeatures(torch.zeros(1, 3), torch.zeros(1), test, torch.tensor([1, 0, 2, 0]))
     scores = with_classifier(Scores({}, {}), features, classifier, ["a", "b", "c"], ["b", "a", "z"])
     assert scores.correct["classifier.top1"].tolist() == [True, True, False, False]
+    assert scores.predicted["classifier.top1"].tolist() == [1, 0, -1, -1]
     assert scores.groups["classifier"] == {"top1": 0.5, "classes": 3}
     assert scores.metrics["classifier.top1"] == 0.5

@@ -5,9 +5,17 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binomtest
 from torch import Tensor
 
-from smn_cli.evaluation.intervals import Gain, crossed_gain, overall_verdict, paired_gain
+from smn_cli.evaluation.intervals import (
+    Gain,
+    crossed_gain,
+    few_images_gain,
+    overall_verdict,
+    paired_gain,
+    wilson_share,
+)
 
 
 def answers(num_lost: int, num_kept: int, num_won: int) -> tuple[Tensor, Tensor]:
@@ -156,3 +164,67 @@ def test_repeats_that_agree_say_no_more_than_one() -> None:
 def test_networks_that_are_equal_differ_by_nothing_for_certain() -> None:
     right = torch.rand(3, 50) < 0.5
     assert crossed_gain(right, right) == Gain(0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(("right", "total"), [(0, 1), (1, 1), (0, 26), (26, 26), (7, 26), (4999, 5000)])
+@pytest.mark.parametrize("level", [0.95, 0.5])
+def test_the_interval_of_a_share_is_wilsons(right: int, total: int, level: float) -> None:
+    share = wilson_share(right, total, level=level)
+    expected = binomtest(right, total).proportion_ci(level, method="wilson")
+    assert (share.value, share.low, share.high) == pytest.approx((right / total, expected.low, expected.high), abs=1e-9)
+    assert 0 <= share.low <= share.value <= share.high <= 1
+
+
+def pairs(both: int, lost: int, won: int, neither: int) -> tuple[Tensor, Tensor]:
+    """Answers of two networks, of which so many are right in both, before only, after only, never."""
+    base = [True] * (both + lost) + [False] * (won + neither)
+    adapted = [True] * both + [False] * lost + [True] * won + [False] * neither
+    return torch.tensor(base), torch.tensor(adapted)
+
+
+def test_the_interval_for_few_images_is_newcombes() -> None:
+    """His example of 50 pairs, 36 of which agree: .0569 to .3404 with method 10."""
+    gain = few_images_gain(*pairs(36, 2, 12, 0))
+    assert (gain.value, gain.low, gain.high) == pytest.approx((0.2, 0.0569, 0.3404), abs=5e-5)
+
+
+def newcombe_slowly(both: int, lost: int, won: int, neither: int) -> tuple[float, float]:
+    """The paper's equations as they stand, with scipy's intervals of the two shares."""
+    n, product = both + lost + won + neither, both * neither - lost * won
+    a, b = (both + won) / n, (both + lost) / n
+    (al, au), (bl, bu) = (binomtest(both + right, n).proportion_ci(0.95, method="wilson") for right in (won, lost))
+    corrected = product if product <= 0 else product - n / 2 if product > n / 2 else 0
+    phi = corrected / math.sqrt((both + won) * (lost + neither) * (both + lost) * (won + neither))
+    below = math.sqrt((a - al) ** 2 - 2 * phi * (a - al) * (bu - b) + (bu - b) ** 2)
+    above = math.sqrt((b - bl) ** 2 - 2 * phi * (b - bl) * (au - a) + (au - a) ** 2)
+    return a - b - below, a - b + above
+
+
+@pytest.mark.parametrize("counts", [(53, 2, 9, 1), (20, 1, 3, 9), (2, 5, 6, 3), (3, 1, 1, 2)])
+def test_answers_that_go_together_narrow_the_interval_less_than_they_seem_to(counts: tuple[int, int, int, int]) -> None:
+    gain = few_images_gain(*pairs(*counts))
+    assert (gain.low, gain.high) == pytest.approx(newcombe_slowly(*counts))
+
+
+def test_a_single_image_leaves_doubt_where_the_bootstrap_has_none() -> None:
+    answers = pairs(0, 0, 1, 0)
+    assert paired_gain(*answers) == Gain(1.0, 1.0, 1.0)
+    assert few_images_gain(*answers).verdict == "same"
+
+
+@pytest.mark.parametrize(
+    "counts", [(5, 0, 0, 0), (0, 0, 0, 3), (3, 0, 0, 4), (9, 1, 6, 10), (0, 4, 4, 0), (2, 7, 0, 1)]
+)
+def test_swapping_the_networks_mirrors_the_interval_for_few_images(counts: tuple[int, int, int, int]) -> None:
+    forwards, backwards = few_images_gain(*pairs(*counts)), few_images_gain(*reversed(pairs(*counts)))
+    assert (backwards.value, backwards.low, backwards.high) == pytest.approx(
+        (-forwards.value, -forwards.high, -forwards.low)
+    )
+    assert -1 <= forwards.low <= forwards.value <= forwards.high <= 1
+
+
+def test_of_many_images_both_intervals_agree() -> None:
+    many = pairs(4000, 500, 900, 600)
+    few, bootstrap = few_images_gain(*many), paired_gain(*many, num_resamples=100_000)
+    # the correction is below one image in six thousand; quantiles of the draws vary by a few tenths of that
+    assert (few.low, few.high) == pytest.approx((bootstrap.low, bootstrap.high), abs=1e-3)

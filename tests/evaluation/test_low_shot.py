@@ -9,7 +9,8 @@ from torch import Tensor
 from smn_cli.data.labels.label_subsets import draw_subsets
 from smn_cli.evaluation.compare import LabeledFeatures, ScoringProtocol, score
 from smn_cli.evaluation.intervals import crossed_gain
-from smn_cli.evaluation.low_shot import LabelSubsets, at_fraction, score_subsets, tabulate
+from smn_cli.evaluation.low_shot import LabelSubsets, score_subsets, tabulate
+from smn_cli.evaluation.metric_names import at_fraction
 
 BOTH = ScoringProtocol(linear=True, ks=(20, 5))
 

@@ -9,7 +9,9 @@ import torch
 from PIL import Image
 
 from smn_cli.evaluation.low_shot import LabelSubsets, LowShotRow, LowShotScores, tabulate
-from smn_cli.reports.low_shot import STYLES, low_shot_figure, write_low_shot_page, write_plot
+from smn_cli.reports.evaluation_page import evaluation_page
+from smn_cli.reports.low_shot import STYLES, low_shot_figure, write_plot
+from tests.reports.small_evaluations import evaluation
 
 LABELS = [0, 0, 1, 1, 2, 2, 3, 3]
 METRICS = ("knn.top1", "linear.top1")
@@ -54,7 +56,7 @@ def test_files_are_the_same_twice_and_load_nothing_from_anywhere(rows: list[LowS
         folder.mkdir()
         write_plot(rows, folder / "p.png")
         write_plot(rows, folder / "p.svg")
-        write_low_shot_page(rows, folder / "r.html", arch="net", facts={"test images": 40})
+        (folder / "r.html").write_bytes(evaluation_page(evaluation(tmp_path / "images", rows=rows)))
     assert all((tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes() for name in names)
     with Image.open(tmp_path / "one" / "p.png") as image:
         assert image.width > 1000
@@ -65,8 +67,7 @@ def test_files_are_the_same_twice_and_load_nothing_from_anywhere(rows: list[LowS
 
 
 def test_the_page_has_every_number_and_what_is_missing(rows: list[LowShotRow], tmp_path: Path) -> None:
-    write_low_shot_page(rows, tmp_path / "r.html", arch="net", facts={"test images": 40})
-    page = (tmp_path / "r.html").read_text()
+    page = evaluation_page(evaluation(tmp_path, rows=rows)).decode()
     assert "<mine>" not in page
     for row in rows:
         for name, scores in row.adapted.items():
@@ -74,4 +75,5 @@ def test_the_page_has_every_number_and_what_is_missing(rows: list[LowShotRow], t
                 gain = row.gains[name][metric]
                 assert f">{value:.4f}</td>" in page
                 assert f">{gain.low:+.4f} .. {gain.high:+.4f}</td>" in page
-    assert re.search(r"classes without an image at 0.25</td>\s*<td>2</td>", page)
+    assert "Classes without an image at 0.25 of the labels: up to 2." in page
+    assert re.search(r"<svg class=\"picture\" role=\"img\" aria-label=\"Accuracy of every network", page)
