@@ -40,7 +40,7 @@ class _TooNarrow(Exception):
 
 
 @dataclass(frozen=True)
-class _Layout:
+class Layout:
     """How a batch of activations becomes rows of numbers, in the order in which they lie in memory."""
 
     shape: tuple[int, ...]
@@ -48,16 +48,19 @@ class _Layout:
     is_channels_last: bool
 
     @classmethod
-    def of(cls, activations: Tensor) -> "_Layout":
+    def of(cls, activations: Tensor) -> "Layout":
+        """That of a batch, which may be channels last."""
         is_last = activations.ndim == 4 and activations.is_contiguous(memory_format=torch.channels_last)
         dense = activations.permute(0, 2, 3, 1) if is_last else activations
         return cls(tuple(dense.shape[1:]), activations.dtype, is_last)
 
     def rows(self, activations: Tensor) -> Tensor:
+        """(B, ...) activations as (B, numbers)."""
         dense = activations.permute(0, 2, 3, 1) if self.is_channels_last else activations
         return dense.reshape(len(activations), -1)
 
     def activations(self, rows: Tensor) -> Tensor:
+        """Inverse of `rows`, of rows of any type."""
         dense = rows.to(self.dtype).view(-1, *self.shape)
         return dense.permute(0, 3, 1, 2) if self.is_channels_last else dense
 
@@ -71,7 +74,7 @@ class TrunkCache:
         rows: (K, V, N, ...) numbers of K draws of V views of N images.
     """
 
-    def __init__(self, network: CutNetwork, layout: _Layout, rows: Tensor) -> None:
+    def __init__(self, network: CutNetwork, layout: Layout, rows: Tensor) -> None:
         self.network, self.layout, self.rows = network, layout, rows
 
     @classmethod
@@ -120,7 +123,7 @@ class TrunkCache:
         for number, batch in enumerate(loader.batches(0, num_draws * loader.steps_per_epoch)):
             activations = activations_of(batch)
             if cache is None:
-                layout = _Layout.of(activations)
+                layout = Layout.of(activations)
                 dtype = layout.dtype if layout.dtype.itemsize == 2 else narrow
                 shape = (num_draws, len(activations) // len(batch.positions), num_images, activations[0].numel())
                 cache = cls(network, layout, _space(shape, dtype, folder))
@@ -134,11 +137,14 @@ class TrunkCache:
         """One batch a step, of the images that the loader would give; see `ViewLoader.batches`."""
         rank, world_size = loader.part
         for task in loader.tasks(first_step, last_step):
-            positions = torch.tensor(task.positions[rank::world_size])
             draw = task.step // loader.steps_per_epoch % len(self.rows)
-            kept = self.rows[draw].index_select(1, positions).flatten(0, 1)
-            device = next(self.network.model.parameters()).device
-            yield TrunkBatch(positions, self.layout.activations(kept.to(device, non_blocking=True)), self.network)
+            yield self.batch(draw, torch.tensor(task.positions[rank::world_size]))
+
+    def batch(self, draw: int, positions: Tensor) -> TrunkBatch:
+        """One draw of the images at some positions (B,), on the network's device."""
+        device = next(self.network.model.parameters()).device
+        kept = self.rows[draw].index_select(1, positions).flatten(0, 1).to(device, non_blocking=True)
+        return TrunkBatch(positions, self.layout.activations(kept), self.network)
 
     @property
     def num_bytes(self) -> int:

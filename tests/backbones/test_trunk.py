@@ -121,7 +121,7 @@ class Around(nn.Module):
         self.around = around
 
     def forward(self, images: Tensor) -> Tensor:
-        stem = self.act(self.stem(images))
+        stem: Tensor = self.act(self.stem(images))
         between = self.blocks[0](stem)
         if self.around == "twice":
             between = self.blocks[0](between)
@@ -130,7 +130,8 @@ class Around(nn.Module):
             late = late + stem
         if self.around == "joined":
             late = torch.cat([late, stem], dim=1)
-        return late.mean(dim=(2, 3))
+        features: Tensor = late.mean(dim=(2, 3))
+        return features
 
 
 @pytest.mark.parametrize(

@@ -56,13 +56,13 @@ def filled(session: Session, made: Callable[[Tensor], Tensor] = lambda found: fo
 
 def drawn(session: Session) -> dict[tuple[int, int], Tensor]:
     """Views (V, 3, size, size) of every draw of every image, as the network takes them."""
-    loader, found = repeated(session), {}
+    loader = repeated(session)
+    found: dict[tuple[int, int], Tensor] = {}
     for number, batch in enumerate(loader.batches(0, session.plan.cached_views * loader.steps_per_epoch)):
         views = session.trainer._images(batch, 0, session.plan.views.num_global)
         views = views.view(-1, len(batch.positions), *views.shape[1:]).transpose(0, 1)
-        found |= {
-            (number // loader.steps_per_epoch, at): v for at, v in zip(batch.positions.tolist(), views, strict=True)
-        }
+        draw = number // loader.steps_per_epoch
+        found |= {(draw, at): view for at, view in zip(batch.positions.tolist(), views, strict=True)}
     return found
 
 

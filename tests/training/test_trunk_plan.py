@@ -28,7 +28,7 @@ def resnet() -> Backbone:
 
 
 def planned(num_images: int = NUM_IMAGES, **options: Any) -> AdaptPlan:
-    settings = {"size": 64, "teacher": ("stages",), "mask_only": ("late:0.1",)} | options
+    settings: dict[str, Any] = {"size": 64, "teacher": ("stages",), "mask_only": ("late:0.1",)} | options
     return make_plan(AdaptOptions(**settings), num_images)
 
 
@@ -147,7 +147,7 @@ def test_a_plan_goes_to_json_and_back_with_what_is_kept(resnet: Backbone) -> Non
 def test_a_network_whose_first_block_is_masked_has_nothing_to_keep() -> None:
     vit = wrap_backbone(timm.create_model(VIT, dynamic_img_size=True))
     options = AdaptOptions(size=160, teacher=("stages",), cache_trunk="2GB")
-    with pytest.raises(UsageError, match="`cache_trunk` 2GB: no block before blocks.0 is left whole"):
+    with pytest.raises(UsageError, match=r"`cache_trunk` 2GB: no block before blocks\.0 is left whole"):
         resolve_plan(options, NUM_IMAGES, vit, "cpu")
     plan = resolve_plan(replace(options, cache_trunk="auto"), NUM_IMAGES, vit, "cpu")
     assert plan.reasons["cached_views"] == "no block before blocks.0 is left whole"
