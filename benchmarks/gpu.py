@@ -4,11 +4,12 @@
     python benchmarks/gpu.py --device cpu --archs test_resnet --batches 8 --size 64 --rounds 2     # a rehearsal
 
 Tables as Markdown on stdout; every number also in WORK/gpu.json. Steps are those of the default recipe at the
-backbone's own size, on views that lie on the card: ordinary fine-tuning of the same weights, the mask (whole, late blocks
-alone, and those over what is kept of the blocks before) and the plain wrapper of `benchmarks/speed.py`. The share of the
-card is the forward pass's operations (torch's counter) times three, by the seconds of a step of the whole mask, over the
-rate of a large product of bf16 matrices measured first. With --images a default run over the folder is timed by its parts, and how long its steps wait
-for views. Nothing is begun after --minutes; what was not reached is named.
+backbone's own size, on views that lie on the card: ordinary fine-tuning of the same weights, the mask (whole, late
+blocks alone, and those over what is kept of the blocks before) and the plain wrapper of `benchmarks/speed.py`. The
+share of the card is the forward pass's operations (torch's counter) times three, by the seconds of a step of the whole
+mask, over the rate of a large product of bf16 matrices measured first. With --images a default run over the folder is
+timed by its parts, and how long its steps wait for views. Nothing is begun after --minutes; what was not reached is
+named.
 """
 
 import argparse
