@@ -12,6 +12,7 @@ from torch import Tensor
 
 from smn_cli.data.views.loader import RepeatedViewLoader, ViewBatch, ViewLoader
 from smn_cli.errors import Interrupted, TrainingError
+from smn_cli.runs.pack import pack_run
 from smn_cli.training import trunk_cache
 from smn_cli.training.session import Session, StopSignal
 from smn_cli.training.trunk_cache import TrunkBatch, TrunkCache
@@ -226,6 +227,17 @@ def test_without_a_cache_a_run_is_what_it_was_before_there_was_one(
     assert equal(scores_of(off), scores_of(before))
     assert metrics(off) == metrics(before)
     assert not equal(scores_of(off), scores_of(cached))
+
+
+def test_an_adapter_tells_of_what_was_kept_and_without_it_is_silent(workshop: Make) -> None:
+    place = workshop()
+    told = []
+    for name, asked in (("cached", "1GB"), ("off", "off")):
+        session = place.finish(name, **CACHED | {"cache_trunk": asked, "steps": 9})
+        told.append(pack_run(session.folder, place.backbone()).header.provenance["plan"])
+    cached, off = told
+    assert cached["cached_views"] == 2
+    assert off == {name: value for name, value in cached.items() if name != "cached_views"}
 
 
 def test_a_pass_over_the_images_takes_each_once_and_the_next_draws_anew(image_folder: Path, workshop: Make) -> None:
