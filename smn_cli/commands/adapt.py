@@ -88,7 +88,7 @@ def adapt(
             on_teacher_embedding=output.counter("the frozen network looks at the images"),
             on_judgement=partial(report_judgement, output),
             on_phase=output.talk,
-            on_trunk=output.counter("the whole first blocks look at the views that are kept"),
+            on_trunk=output.counter("the frozen first blocks look at the views that are kept, batch"),
             team=team,
             cache=None if no_cache else FeatureCache(),
         )

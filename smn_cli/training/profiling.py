@@ -136,7 +136,7 @@ def profile_run(
                 judge_s=_time_judge(session),
                 preparation_s=objective_of(plan).preparation_s(plan, backbone.num_features, images.num_usable),
                 state_bytes=_bytes_in(session.trainer.state()) + sum(tensor.numel() for tensor in trained),
-                trunk_s=_an_image(trunk_ticks) if len(trunk_ticks) > 1 else 0.0,
+                trunk_s=_an_image(trunk_ticks) / plan.batch_size if len(trunk_ticks) > 1 else 0.0,
                 device_bytes=torch.cuda.max_memory_allocated(execution.device) if is_cuda else None,
                 alarms=alarms,
             )

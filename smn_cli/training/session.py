@@ -229,11 +229,12 @@ class Session:
         network = cut_of_plan(self.backbone, plan)
         cache = TrunkCache.filled(
             network,
-            RepeatedViewLoader(loader.paths, plan.views, plan.batch_size, plan.seed, loader.num_workers),
+            RepeatedViewLoader(loader.paths, plan.views, plan.batch_size, plan.seed, loader.num_workers, loader.part),
             partial(trainer.activations, network),
             num_draws=plan.cached_views,
             folder=self.folder.path,
             tick=tick,
+            team=self.team,
         )
         return cache.batches(loader, trainer.step, plan.num_steps)
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from smn_cli.backbones.trunk import CutNetwork
 from smn_cli.data.views.loader import RepeatedViewLoader, ViewBatch, ViewLoader
 from smn_cli.data.views.memory import free_memory
+from smn_cli.distributed import Team
 from smn_cli.errors import TrainingError
 
 MEMORY_SHARE = 0.5
@@ -87,22 +88,24 @@ class TrunkCache:
         num_draws: int,
         folder: Path,
         tick: Callable[[int, int], None],
+        team: Team | None = None,
     ) -> "TrunkCache":
         """Run the trunk over draws of all images.
 
         Args:
             network: cut.
-            loader: of the training images.
+            loader: of the training images, of which it gives this process's share of each batch.
             activations_of: from a batch (B images) to (V B, ...), one view after the other.
             num_draws: K.
             folder: takes what does not fit into memory, in a file that goes with the process.
-            tick: called with draws of images done, and in all.
+            tick: called with batches done, and in all.
+            team: the processes that share the work; each holds the whole cache.
 
         Raises:
             DataError: an image can no longer be read.
             TrainingError: there is neither memory nor room in the folder.
         """
-        fill = partial(cls._filled, network, loader, activations_of, num_draws, folder, tick)
+        fill = partial(cls._filled, network, loader, activations_of, num_draws, folder, tick, team or Team())
         with suppress(_TooNarrow):
             return fill(torch.float16)
         return fill(torch.bfloat16)
@@ -116,20 +119,20 @@ class TrunkCache:
         num_draws: int,
         folder: Path,
         tick: Callable[[int, int], None],
+        team: Team,
         narrow: torch.dtype,
     ) -> "TrunkCache":
         cache: TrunkCache | None = None
-        num_images, done = len(loader.paths), 0
-        for number, batch in enumerate(loader.batches(0, num_draws * loader.steps_per_epoch)):
+        num_images, num_batches = len(loader.paths), num_draws * loader.steps_per_epoch
+        for task, batch in zip(loader.tasks(0, num_batches), loader.batches(0, num_batches), strict=True):
             activations = activations_of(batch)
             if cache is None:
                 layout = Layout.of(activations)
                 dtype = layout.dtype if layout.dtype.itemsize == 2 else narrow
                 shape = (num_draws, len(activations) // len(batch.positions), num_images, activations[0].numel())
                 cache = cls(network, layout, _space(shape, dtype, folder))
-            cache._put(number // loader.steps_per_epoch, batch.positions, activations)
-            done += len(batch.positions)
-            tick(done, num_draws * num_images)
+            cache._put(task.step // loader.steps_per_epoch, torch.tensor(task.positions), activations, team)
+            tick(task.step + 1, num_batches)
         assert cache is not None  # a loader has a batch
         return cache
 
@@ -151,12 +154,16 @@ class TrunkCache:
         """That it takes."""
         return self.rows.numel() * self.rows.element_size()
 
-    def _put(self, draw: int, positions: Tensor, activations: Tensor) -> None:
-        rows = self.layout.rows(activations)
+    def _put(self, draw: int, positions: Tensor, activations: Tensor, team: Team) -> None:
+        """Keep one draw of a batch's images, of which this process has its share of the activations."""
+        rows, num_views = self.layout.rows(activations), self.rows.shape[1]
         kept = rows.to(self.rows.dtype)
-        if kept.dtype == torch.float16 and not kept.isfinite().all() and rows.isfinite().all():
+        is_beyond = kept.dtype == torch.float16 and not kept.isfinite().all() and bool(rows.isfinite().all())
+        if team.any(is_beyond):
             raise _TooNarrow
-        self.rows[draw][:, positions] = kept.view(self.rows.shape[1], len(positions), -1).cpu()
+        by_image = kept.view(num_views, -1, kept.shape[1]).transpose(0, 1).contiguous()
+        whole = team.gathered(by_image.view(torch.uint8)).view(kept.dtype)  # bytes: not all types can be sent
+        self.rows[draw][:, positions] = whole.transpose(0, 1).cpu()
 
 
 def _space(shape: tuple[int, ...], dtype: torch.dtype, folder: Path) -> Tensor:

@@ -32,7 +32,7 @@ def with_trunk_cache(
         asked: `--cache-trunk`; None is auto where neighbourhoods are learned, else off.
         backbone: on its device.
         num_images: that the run may have, held-out ones too.
-        num_processes: that share the run.
+        num_processes: that share the run, each with all that is kept.
 
     Raises:
         UsageError: bytes were asked for, and nothing can be kept, or not in so few.
@@ -68,7 +68,7 @@ def _draws(
     Raises:
         BackboneError: nothing can be kept.
     """
-    if obstacle := _obstacle(plan, num_processes):
+    if obstacle := _obstacle(plan):
         raise BackboneError(obstacle)
     num_training = num_images - plan.num_holdout
     visits = plan.num_steps * plan.batch_size / num_training
@@ -79,19 +79,20 @@ def _draws(
     if budget is None and network.share < LEAST_SHARE:
         return 0, 0, f"{network.share:.0%} of the work lies before {network.block}: too little to be worth keeping"
     an_image = _bytes_an_image(network, plan)
-    room = min(AUTO_BYTES, int(AUTO_SHARE * free_memory())) if budget is None else budget
+    room = min(AUTO_BYTES, int(AUTO_SHARE * free_memory() / num_processes)) if budget is None else budget
     num_draws = min(wanted, room // (an_image * num_training))
     if num_draws < LEAST_DRAWS:
         least = LEAST_DRAWS * an_image * num_training
         raise BackboneError(f"{LEAST_DRAWS} views of every image take {least:,} bytes before {network.block}")
     num_bytes = num_draws * an_image * num_training
-    return num_draws, num_bytes, (
-        f"what the whole blocks before {network.block} give for so many views of every image is kept, "
-        f"{num_bytes:,} bytes, and seen {visits / num_draws:.1f} times"
-    )  # fmt: skip
+    reason = (
+        f"what the frozen blocks before {network.block} give for so many views of an image is computed once, kept in "
+        f"{num_bytes:,} bytes, and used {visits / num_draws:.1f} times; `cache_trunk` off draws new views in every step"
+    )
+    return num_draws, num_bytes, reason
 
 
-def _obstacle(plan: AdaptPlan, num_processes: int) -> str:
+def _obstacle(plan: AdaptPlan) -> str:
     """What of the plan forbids it; empty if nothing does."""
     if plan.norm_stats == "adapt":
         return "normalisation statistics adapt, also those of the first blocks"
@@ -101,9 +102,7 @@ def _obstacle(plan: AdaptPlan, num_processes: int) -> str:
         return "`compile` compiles the network as one"
     if plan.grad_checkpoint:
         return "`grad_checkpoint` runs blocks in parts"
-    if plan.views.num_local:
-        return "views of two sizes are not kept"
-    return f"{num_processes} processes share the images anew in every epoch" if num_processes > 1 else ""
+    return "views of two sizes are not kept" if plan.views.num_local else ""
 
 
 def _bytes_an_image(network: CutNetwork, plan: AdaptPlan) -> int:

@@ -69,7 +69,7 @@ def drawn(session: Session) -> dict[tuple[int, int], Tensor]:
 
 @pytest.mark.parametrize("arch", [CONVNET, RESNET])
 def test_features_of_what_is_kept_are_those_of_the_views_up_to_float16(workshop: Make, arch: str) -> None:
-    session = workshop(arch).start("run", **CACHED, batch_size=7)  # the last batch of a pass is smaller
+    session = workshop(arch).start("run", **CACHED, batch_size=7)  # the last batch of a pass overlaps
     cache, views = filled(session), drawn(session)
     weights = session.trainer.source.effective_weights()
     seen = set()
@@ -240,11 +240,13 @@ def test_an_adapter_tells_of_what_was_kept_and_without_it_is_silent(workshop: Ma
     assert off == {name: value for name, value in cached.items() if name != "cached_views"}
 
 
-def test_a_pass_over_the_images_takes_each_once_and_the_next_draws_anew(image_folder: Path, workshop: Make) -> None:
+def test_a_pass_over_the_images_takes_all_in_whole_batches_and_the_next_draws_anew(
+    image_folder: Path, workshop: Make
+) -> None:
     session = workshop().start("run", **CACHED)
     loader = RepeatedViewLoader(sorted(image_folder.iterdir())[:11], session.plan.views, 4, 0)
     tasks = list(loader.tasks(0, 6))
-    assert [task.positions for task in tasks] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10]] * 2
+    assert [task.positions for task in tasks] == [[0, 1, 2, 3], [4, 5, 6, 7], [7, 8, 9, 10]] * 2
     assert [task.step for task in tasks] == list(range(6))
     batches = list(loader.batches(0, 6))
     assert all(not torch.equal(batches[at].views[0], batches[at + 3].views[0]) for at in range(3))

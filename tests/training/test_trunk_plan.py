@@ -78,6 +78,7 @@ def test_auto_takes_a_quarter_of_the_free_memory_and_two_gigabytes_at_most(
 ) -> None:
     monkeypatch.setattr(trunk_plan, "free_memory", lambda: 4 * 3 * AN_IMAGE * 900)
     assert cached(resnet, "auto").cached_views == 3
+    assert cached(resnet, "auto", num_processes=3).cached_views == 0
     monkeypatch.setattr(trunk_plan, "free_memory", lambda: 4 * AN_IMAGE * 900)
     plan = cached(resnet, "auto")
     assert (plan.cached_views, plan.cached_bytes) == (0, 0)
@@ -104,7 +105,6 @@ def test_so_many_draws_are_kept_that_each_is_seen_again(resnet: Backbone, steps:
         ({"norm_stats": "adapt"}, "statistics adapt, also those of the first blocks"),
         ({"local_views": 2}, "views of two sizes are not kept"),
         ({"mask_only": ("late:0",)}, "no block before layer1 is left whole"),
-        ({"num_processes": 2}, "2 processes share the images anew in every epoch"),
     ],
 )
 def test_what_cannot_be_kept_is_said_and_refused_where_bytes_were_asked_for(

@@ -160,18 +160,18 @@ class ViewLoader:
 
 @dataclass(frozen=True)
 class RepeatedViewLoader(ViewLoader):
-    """The same of all images in their order, again and again, the last batch of a pass with what is left."""
+    """The same of all images in their order, again and again; the last batch of a pass begins earlier to be whole."""
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches of one pass, the partial one too."""
+        """Batches of one pass, the last one too."""
         return -(-len(self.paths) // self.batch_size)
 
     def tasks(self, first_step: int, last_step: int) -> Iterator[Task]:
         """The batches first_step .. last_step - 1, counted through all passes from 0."""
         for step in range(first_step, last_step):
-            start = step % self.steps_per_epoch * self.batch_size
-            yield Task(step, list(range(start, min(start + self.batch_size, len(self.paths)))))
+            start = min(step % self.steps_per_epoch * self.batch_size, len(self.paths) - self.batch_size)
+            yield Task(step, list(range(start, start + self.batch_size)))
 
 
 class _ImageDataset(Dataset[Tensor]):
