@@ -28,7 +28,7 @@ from safetensors.torch import save_file
 from smn_cli.cli import main as smn_main
 
 NET, VIT = "test_resnet", "test_vit"
-SMALL = "--size 32 --batch-size 8 --steps 3 --seed 1"
+SMALL = "--size 32 --batch-size 8 --steps 3 --seed 1 --precision fp32"
 LAST = f"{SMALL} --keep last"
 RUNS: dict[str, tuple[str, str, str]] = {
     "default": (NET, "images", f"{SMALL} --teacher-size 48"),
