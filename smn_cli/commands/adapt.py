@@ -194,13 +194,14 @@ def _train(output: "Output", session: "Session") -> float:
 
 def _take_steps(output: "Output", session: "Session") -> float:
     plan, started, first = session.plan, time.monotonic(), session.trainer.step
-    with saving_on_signals() as stop, output.progress("adapting", plan.num_steps, first) as tick:
-        for report in session.steps(stop):
-            rate = (report.step - first) * plan.batch_size / (time.monotonic() - started)
-            tick(
-                report.step,
-                f"loss {report.loss:.3f} (ln K {report.log_k:.3f}) density {report.density:.4f} {rate:.0f} images/s",
-            )
+    with saving_on_signals() as stop:
+        session.look_ahead(stop)
+        at_work = time.monotonic()
+        with output.progress("adapting", plan.num_steps, first) as tick:
+            for report in session.steps(stop):
+                rate = (report.step - first) * plan.batch_size / (time.monotonic() - at_work)
+                loss = f"loss {report.loss:.3f} (ln K {report.log_k:.3f})"
+                tick(report.step, f"{loss} density {report.density:.4f} {rate:.0f} images/s")
     return time.monotonic() - started
 
 

@@ -66,6 +66,7 @@ class Session:
         self.trainer = Trainer(source, objective, plan, self.preprocessing.normalize, self.team)
         self.best_state = BestState()
         self._threads_before: int | None = None
+        self._kept: TrunkCache | None = None
         self._base_buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
         self.execution.tell(f"the judge looks at the base, {len(self.split.held_out)} images held out")
         self.health = make_health_judge(context, preparation)
@@ -191,7 +192,10 @@ class Session:
         )
         if self.is_finished:
             return
-        batches = self._batches(loader, stop)
+        self.look_ahead(stop)
+        batches: Iterator[ViewBatch | TrunkBatch] = loader.batches(trainer.step, plan.num_steps)
+        if self._kept is not None:
+            batches = self._kept.batches(loader, trainer.step, plan.num_steps)
         last_save = time.monotonic()
         try:
             for report in trainer.run(batches):
@@ -214,29 +218,36 @@ class Session:
             self.best_state.alarms.append(str(error))
             self._save()
 
-    def _batches(self, loader: ViewLoader, stop: StopSignal | None) -> Iterator[ViewBatch | TrunkBatch]:
-        """Of the steps that are left: views, or what the trunk made of them, which is looked for here and now."""
+    def look_ahead(self, stop: StopSignal | None = None) -> None:
+        """Let the frozen first blocks look at the views that are kept, if any are; `steps` does it if nobody did.
+
+        Raises:
+            Interrupted: `stop` was requested; the state is as it was.
+            TrainingError: there is no room to keep it.
+        """
         plan, trainer = self.plan, self.trainer
-        if not plan.cached_views:
-            return loader.batches(trainer.step, plan.num_steps)
+        if self._kept is not None or not plan.cached_views or self.is_finished:
+            return
 
         def tick(done: int, total: int) -> None:
             if self.execution.on_trunk is not None:
                 self.execution.on_trunk(done, total)
             if self.team.any(stop is not None and stop.requested):
-                raise self._interrupted()  # the state is as it was when the run was started or resumed
+                raise self._interrupted()
 
         network = cut_of_plan(self.backbone, plan)
-        cache = TrunkCache.filled(
+        part = (self.team.rank, self.team.size)
+        self._kept = TrunkCache.filled(
             network,
-            RepeatedViewLoader(loader.paths, plan.views, plan.batch_size, plan.seed, loader.num_workers, loader.part),
+            RepeatedViewLoader(
+                self.split.training, plan.views, plan.batch_size, plan.seed, self.execution.num_workers, part
+            ),
             partial(trainer.activations, network),
             num_draws=plan.cached_views,
             folder=self.folder.path,
             tick=tick,
             team=self.team,
         )
-        return cache.batches(loader, trainer.step, plan.num_steps)
 
     def _interrupted(self) -> Interrupted:
         return Interrupted(
