@@ -63,6 +63,8 @@ def main() -> None:
     parser.add_argument("--modes", nargs="+", default=["fp32", "bf16", "bf16 compiled"])
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--in-turn", action="store_true", help="methods step in turn, on a shared machine; no memory")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--minutes", type=float, default=9.0)
     parser.add_argument("--images", type=Path)
     parser.add_argument("--arch", default="tf_efficientnet_lite0", help="of the run over --images")
@@ -119,8 +121,12 @@ def matrix_rate(device: torch.device) -> float:
 def measure(arch: str, mode: str, batch_size: int, rate: float, options: argparse.Namespace) -> dict[str, Any]:
     """Median seconds and peak bytes of a step by method; None where the memory did not do, or there is none."""
     device = torch.device(options.device)
-    row: dict[str, Any] = {"arch": arch, "mode": mode, "batch": batch_size, "seconds": {}, "bytes": {}}
-    for method in METHODS:
+    row: dict[str, Any] = {"arch": arch, "mode": mode, "batch": batch_size, "share": None}
+    row |= {name: dict.fromkeys(METHODS) for name in ("seconds", "bytes")}
+    if options.in_turn:
+        row["seconds"] |= step_costs_in_turn(arch, mode, batch_size, options)
+        return row
+    for method in options.methods:
         if method in ("plain wrapper", "late mask, cached") and mode.endswith("compiled"):  # which is nobody's way
             row["seconds"][method] = row["bytes"][method] = None
             continue
@@ -135,6 +141,20 @@ def measure(arch: str, mode: str, batch_size: int, rate: float, options: argpars
     tuned = row["seconds"]["mask"]
     row["share"] = None if tuned is None else operations / tuned / rate
     return row
+
+
+def step_costs_in_turn(arch: str, mode: str, batch_size: int, options: argparse.Namespace) -> dict[str, float]:
+    """Median seconds of a step by method: one step of each, then the next of each, so that all see the same load."""
+    device = torch.device(options.device)
+    steps = {method: make_step(arch, mode, batch_size, method, options) for method in options.methods}
+    batch = make_batch(batch_size, options.size, device)
+    taken: dict[str, list[float]] = {method: [] for method in steps}
+    for _ in range(2 + options.rounds):
+        for method, step in steps.items():
+            started = waited(device)
+            step(batch)
+            taken[method].append(waited(device) - started)
+    return {method: statistics.median(seconds[2:]) for method, seconds in taken.items()}
 
 
 def step_cost(arch: str, mode: str, batch_size: int, method: str, options: argparse.Namespace) -> tuple[float, int]:
