@@ -34,6 +34,8 @@ RUNS: dict[str, tuple[str, str, str]] = {
     "default": (NET, "images", f"{SMALL} --teacher-size 48"),
     "default-last": (NET, "images", f"{LAST} --teacher-size 48"),
     "default-vit": (VIT, "images", f"{LAST} --teacher-size 32 --lr-scores .3"),
+    "native": (NET, "images", f"{LAST} --teacher stages --steps 40 --lr-scores .3 --cache-trunk off"),
+    "native-cached": (NET, "images", f"{LAST} --teacher stages --steps 40 --lr-scores .3 --cache-trunk 1GB"),
     "swav": (NET, "images", f"{LAST} --recipe swav --lr-scores 1"),
     "paper": (NET, "images", f"{LAST} --recipe paper --local-views 1 --prototypes 8 --queue 16 --lr-scores 500"),
     "supervised": (NET, "classes", f"{LAST} --labels folders --lr-scores .3"),

@@ -118,6 +118,7 @@ class Around(nn.Module):
         self.stem = nn.Conv2d(3, 4, 3, padding=1)
         self.act = nn.ReLU()  # called before the cut and after it
         self.blocks = nn.ModuleList(nn.Conv2d(4, 4, 3, padding=1) for _ in range(2))
+        self.neck = nn.Conv2d(4, 4, 1)
         self.around = around
 
     def forward(self, images: Tensor) -> Tensor:
@@ -125,7 +126,7 @@ class Around(nn.Module):
         between = self.blocks[0](stem)
         if self.around == "twice":
             between = self.blocks[0](between)
-        late = self.act(self.blocks[1](between))
+        late = self.act(self.blocks[1](self.neck(between)))
         if self.around == "sum":
             late = late + stem
         if self.around == "joined":
@@ -147,6 +148,11 @@ def test_a_network_in_which_more_goes_around_the_cut_is_refused(around: str, wor
     with pytest.raises(BackboneError, match=words):
         cut_before_trained(model, ["blocks.1.weight"], SIZE)
     assert not any(module._forward_pre_hooks or module._forward_hooks for module in model.modules())
+
+
+def test_weights_that_are_trained_between_blocks_leave_no_trunk() -> None:
+    with pytest.raises(BackboneError, match=r"no block before blocks\.1 is left whole"):
+        cut_before_trained(Around().eval().requires_grad_(False), ["neck.weight"], SIZE)
 
 
 def test_a_module_that_is_called_on_both_sides_works_on_both() -> None:
