@@ -4,11 +4,10 @@ from dataclasses import replace
 
 from smn_cli.backbones.loading import Backbone
 from smn_cli.backbones.trunk import CutNetwork, cut_before_trained
-from smn_cli.config.cache_budget import AUTO, OFF, parse_budget
+from smn_cli.config.cache_budget import parse_budget
 from smn_cli.config.plan import AdaptPlan
 from smn_cli.data.views.memory import free_memory
 from smn_cli.errors import BackboneError, UsageError
-from smn_cli.objectives.table import objective_of
 from smn_cli.training.mask_setup import names_to_train
 
 LEAST_DRAWS, MOST_DRAWS = 2, 4
@@ -23,13 +22,13 @@ _BYTES_A_NUMBER = 2
 
 
 def with_trunk_cache(
-    plan: AdaptPlan, asked: str | None, backbone: Backbone, num_images: int, num_processes: int = 1
+    plan: AdaptPlan, asked: str, backbone: Backbone, num_images: int, num_processes: int = 1
 ) -> AdaptPlan:
     """The plan with `cached_views`, `cached_bytes` and the reason, by what was asked for.
 
     Args:
         plan: all other settings.
-        asked: `--cache-trunk`; None is auto where neighbourhoods are learned, else off.
+        asked: `--cache-trunk`.
         backbone: on its device.
         num_images: that the run may have, held-out ones too.
         num_processes: that share the run, each with all that is kept.
@@ -37,7 +36,6 @@ def with_trunk_cache(
     Raises:
         UsageError: bytes were asked for, and nothing can be kept, or not in so few.
     """
-    asked = asked or (AUTO if objective_of(plan).learns_relations else OFF)
     budget = parse_budget(asked)
     if budget == 0:
         return plan

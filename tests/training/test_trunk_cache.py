@@ -223,7 +223,7 @@ def test_without_a_cache_a_run_is_what_it_was_before_there_was_one(
     off = place.finish("off", **CACHED | {"cache_trunk": "off"})
     cached = place.finish("cached", **CACHED)
     monkeypatch.setattr("smn_cli.training.resolve_plan.with_trunk_cache", lambda plan, *_: plan)
-    before = place.finish("before", **CACHED | {"cache_trunk": None})
+    before = place.finish("before", **CACHED)
     assert equal(scores_of(off), scores_of(before))
     assert metrics(off) == metrics(before)
     assert not equal(scores_of(off), scores_of(cached))

@@ -33,7 +33,7 @@ def planned(num_images: int = NUM_IMAGES, **options: Any) -> AdaptPlan:
 
 
 def cached(
-    backbone: Backbone, asked: str | None, num_images: int = NUM_IMAGES, num_processes: int = 1, **options: Any
+    backbone: Backbone, asked: str, num_images: int = NUM_IMAGES, num_processes: int = 1, **options: Any
 ) -> AdaptPlan:
     return with_trunk_cache(planned(num_images, **options), asked, backbone, num_images, num_processes)
 
@@ -127,13 +127,15 @@ def test_a_trunk_of_little_work_is_kept_only_where_bytes_are_given(
     assert cached(resnet, "1GB").cached_views == 4
 
 
-def test_off_leaves_a_plan_as_it_is_and_nothing_asked_is_off_where_no_neighbourhoods_are_learned(
-    resnet: Backbone,
-) -> None:
+def test_off_is_the_default_and_leaves_a_plan_as_it_is(resnet: Backbone) -> None:
     plan = planned()
-    assert with_trunk_cache(plan, "off", resnet, NUM_IMAGES) is plan
+    assert with_trunk_cache(plan, AdaptOptions().cache_trunk, resnet, NUM_IMAGES) is plan
+    assert (plan.cached_views, plan.cached_bytes, "cached_views" in plan.reasons) == (0, 0, False)
+
+
+def test_auto_keeps_where_codes_are_learned_too(resnet: Backbone) -> None:
     codes = make_plan(AdaptOptions(size=64, mask_only=("late:0.1",)), NUM_IMAGES)
-    assert with_trunk_cache(codes, None, resnet, NUM_IMAGES) is codes
+    assert codes.objective == "taught"
     assert with_trunk_cache(codes, "auto", resnet, NUM_IMAGES).cached_views == 4
 
 
