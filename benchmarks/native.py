@@ -53,7 +53,6 @@ ARMS = {
     "full": "--train full",
     "before": "--recipe before",
     "unjudged": "--keep last",
-    "uncached": "--cache-trunk off",
     "two_draws": "--cache-trunk 60MB",
     "four_draws": "--cache-trunk 120MB",
 }
