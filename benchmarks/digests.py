@@ -28,12 +28,14 @@ from safetensors.torch import save_file
 from smn_cli.cli import main as smn_main
 
 NET, VIT = "test_resnet", "test_vit"
-SMALL = "--size 32 --batch-size 8 --steps 3 --seed 1"
+SMALL = "--size 32 --batch-size 8 --steps 3 --seed 1 --precision fp32"
 LAST = f"{SMALL} --keep last"
 RUNS: dict[str, tuple[str, str, str]] = {
     "default": (NET, "images", f"{SMALL} --teacher-size 48"),
     "default-last": (NET, "images", f"{LAST} --teacher-size 48"),
     "default-vit": (VIT, "images", f"{LAST} --teacher-size 32 --lr-scores .3"),
+    "native": (NET, "images", f"{LAST} --teacher stages --steps 40 --lr-scores .3 --cache-trunk off"),
+    "native-cached": (NET, "images", f"{LAST} --teacher stages --steps 40 --lr-scores .3 --cache-trunk 1GB"),
     "swav": (NET, "images", f"{LAST} --recipe swav --lr-scores 1"),
     "paper": (NET, "images", f"{LAST} --recipe paper --local-views 1 --prototypes 8 --queue 16 --lr-scores 500"),
     "supervised": (NET, "classes", f"{LAST} --labels folders --lr-scores .3"),

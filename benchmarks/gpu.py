@@ -4,11 +4,12 @@
     python benchmarks/gpu.py --device cpu --archs test_resnet --batches 8 --size 64 --rounds 2     # a rehearsal
 
 Tables as Markdown on stdout; every number also in WORK/gpu.json. Steps are those of the default recipe at the
-backbone's own size, on views that lie on the card: ordinary fine-tuning of the same weights, the mask (whole, and late
-blocks alone) and the plain wrapper of `benchmarks/speed.py`. The share of the card is the forward pass's operations
-(torch's counter) times three, by the seconds of a step of the whole mask, over the rate of a large product of bf16
-matrices measured first. With --images a default run over the folder is timed by its parts, and how long its steps wait
-for views. Nothing is begun after --minutes; what was not reached is named.
+backbone's own size, on views that lie on the card: ordinary fine-tuning of the same weights, the mask (whole, late
+blocks alone, and those over what is kept of the blocks before) and the plain wrapper of `benchmarks/speed.py`. The
+share of the card is the forward pass's operations (torch's counter) times three, by the seconds of a step of the whole
+mask, over the rate of a large product of bf16 matrices measured first. With --images a default run over the folder is
+timed by its parts, and how long its steps wait for views. Nothing is begun after --minutes; what was not reached is
+named.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from speed import InPlace, PlainWrapper
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from smn_cli.backbones.trunk import CutNetwork, cut_before_trained
 from smn_cli.config.options import AdaptOptions
 from smn_cli.data.images.find import find_images
 from smn_cli.data.images.validate import check_images
@@ -45,9 +47,10 @@ from smn_cli.training.planning import make_plan
 from smn_cli.training.run_context import Execution, RunRequest
 from smn_cli.training.session import Session
 from smn_cli.training.trainer import Trainer
+from smn_cli.training.trunk_cache import Layout, TrunkCache
 
 ARCHS = ("resnet50", "vit_small_patch16_224", "vit_base_patch32_224", "convnext_tiny")
-METHODS = ("fine-tuning", "plain wrapper", "mask", "late mask")
+METHODS = ("fine-tuning", "plain wrapper", "mask", "late mask", "late mask, cached")
 NUM_IMAGES = 4096
 """Rows of the memory that neighbours are looked for in."""
 
@@ -60,6 +63,8 @@ def main() -> None:
     parser.add_argument("--modes", nargs="+", default=["fp32", "bf16", "bf16 compiled"])
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--in-turn", action="store_true", help="methods step in turn, on a shared machine; no memory")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--minutes", type=float, default=9.0)
     parser.add_argument("--images", type=Path)
     parser.add_argument("--arch", default="tf_efficientnet_lite0", help="of the run over --images")
@@ -116,9 +121,13 @@ def matrix_rate(device: torch.device) -> float:
 def measure(arch: str, mode: str, batch_size: int, rate: float, options: argparse.Namespace) -> dict[str, Any]:
     """Median seconds and peak bytes of a step by method; None where the memory did not do, or there is none."""
     device = torch.device(options.device)
-    row: dict[str, Any] = {"arch": arch, "mode": mode, "batch": batch_size, "seconds": {}, "bytes": {}}
-    for method in METHODS:
-        if method == "plain wrapper" and mode.endswith("compiled"):  # which is nobody's way
+    row: dict[str, Any] = {"arch": arch, "mode": mode, "batch": batch_size, "share": None}
+    row |= {name: dict.fromkeys(METHODS) for name in ("seconds", "bytes")}
+    if options.in_turn:
+        row["seconds"] |= step_costs_in_turn(arch, mode, batch_size, options)
+        return row
+    for method in options.methods:
+        if method in ("plain wrapper", "late mask, cached") and mode.endswith("compiled"):  # which is nobody's way
             row["seconds"][method] = row["bytes"][method] = None
             continue
         try:
@@ -132,6 +141,20 @@ def measure(arch: str, mode: str, batch_size: int, rate: float, options: argpars
     tuned = row["seconds"]["mask"]
     row["share"] = None if tuned is None else operations / tuned / rate
     return row
+
+
+def step_costs_in_turn(arch: str, mode: str, batch_size: int, options: argparse.Namespace) -> dict[str, float]:
+    """Median seconds of a step by method: one step of each, then the next of each, so that all see the same load."""
+    device = torch.device(options.device)
+    steps = {method: make_step(arch, mode, batch_size, method, options) for method in options.methods}
+    batch = make_batch(batch_size, options.size, device)
+    taken: dict[str, list[float]] = {method: [] for method in steps}
+    for _ in range(2 + options.rounds):
+        for method, step in steps.items():
+            started = waited(device)
+            step(batch)
+            taken[method].append(waited(device) - started)
+    return {method: statistics.median(seconds[2:]) for method, seconds in taken.items()}
 
 
 def step_cost(arch: str, mode: str, batch_size: int, method: str, options: argparse.Namespace) -> tuple[float, int]:
@@ -159,7 +182,7 @@ def make_step(
     plan = make_plan(
         AdaptOptions(batch_size=batch_size, steps=100_000, size=options.size, teacher=("stages",), keep="last",
                      precision=precision, compile=is_compiled, train="full" if method == "fine-tuning" else "mask",
-                     mask_only=() if method in ("late mask", "fine-tuning") else ("late:0",)),
+                     mask_only=() if method.startswith("late") or method == "fine-tuning" else ("late:0",)),
         NUM_IMAGES + batch_size, native_size=options.size,
     )  # fmt: skip
     torch.manual_seed(0)
@@ -173,7 +196,25 @@ def make_step(
         source: Any = InPlace(backbone, names)
     else:
         source = MaskedBackbone(backbone, first_scores(backbone, names, plan))
-    return Trainer(source, objective, plan, normalize).take_step
+    trainer = Trainer(source, objective, plan, normalize)
+    if method.endswith("cached"):
+        return cached_step(trainer, cut_before_trained(backbone, names, options.size))
+    return trainer.take_step
+
+
+def cached_step(trainer: Trainer, network: CutNetwork) -> Callable[[ViewBatch], object]:
+    """A step over activations that lie in the machine's memory, as a run has them; they are made in its first call."""
+    kept: list[TrunkCache] = []
+
+    def step(batch: ViewBatch) -> object:
+        if not kept:
+            activations = trainer.activations(network, batch)
+            layout = Layout.of(activations)
+            dtype = layout.dtype if layout.dtype.itemsize == 2 else torch.float16
+            kept.append(TrunkCache(network, layout, layout.rows(activations).to("cpu", dtype)[None, None]))
+        return trainer.take_step(kept[0].batch(0, batch.positions))
+
+    return step
 
 
 def make_objective(num_features: int, temperature: float, device: torch.device) -> NeighbourhoodObjective:
@@ -302,8 +343,9 @@ class Waiting:
 
 
 HEAD = (
-    "| backbone | mode | batch | fine-tuning | plain wrapper | mask | late mask | mask / fine-tuning | wrapper / mask "
-    "| late / fine-tuning | memory, same order, GB | share of the card |\n" + "|" + "---|" * 12
+    "| backbone | mode | batch | fine-tuning | plain wrapper | mask | late mask | late, cached | mask / fine-tuning "
+    "| wrapper / mask | late / fine-tuning | cached / fine-tuning | memory, same order, GB | share of the card |\n"
+    "|" + "---|" * 14
 )
 
 
@@ -316,6 +358,7 @@ def line_of(row: dict[str, Any]) -> str:
     cells = [row["arch"], row["mode"], str(row["batch"])]
     cells += [f"{1e3 * s:.1f} ms" if s else "-" for s in seconds.values()]
     cells += [ratio("mask", "fine-tuning"), ratio("plain wrapper", "mask"), ratio("late mask", "fine-tuning")]
+    cells.append(ratio("late mask, cached", "fine-tuning"))
     cells.append(", ".join(f"{size / 1e9:.2f}" if size else "-" for size in row["bytes"].values()))
     cells.append("-" if row["share"] is None else f"{row['share']:.0%}")
     return f"| {' | '.join(cells)} |"

@@ -53,8 +53,11 @@ ARMS = {
     "full": "--train full",
     "before": "--recipe before",
     "unjudged": "--keep last",
+    "two_draws": "--cache-trunk 60MB",
+    "four_draws": "--cache-trunk 120MB",
 }
-"""What is added to `smn adapt`. `before` is the default recipe as it was: codes of the last layer, at every size."""
+"""What is added to `smn adapt`. `before` is the default recipe as it was: codes of the last layer, at every size.
+The bytes are for 900 images and what Lite0 gives before block 4."""
 PROTOCOL = ScoringProtocol(knn=True, linear=True, ks=(20, 200))
 
 

@@ -7,7 +7,7 @@ loads with more workers or shares its batch out draws the same. Changing a strea
 |---|---|---|
 | `split_generator` | which images are held out, and which train | the run's seed |
 | `epoch_generator` | the order of the images in an epoch | seed, epoch |
-| `step_generator` | places of the views, colours and flips | seed, step, purpose |
+| `step_generator` | places of the views, colours and flips | seed, step (or batch of views that are kept), purpose |
 | `initial_weights` | the first weights of a SwAV head and of a classifier | seed |
 | `torch_streams_kept` | nothing: leaves torch's own generators as they were | nothing |
 | `sample_generator` | the images that prototypes are found on | seed |

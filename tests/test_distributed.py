@@ -92,6 +92,15 @@ def test_two_processes_remember_neighbours_as_one_does(workshop: Make) -> None:
 
 
 @pytest.mark.slow
+def test_two_processes_keep_what_the_first_blocks_give_as_one_does(workshop: Make) -> None:
+    place = workshop(CONVNET)
+    finish(launch(place, "two", "--teacher", "stages", "--steps", "12", "--cache-trunk", "1GB"))
+    alone = place.finish("one", **NO_HEAD, steps=12, seed=0, teacher=("stages",), cache_trunk="1GB")
+    assert alone.plan.cached_views == RunFolder.open(place.runs / "two").read_config()["plan"]["cached_views"] == 2
+    compare_with_one(alone, place.runs / "two")
+
+
+@pytest.mark.slow
 def test_two_processes_go_on_from_a_mask_with_labels_as_one_does(workshop: Make, labeled_folder: Path) -> None:
     place = workshop()
     start = place.finish("start", **NO_HEAD, steps=4, seed=0, lr_scores=0.3).folder.path

@@ -64,4 +64,5 @@ def make_expert_plan(
         )
     plan = replace(dispatcher, **{name: getattr(derived, name) for name in _DERIVED}, reasons=reasons)
     plan = replace(plan, density_start=None)  # the dispatcher's density has fallen; from there the expert starts
+    plan = replace(plan, cached_views=0, cached_bytes=0)  # of other images
     return replace(plan, head_steps=0) if has_head else plan

@@ -90,6 +90,7 @@ def adapt(
             on_teacher_embedding=output.counter("the frozen network looks at the images"),
             on_judgement=partial(report_judgement, output),
             on_phase=output.talk,
+            on_trunk=output.counter("the frozen first blocks look at the views that are kept, batch"),
             team=team,
             cache=None if no_cache else FeatureCache(),
         )
@@ -195,13 +196,14 @@ def _train(output: "Output", session: "Session") -> float:
 
 def _take_steps(output: "Output", session: "Session") -> float:
     plan, started, first = session.plan, time.monotonic(), session.trainer.step
-    with saving_on_signals() as stop, output.progress("adapting", plan.num_steps, first) as tick:
-        for report in session.steps(stop):
-            rate = (report.step - first) * plan.batch_size / (time.monotonic() - started)
-            tick(
-                report.step,
-                f"loss {report.loss:.3f}, density {report.density:.3f}, {rate:.0f} images/s",
-            )
+    with saving_on_signals() as stop:
+        session.look_ahead(stop)
+        at_work = time.monotonic()
+        with output.progress("adapting", plan.num_steps, first) as tick:
+            for report in session.steps(stop):
+                rate = (report.step - first) * plan.batch_size / (time.monotonic() - at_work)
+                words = f"loss {report.loss:.3f}, density {report.density:.3f}, {rate:.0f} images/s"
+                tick(report.step, words)
     return time.monotonic() - started
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from smn_cli.config.cache_budget import EXPECTED, OFF, parse_budget
 from smn_cli.config.mask_selection import MIN_SHARE, parse_selection
 from smn_cli.config.option import check_options, documents_options, option, require
 from smn_cli.config.teachers import parse_teacher
@@ -101,6 +102,13 @@ class AdaptOptions:
     include_depthwise: bool | None = option(None, "Whether to mask depthwise convolutions.", "Mask")
     precision: Precision | None = option(None, "fp32, bf16; by default what trains fastest here.", "Run")
     compile: bool = option(False, "Compile the network with torch.compile first.", "Run")
+    cache_trunk: str = option(
+        OFF,
+        "Keep what frozen first blocks make of a few views of every image, so that steps run late blocks alone.",
+        "Run",
+        told=EXPECTED,
+        metavar="auto|off|BYTES",
+    )
     grad_checkpoint: bool = option(False, "Less memory, a third more time: activations are computed twice.", "Run")
     seed: int = option(
         0,
@@ -115,6 +123,7 @@ class AdaptOptions:
 
     def __post_init__(self) -> None:
         check_options(self)
+        parse_budget(self.cache_trunk)
         for text in self.teacher:
             parse_teacher(text)
         if self.witness is not None and parse_teacher(self.witness).kind != "model":

@@ -57,6 +57,8 @@ class AdaptPlan:
     mask_only: tuple[str, ...] = ()
     teachers: tuple[str, ...] = ()
     witness: str = ""
+    cached_views: int = 0
+    cached_bytes: int = 0
     reasons: dict[str, str] = field(default_factory=dict, compare=False)
 
     @property

@@ -71,7 +71,7 @@ def _packed(learned: Learned, config: dict[str, Any], backbone: Backbone, codec:
 def _provenance(learned: Learned, config: dict[str, Any]) -> dict[str, Any]:
     return {
         "images": config["images"]["good"],
-        "plan": {key: value for key, value in config["plan"].items() if key not in ("reasons", "teachers", "witness")},
+        "plan": _settings(config["plan"]),
         **({"teachers": config["teachers"]} if config.get("teachers") else {}),
         "step": learned.step,
         "finished": learned.is_finished,
@@ -80,6 +80,13 @@ def _provenance(learned: Learned, config: dict[str, Any]) -> dict[str, Any]:
         "alarms": list(learned.alarms),
         "versions": config["versions"],
     }
+
+
+def _settings(plan: dict[str, Any]) -> dict[str, Any]:
+    """What an adapter tells of a run's settings; of a cache if there was one."""
+    left_out = {"reasons", "teachers", "witness", "cached_bytes"}
+    left_out |= set() if plan.get("cached_views") else {"cached_views"}
+    return {key: value for key, value in plan.items() if key not in left_out}
 
 
 def _head_of(learned: Learned, config: dict[str, Any], backbone: Backbone) -> StoredHead | None:

@@ -43,6 +43,7 @@ class PlannedSecondsJson(TypedDict):
     checking: Annotated[float, "opening every image"]
     looking: Annotated[float, "the frozen network's look at the images"]
     prototypes: Annotated[float, "clustering that look"]
+    trunk: Annotated[float, "the frozen first blocks' look at the views that are kept; 0 where none are"]
     steps: Annotated[float, "training"]
     evaluations: Annotated[float, "the judge's looks"]
     total: Annotated[float, "their sum"]

@@ -77,4 +77,8 @@ class SettingsJson(TypedDict):
     density: Annotated[float | None, "fraction that `topk` keeps of every tensor; null with a threshold"]
     density_start: Annotated[float | None, "fraction that it starts from; null to start at `density`"]
     mask_only: Annotated[list[str], "`--mask-only`: which weights may be cut; empty for all"]
+    cached_views: Annotated[
+        int, "draws of an image's views whose activations before the first trained block are kept; 0 if none are"
+    ]
+    cached_bytes: Annotated[int, "that they take at most"]
     reasons: Annotated[dict[str, str], "why settings that nobody asked for are what they are, by dotted name"]

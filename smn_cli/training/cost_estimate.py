@@ -71,10 +71,11 @@ def estimate_run(profile: Profile, *, num_usable: int, num_sample: int, check_s:
             "checking": check_s,
             "looking": profile.teacher_embedding_s * num_embedded * max(1, len(plan.teachers)),
             "prototypes": profile.preparation_s,
+            "trunk": profile.trunk_s * plan.cached_views * num_training,
             "steps": profile.median_step_s * plan.num_steps,
             "evaluations": profile.judge_s * views,
         },
-        process_bytes=None if peak is None else peak + extra * _bytes_of_an_image(profile),
+        process_bytes=None if peak is None else peak + extra * _bytes_of_an_image(profile) + plan.cached_bytes,
         run_folder_bytes=2 * profile.state_bytes + num_embedded * 2 * profile.num_features + num_used * path_bytes,
         adapter_bytes=_adapter_bytes(plan, profile),
     )

@@ -49,6 +49,7 @@ class Profile:
         preparation_s: estimate for what the objective computes once, such as k-means.
         state_bytes: a checkpoint.
         device_bytes: peak memory of the accelerator, None on a CPU.
+        trunk_s: for the frozen first blocks to look at one draw of an image's views; 0 where none is kept.
         alarms: what speaks against the sample, as it would stop a run before its first step.
     """
 
@@ -63,6 +64,7 @@ class Profile:
     preparation_s: float
     state_bytes: int
     device_bytes: int | None
+    trunk_s: float
     alarms: list[str]
 
     @property
@@ -104,8 +106,13 @@ def profile_run(
             f"batch of {plan.batch_size}: mend them, or lower `batch_size`"
         )
     ticks: list[tuple[int, float]] = []
+    trunk_ticks: list[tuple[int, float]] = []
     watched = Execution(
-        execution.device, execution.num_workers, float("inf"), lambda done, _: ticks.append((done, time.monotonic()))
+        execution.device,
+        execution.num_workers,
+        float("inf"),
+        on_teacher_embedding=lambda done, _: ticks.append((done, time.monotonic())),
+        on_trunk=lambda done, _: trunk_ticks.append((done, time.monotonic())),
     )
     is_cuda = execution.device.startswith("cuda")
     if is_cuda:
@@ -129,6 +136,7 @@ def profile_run(
                 judge_s=_time_judge(session),
                 preparation_s=objective_of(plan).preparation_s(plan, backbone.num_features, images.num_usable),
                 state_bytes=_bytes_in(session.trainer.state()) + sum(tensor.numel() for tensor in trained),
+                trunk_s=_an_image(trunk_ticks) / plan.batch_size if len(trunk_ticks) > 1 else 0.0,
                 device_bytes=torch.cuda.max_memory_allocated(execution.device) if is_cuda else None,
                 alarms=alarms,
             )
@@ -160,7 +168,10 @@ def profile_smaller(
 
 
 def _short(plan: AdaptPlan, num_images: int) -> AdaptPlan:
-    """The plan of the whole run, cut to a sample: every step costs what it will, none is an evaluation."""
+    """The plan of the whole run, cut to a sample: every step costs what it will, none is an evaluation.
+
+    Of what the first blocks give, one draw is enough to tell what all of them take.
+    """
     num_holdout = min(plan.num_holdout, num_images // 10, num_images - plan.batch_size)
     num_training = num_images - num_holdout
     never = 10**9
@@ -175,6 +186,7 @@ def _short(plan: AdaptPlan, num_images: int) -> AdaptPlan:
         num_prototypes=min(plan.num_prototypes, num_training),
         queue_length=min(plan.queue_length, num_training // plan.batch_size * plan.batch_size),
         queue_start_step=0,
+        cached_views=min(plan.cached_views, 1),
     )
 
 

@@ -16,6 +16,7 @@ from smn_cli.evaluation.precision import fast_precision
 from smn_cli.training.choose_precision import choose_precision
 from smn_cli.training.mask_setup import names_to_train
 from smn_cli.training.planning import make_plan
+from smn_cli.training.trunk_plan import with_trunk_cache
 
 
 def resolve_plan(
@@ -26,6 +27,7 @@ def resolve_plan(
     labeled: LabeledImages | None = None,
     *,
     tell: Callable[[str], None] | None = None,
+    num_processes: int = 1,
 ) -> AdaptPlan:
     """The plan, at the native size if the network cannot take the derived one (a ViT with fixed positions).
 
@@ -46,7 +48,7 @@ def resolve_plan(
         if options.size is not None or plan.views.global_size == backbone.native_size:
             raise
         native = replace(options, size=backbone.native_size)
-        return resolve_plan(native, num_images, backbone, device, labeled, tell=tell)
+        return resolve_plan(native, num_images, backbone, device, labeled, tell=tell, num_processes=num_processes)
     if plan.teachers == (STAGES,) and not options.teacher and not has_stages(backbone.model, plan.teacher_size):
         reason = f"{backbone.arch} has no stages that can be read, so its last layer teaches"
         plan = replace(plan, teachers=(LAST,), reasons={**plan.reasons, "teachers": reason})
@@ -55,7 +57,7 @@ def resolve_plan(
         chosen = choose_precision(backbone.model, plan.views.global_size, names, tell=tell)
         reasons = {**plan.reasons, "precision": chosen.reason} if chosen.reason else plan.reasons
         plan = replace(plan, precision=chosen.precision, reasons=reasons)
-    return plan
+    return with_trunk_cache(plan, options.cache_trunk, backbone, num_images, num_processes)
 
 
 def count_classes(backbone: Backbone, labeled: LabeledImages | None) -> int:

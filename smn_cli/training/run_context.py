@@ -62,6 +62,7 @@ class Execution:
         on_teacher_embedding: called with (images embedded, images in all) before the first step.
         on_phase: called with a few words at the start of whatever takes its time before the first step.
         on_judgement: called with (step, judgement) after every evaluation.
+        on_trunk: called with (batches, batches in all) while the frozen first blocks look at the views that are kept.
         team: the processes that share the run.
         cache: where teachers' features are looked for and kept; None embeds the images in every run.
     """
@@ -72,6 +73,7 @@ class Execution:
     on_teacher_embedding: Callable[[int, int], None] | None = None
     on_judgement: Callable[[int, Judgement], None] | None = None
     on_phase: Callable[[str], None] | None = None
+    on_trunk: Callable[[int, int], None] | None = None
     team: Team = field(default_factory=Team)
     cache: FeatureCache | None = None
 

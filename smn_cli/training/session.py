@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from smn_cli.backbones.loading import Backbone, checkpoint_gradients, to_device
 from smn_cli.config.teachers import parse_teacher
 from smn_cli.data.images.sizes import usual_short_side
 from smn_cli.data.labels.eval_split import LabeledSplit
-from smn_cli.data.views.loader import ViewLoader
+from smn_cli.data.views.loader import RepeatedViewLoader, ViewBatch, ViewLoader
 from smn_cli.errors import CheckpointError, Interrupted, TrainingError
 from smn_cli.evaluation.features import Network
 from smn_cli.judging.best_state import BestState
@@ -34,6 +35,8 @@ from smn_cli.training.setup import Prepared, choose_judge, make_health_judge, ma
 from smn_cli.training.start_state import StartingPoint
 from smn_cli.training.teachers import NUM_CERTIFYING, teacher_alarms
 from smn_cli.training.trainer import StepReport, Trainer, make_source
+from smn_cli.training.trunk_cache import TrunkBatch, TrunkCache
+from smn_cli.training.trunk_plan import cut_of_plan
 
 
 @dataclass
@@ -63,6 +66,7 @@ class Session:
         self.trainer = Trainer(source, objective, plan, self.preprocessing.normalize, self.team)
         self.best_state = BestState()
         self._threads_before: int | None = None
+        self._kept: TrunkCache | None = None
         self._base_buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
         self.execution.tell(f"the judge looks at the base, {len(self.split.held_out)} images held out")
         self.health = make_health_judge(context, preparation)
@@ -102,6 +106,7 @@ class Session:
                 execution.device,
                 request.labeled,
                 tell=execution.tell if team.is_first else None,
+                num_processes=team.size,
             )
             plan = team.from_first(lambda: own)  # the first process alone measures which precision is fast
         names_to_train(backbone.model, plan)  # refuses what the network does not have before it looks at images
@@ -201,11 +206,15 @@ class Session:
         loader = ViewLoader(
             self.split.training, plan.views, plan.batch_size, plan.seed, self.execution.num_workers, part
         )
-        last_save = time.monotonic()
         if self.is_finished:
             return
+        self.look_ahead(stop)
+        batches: Iterator[ViewBatch | TrunkBatch] = loader.batches(trainer.step, plan.num_steps)
+        if self._kept is not None:
+            batches = self._kept.batches(loader, trainer.step, plan.num_steps)
+        last_save = time.monotonic()
         try:
-            for report in trainer.run(loader.batches(trainer.step, plan.num_steps)):
+            for report in trainer.run(batches):
                 self._log(report.to_json())
                 if report.step % plan.eval_every == 0 or report.step == plan.num_steps:
                     self._evaluate(report.step)
@@ -216,10 +225,7 @@ class Session:
                     last_save = time.monotonic()
                 yield report
                 if wants_stop:
-                    raise Interrupted(
-                        f"stopped after step {report.step} of {plan.num_steps}; the state is saved: "
-                        f"continue with `resume` and `out` {self.folder.path}"
-                    )
+                    raise self._interrupted()
                 if self.is_finished:
                     return
         except TrainingError as error:
@@ -227,6 +233,43 @@ class Session:
                 raise
             self.best_state.alarms.append(str(error))
             self._save()
+
+    def look_ahead(self, stop: StopSignal | None = None) -> None:
+        """Let the frozen first blocks look at the views that are kept, if any are; `steps` does it if nobody did.
+
+        Raises:
+            Interrupted: `stop` was requested; the state is as it was.
+            TrainingError: there is no room to keep it.
+        """
+        plan, trainer = self.plan, self.trainer
+        if self._kept is not None or not plan.cached_views or self.is_finished:
+            return
+
+        def tick(done: int, total: int) -> None:
+            if self.execution.on_trunk is not None:
+                self.execution.on_trunk(done, total)
+            if self.team.any(stop is not None and stop.requested):
+                raise self._interrupted()
+
+        network = cut_of_plan(self.backbone, plan)
+        part = (self.team.rank, self.team.size)
+        self._kept = TrunkCache.filled(
+            network,
+            RepeatedViewLoader(
+                self.split.training, plan.views, plan.batch_size, plan.seed, self.execution.num_workers, part
+            ),
+            partial(trainer.activations, network),
+            num_draws=plan.cached_views,
+            folder=self.folder.path,
+            tick=tick,
+            team=self.team,
+        )
+
+    def _interrupted(self) -> Interrupted:
+        return Interrupted(
+            f"stopped after step {self.trainer.step} of {self.plan.num_steps}; the state is saved: "
+            f"continue with `resume` and `out` {self.folder.path}"
+        )
 
     def network(self) -> Network:
         """The adapted network as it is now, in eval mode."""

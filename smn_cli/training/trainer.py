@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from smn_cli.adapters.statistics import round_statistics
+from smn_cli.backbones.trunk import CutNetwork
 from smn_cli.config.plan import AdaptPlan
 from smn_cli.data.views.augmentation import augment
 from smn_cli.data.views.loader import ViewBatch
@@ -33,6 +34,7 @@ from smn_cli.masking.ties import in_every_place
 from smn_cli.objectives.base import Objective
 from smn_cli.training.lr_schedule import lr_factor
 from smn_cli.training.mask_setup import first_scores, names_to_train
+from smn_cli.training.trunk_cache import TrunkBatch
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,8 @@ class Trainer:
         self._norm_layers = [] if plan.compile else list(normalisation_layers(source.backbone).values())
         self._run = _compiled(run_placed) if plan.compile else run_backbone
 
-    def run(self, batches: Iterable[ViewBatch]) -> Iterator[StepReport]:
-        """Take one step per batch of views and report it.
+    def run(self, batches: Iterable[ViewBatch | TrunkBatch]) -> Iterator[StepReport]:
+        """Take one step per batch of views, or of what the trunk made of them, and report it.
 
         Raises:
             TrainingError: a mask became empty, or the loss is no longer a finite number.
@@ -93,7 +95,7 @@ class Trainer:
         for batch in batches:
             yield self.take_step(batch)
 
-    def take_step(self, batch: ViewBatch) -> StepReport:
+    def take_step(self, batch: ViewBatch | TrunkBatch) -> StepReport:
         """One step on the views of a batch, or of this process's share of it."""
         plan = self.plan
         trains = plan.mode.moves and self.step >= plan.head_steps
@@ -109,6 +111,12 @@ class Trainer:
             num_flips = self._refresh(self.step + 1)
         self.step += 1
         return self._report(loss_value, num_flips, lr if trains else 0.0, lr_head)
+
+    @torch.no_grad()
+    def activations(self, network: CutNetwork, batch: ViewBatch) -> Tensor:
+        """What a network's trunk makes of the global views of a batch, one of all images after the other."""
+        with autocasting(self.plan.precision, self.device):
+            return network.trunk(self._images(batch, 0, self.plan.views.num_global))
 
     def state(self) -> dict[str, Any]:
         """Everything a resumed run needs, as tensors and plain values."""
@@ -151,7 +159,7 @@ class Trainer:
         for name, tensor in statistics.items():
             own[name].copy_(tensor)
 
-    def _forward_backward(self, batch: ViewBatch, *, trains: bool) -> float:
+    def _forward_backward(self, batch: ViewBatch | TrunkBatch, *, trains: bool) -> float:
         """Gradients of a batch, and its loss."""
         weights = self.source.effective_weights()
         # both also around the backward pass, in which checkpointed layers compute again
@@ -180,23 +188,34 @@ class Trainer:
             self.set_statistics(statistics)
         return loss_value
 
-    def _features(self, batch: ViewBatch, weights: dict[str, Tensor]) -> list[Tensor]:
+    def _features(self, batch: ViewBatch | TrunkBatch, weights: dict[str, Tensor]) -> list[Tensor]:
         """Features per view; views of one size share a forward pass, all share the effective weights."""
+        if isinstance(batch, TrunkBatch):
+            return self._late_features(batch, weights)
         num_global, num_views = self.plan.views.num_global, len(batch.views)
         features: list[Tensor] = []
         for first, last in ((0, num_global), (num_global, num_views)):
             group = batch.views[first:last]
             if not group:
                 continue
-            pixels = torch.cat(group).to(self.device, non_blocking=True)
-            pixels = augment(pixels, batch.changes.views(first, last), self.plan.views)
-            images = self.normalize(pixels).contiguous(memory_format=torch.channels_last)
+            images = self._images(batch, first, last)
             with (
                 adapting_statistics(self.source.backbone, enabled=self.plan.norm_stats == "adapt"),
                 autocasting(self.plan.precision, self.device),
             ):
                 features.extend(self._run(self.source.backbone, images, weights).chunk(len(group)))
         return features
+
+    def _late_features(self, batch: TrunkBatch, weights: dict[str, Tensor]) -> list[Tensor]:
+        with autocasting(self.plan.precision, self.device):
+            features = batch.network.late(batch.activations, weights)
+        return list(features.chunk(self.plan.views.num_global))
+
+    def _images(self, batch: ViewBatch, first: int, last: int) -> Tensor:
+        """Views first .. last - 1 as the network takes them, one of all images after the other."""
+        pixels = torch.cat(batch.views[first:last]).to(self.device, non_blocking=True)
+        pixels = augment(pixels, batch.changes.views(first, last), self.plan.views)
+        return self.normalize(pixels).contiguous(memory_format=torch.channels_last)
 
     def _refresh(self, step: int) -> int:
         if isinstance(self.source, MaskedBackbone):

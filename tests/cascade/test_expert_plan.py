@@ -65,6 +65,12 @@ def test_an_expert_starts_at_the_density_that_its_dispatcher_has_come_down_to() 
     assert (expert.density, expert.density_start) == (0.8, None)
 
 
+def test_an_expert_keeps_nothing_of_what_its_dispatcher_kept_of_other_images() -> None:
+    dispatcher = replace(make_plan(AdaptOptions(), 1000), cached_views=4, cached_bytes=10**6)
+    expert = make_expert_plan(dispatcher, 200)
+    assert (expert.cached_views, expert.cached_bytes) == (0, 0)
+
+
 @pytest.mark.parametrize(("keep", "least"), [("best", 64 + 30), ("last", 64)])
 def test_a_batch_and_those_that_judge_are_the_least(keep: str, least: int) -> None:
     dispatcher = replace(make_plan(AdaptOptions(size=64), 1000), keep=keep)  # type: ignore[arg-type]

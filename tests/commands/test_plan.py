@@ -142,6 +142,50 @@ def test_the_backbone_s_own_size_has_a_smaller_one_beside_it(
     assert "smaller" not in json.loads(run_cli(*words, "--size", 64, "--device", "cpu", "--json", "-").out)
 
 
+NATIVE = "--teacher stages --size 32 --batch-size 8 --steps 12 --keep last --workers 0 --device cpu"
+"""24 images are seen four times."""
+
+
+def test_the_plan_of_a_run_that_keeps_what_its_trunk_gives_says_so_and_reckons_with_it(
+    run_cli: Run, road: Road, tmp_path: Path
+) -> None:
+    words = [road.images, "--arch", RESNET, "--weights", road.weights, *NATIVE.split(), "--cache-trunk", "1MB"]
+    outcome = run_cli("plan", *words, "--json", "-")
+    assert outcome.code == 0, outcome.err
+    content = json.loads(outcome.out)
+    num_bytes = 2 * 24 * 32 * 8 * 8 * 2  # draws, images, activations before layer2, bytes of float16
+    assert (content["plan"]["cached_views"], content["plan"]["cached_bytes"]) == (2, num_bytes)
+    assert content["seconds"]["trunk"] > 0
+    assert (
+        "  cached_views 2: what the frozen blocks before layer2 give for so many views of an image is computed once, "
+        f"kept in {num_bytes:,} bytes, and used 2.0 times; --cache-trunk off draws new views" in outcome.err
+    )
+    assert run_cli("adapt", *words, "--out", tmp_path / "run").code == 0
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["plan"] == content["plan"]
+    without = json.loads(run_cli("plan", *words[:-1], "off", "--json", "-").out)
+    assert (without["plan"]["cached_views"], without["seconds"]["trunk"]) == (0, 0.0)
+    assert "cached_views" not in without["plan"]["reasons"]
+
+
+@pytest.mark.parametrize("command", ["plan", "adapt"])
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ("2GB", "--cache-trunk 2GB: no block before layer1 is left whole; leave it out, or give auto"),
+        ("plenty", "--cache-trunk is plenty: expected auto, off or the most bytes, such as 500MB or 2GB"),
+    ],
+)
+def test_bytes_for_what_cannot_be_kept_are_wrong_usage(
+    run_cli: Run, road: Road, tmp_path: Path, command: str, asked: str, words: str
+) -> None:
+    out = ["--out", tmp_path / "run"] if command == "adapt" else []
+    shared = ["--arch", RESNET, "--weights", road.weights, *NATIVE.split(), "--mask-only", "late:0"]
+    outcome = run_cli(command, road.images, *shared, *out, "--cache-trunk", asked)
+    assert outcome.code == 2
+    assert words in outcome.err
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.slow
 def test_fewer_images_than_a_smaller_size_s_batch_have_a_plan_all_the_same(
     run_cli: Run, road: Road, tmp_path: Path

@@ -20,12 +20,15 @@ NUM_STEPS = 30
 REPOSITORY = Path(__file__).parents[2]
 
 
-def words(place: Workshop, out: Path) -> list[str]:
+PAPER = {"--recipe": "paper", "--local-views": 1, "--prototypes": 8, "--queue": 16}
+CACHED = {"--teacher": "stages", "--keep": "last", "--cache-trunk": "1GB"}
+
+
+def words(place: Workshop, out: Path, settings: dict[str, Any] = PAPER) -> list[str]:
     images = str(place.images.good[0].parent)
     options = {
-        "--arch": CONVNET, "--weights": place.weights, "--out": out, "--recipe": "paper", "--steps": NUM_STEPS,
-        "--size": 32, "--batch-size": 8, "--local-views": 1, "--prototypes": 8, "--queue": 16, "--workers": 0,
-        "--device": "cpu", "--save-every": 0,
+        "--arch": CONVNET, "--weights": place.weights, "--out": out, "--steps": NUM_STEPS, "--size": 32,
+        "--batch-size": 8, "--workers": 0, "--device": "cpu", "--save-every": 0, "--precision": "fp32", **settings,
     }  # fmt: skip
     return ["adapt", images, *(str(word) for pair in options.items() for word in pair)]
 
@@ -47,12 +50,13 @@ def wait_for_lines(path: Path, num_lines: int, process: "subprocess.Popen[bytes]
         time.sleep(0.005)
 
 
+@pytest.mark.parametrize("settings", [PAPER, CACHED])
 def test_kill_9_in_the_middle_and_resume_give_the_scores_of_a_whole_run(
-    workshop: Callable[..., Workshop], run_cli: Callable[..., Any], tmp_path: Path
+    workshop: Callable[..., Workshop], run_cli: Callable[..., Any], tmp_path: Path, settings: dict[str, Any]
 ) -> None:
     place = workshop()
     log = tmp_path / "log.txt"
-    process = start_process(words(place, tmp_path / "killed"), log)
+    process = start_process(words(place, tmp_path / "killed", settings), log)
     try:
         wait_for_lines(tmp_path / "killed" / "metrics.jsonl", 7, process, log)
     finally:
@@ -63,9 +67,10 @@ def test_kill_9_in_the_middle_and_resume_give_the_scores_of_a_whole_run(
     assert 5 <= interrupted_at < NUM_STEPS
 
     assert run_cli("adapt", "--resume", "--out", tmp_path / "killed", "--workers", 0, "--device", "cpu").code == 0
-    assert run_cli(*words(place, tmp_path / "whole")).code == 0
+    assert run_cli(*words(place, tmp_path / "whole", settings)).code == 0
     killed, whole = place.resume("killed"), place.resume("whole")
     assert killed.trainer.step == whole.trainer.step == NUM_STEPS
+    assert bool(whole.plan.cached_views) == (settings is CACHED)
     assert equal(scores_of(killed), scores_of(whole))
     assert equal(killed.trainer.norm_stats(), whole.trainer.norm_stats())
     assert log_of(killed) == log_of(whole)

@@ -89,12 +89,16 @@ class ViewLoader:
     num_workers: int = 0
     part: tuple[int, int] = (0, 1)
 
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of one pass over the images."""
+        return len(self.paths) // self.batch_size
+
     def tasks(self, first_step: int, last_step: int) -> Iterator[Task]:
         """The whole batches, all parts of them, of steps first_step .. last_step - 1, counted from 0."""
-        steps_per_epoch = len(self.paths) // self.batch_size
         order: Tensor | None = None
         for step in range(first_step, last_step):
-            epoch, place = divmod(step, steps_per_epoch)
+            epoch, place = divmod(step, self.steps_per_epoch)
             if order is None or place == 0:
                 generator = epoch_generator(self.seed, epoch)
                 order = torch.randperm(len(self.paths), generator=generator)
@@ -152,6 +156,22 @@ class ViewLoader:
             yield from loader
         except DataError as error:
             raise _from_worker(error) from None
+
+
+@dataclass(frozen=True)
+class RepeatedViewLoader(ViewLoader):
+    """The same of all images in their order, again and again; the last batch of a pass begins earlier to be whole."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of one pass, the last one too."""
+        return -(-len(self.paths) // self.batch_size)
+
+    def tasks(self, first_step: int, last_step: int) -> Iterator[Task]:
+        """The batches first_step .. last_step - 1, counted through all passes from 0."""
+        for step in range(first_step, last_step):
+            start = min(step % self.steps_per_epoch * self.batch_size, len(self.paths) - self.batch_size)
+            yield Task(step, list(range(start, start + self.batch_size)))
 
 
 class _ImageDataset(Dataset[Tensor]):
