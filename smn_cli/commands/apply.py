@@ -1,5 +1,6 @@
 """smn apply: an adapted checkpoint from an adapter and its base."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,6 +8,7 @@ import typer
 
 from smn_cli.errors import UsageError, first_few
 from smn_cli.imports import quick_imports
+from smn_cli.publishing.place import WEIGHTS, check_free
 from smn_cli.terminal.flags import in_flags
 from smn_cli.terminal.options import JsonOption, WeightsOption, check_out_file
 
@@ -18,7 +20,14 @@ if TYPE_CHECKING:
 
 def apply(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Adapter file, or a cascade with --expert.")],
-    out: Annotated[Path, typer.Option("--out", metavar="CKPT", help="Checkpoint to write (.safetensors).")],
+    out: Annotated[
+        str,  # a Path would lose the / at the end
+        typer.Option(
+            "--out",
+            metavar="CKPT|DIR/",
+            help="Checkpoint to write (.safetensors), or a folder that timm and transformers load.",
+        ),
+    ],
     weights: WeightsOption = None,
     drop_classifier: Annotated[
         bool, typer.Option("--drop-classifier", help="Leave out any classifier (load with num_classes=0).")
@@ -29,18 +38,17 @@ def apply(
     expert: Annotated[
         int | None, typer.Option("--expert", min=0, metavar="N", help="Take this expert of a cascade, from 0.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file or folder.")] = False,
     json: JsonOption = None,
 ) -> None:
-    """Rebuild the adapted checkpoint over its base, checked before and after, for timm to load.
+    """Rebuild the adapted network over its base, checked before and after, for timm and transformers to load.
 
     Examples:
         smn apply adapter.safetensors --out adapted.safetensors
-        smn apply cascade/cascade.safetensors --expert 0 --out expert.safetensors
+        smn apply adapter.safetensors --out adapted/
     """
-    check_out_file(out, overwrite=overwrite)
-    if out.suffix != ".safetensors":
-        raise UsageError(f"--out {out}: expected a name ending in .safetensors, by which timm knows the format")
+    target, is_folder = Path(out), out.endswith(("/", os.sep)) or Path(out).is_dir()
+    _check_out(target, is_folder=is_folder, overwrite=overwrite)
     if readout and drop_classifier:
         raise UsageError("--readout takes the place of the classifier: leave --drop-classifier out")
     from smn_cli.console import Output, size
@@ -49,19 +57,24 @@ def apply(
     with quick_imports():
         from smn_cli.adapters.adapter import load_adapter
         from smn_cli.cascade.file import load_expert
+        from smn_cli.publishing.folder import write_folder
         from smn_cli.rebuild import backbone_for, rebuild, rebuild_with_readout, save_checkpoint
 
     adapter = load_adapter(file) if expert is None else load_expert(file, expert)
-    backbone = backbone_for(adapter, weights, is_run=False)
+    backbone = backbone_for(adapter, weights, is_run=is_folder)
     for note in backbone.notes:
         output.talk(in_flags(note))
     if readout:
         network = rebuild_with_readout(adapter, backbone)
     else:
         network = rebuild(adapter, backbone, with_classifier=not drop_classifier)
-    save_checkpoint(network, out)
-    loads_with = network.load_line(adapter.header.arch, out)
-    checkpoint_bytes, file_bytes = out.stat().st_size, file.stat().st_size
+    if is_folder:
+        write_folder(target, network, adapter, backbone, overwrite=overwrite)
+        checkpoint, loads_with = target / WEIGHTS, f"timm.create_model({f'local-dir:{target}'!r}, pretrained=True)"
+    else:
+        save_checkpoint(network, target)
+        checkpoint, loads_with = target, network.load_line(adapter.header.arch, target)
+    checkpoint_bytes, file_bytes = checkpoint.stat().st_size, file.stat().st_size
     digest, saved = adapter.header.adapted_digest, checkpoint_bytes / file_bytes
     output.result(f"{out}: the base is the recorded one, and so is the result ({digest[:12]}...)")
     output.result(
@@ -71,7 +84,8 @@ def apply(
     _tell_last_layer(output, network)
     content: ApplyJson = {
         "schema": "smn.apply/1",
-        "checkpoint": str(out),
+        "checkpoint": str(checkpoint),
+        "folder": str(target) if is_folder else None,
         "arch": adapter.header.arch,
         "digest": digest,
         "verified": True,
@@ -83,6 +97,18 @@ def apply(
         "load_with": loads_with,
     }
     output.json(content)
+
+
+def _check_out(target: Path, *, is_folder: bool, overwrite: bool) -> None:
+    if is_folder:
+        check_free(target, overwrite=overwrite)
+        return
+    check_out_file(target, overwrite=overwrite)
+    if target.suffix != ".safetensors":
+        raise UsageError(
+            f"--out {target}: expected a name ending in .safetensors, by which timm knows the format, or in / for a "
+            "folder"
+        )
 
 
 def _tell_last_layer(output: "Output", network: "RebuiltNetwork") -> None:

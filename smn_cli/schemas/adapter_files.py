@@ -37,6 +37,7 @@ class ApplyJson(TypedDict):
 
     schema: Literal["smn.apply/1"]
     checkpoint: Annotated[str, "path of the checkpoint"]
+    folder: Annotated[str | None, "folder it lies in with the config that loads it; null if a file was asked for"]
     arch: Annotated[str, "timm architecture"]
     digest: Annotated[str, "of the rebuilt network, 64 hex characters"]
     verified: Annotated[bool, "always true: base and result are the recorded ones, or the command fails"]
