@@ -13,6 +13,7 @@ from smn_cli.terminal.flags import in_flags
 from smn_cli.terminal.options import JsonOption, WeightsOption, check_out_file
 
 if TYPE_CHECKING:
+    from smn_cli.adapters.adapter import Adapter
     from smn_cli.console import Output
     from smn_cli.rebuild import RebuiltNetwork
     from smn_cli.schemas.adapter_files import ApplyJson
@@ -51,7 +52,7 @@ def apply(
     _check_out(target, is_folder=is_folder, overwrite=overwrite)
     if readout and drop_classifier:
         raise UsageError("--readout takes the place of the classifier: leave --drop-classifier out")
-    from smn_cli.console import Output, size
+    from smn_cli.console import Output
 
     output = Output(json)
     with quick_imports():
@@ -70,13 +71,27 @@ def apply(
         network = rebuild(adapter, backbone, with_classifier=not drop_classifier)
     if is_folder:
         write_folder(target, network, adapter, backbone, overwrite=overwrite)
-        checkpoint, loads_with = target / WEIGHTS, f"timm.create_model({f'local-dir:{target}'!r}, pretrained=True)"
     else:
         save_checkpoint(network, target)
-        checkpoint, loads_with = target, network.load_line(adapter.header.arch, target)
+    _report(output, file, target, adapter, network, is_folder=is_folder)
+
+
+def _report(
+    output: "Output",
+    file: Path,
+    target: Path,
+    adapter: "Adapter",
+    network: "RebuiltNetwork",
+    *,
+    is_folder: bool,
+) -> None:
+    from smn_cli.console import size
+
+    checkpoint = target / WEIGHTS if is_folder else target
+    loads_with = _folder_line(target) if is_folder else network.load_line(adapter.header.arch, target)
     checkpoint_bytes, file_bytes = checkpoint.stat().st_size, file.stat().st_size
     digest, saved = adapter.header.adapted_digest, checkpoint_bytes / file_bytes
-    output.result(f"{out}: the base is the recorded one, and so is the result ({digest[:12]}...)")
+    output.result(f"{target}: the base is the recorded one, and so is the result ({digest[:12]}...)")
     output.result(
         f"{size(checkpoint_bytes)} from {size(file_bytes)}: {saved:.0f}x saved for every further adapter over this base"
     )
@@ -97,6 +112,10 @@ def apply(
         "load_with": loads_with,
     }
     output.json(content)
+
+
+def _folder_line(folder: Path) -> str:
+    return f"timm.create_model({f'local-dir:{folder}'!r}, pretrained=True)"
 
 
 def _check_out(target: Path, *, is_folder: bool, overwrite: bool) -> None:
