@@ -56,6 +56,10 @@ class TrainingError(SmnError):
     """Training cannot go on: an empty mask or a loss that is no longer a number."""
 
 
+class LeftOutWarning(UserWarning):
+    """An adapter was put on a network that lacks some of the tensors that it changes."""
+
+
 class Interrupted(SmnError):
     """Stopped by a signal; the state is saved."""
 

@@ -137,6 +137,25 @@ class StoredAdapter:
 
         return {name: torch.from_numpy(values) for name, values in self.statistics_arrays().items()}
 
+    def statistics_over(self, base: "Mapping[str, Tensor]", *, partly: bool = False) -> "dict[str, Tensor]":
+        """Carried statistics by name, of the shapes and types that they have in the base and on its device.
+
+        Args:
+            base: state dict.
+            partly: leave out those that it does not have.
+
+        Raises:
+            MismatchError: one is missing or of another length there.
+        """
+        placed: dict[str, Tensor] = {}
+        for name, values in self.statistics().items():
+            if partly and name not in base:
+                continue
+            if name not in base or base[name].numel() != len(values):
+                raise MismatchError(f"statistics {name} of {len(values)} values do not fit the base")
+            placed[name] = values.view(base[name].shape).to(base[name])
+        return placed
+
     def statistics_arrays(self) -> dict[str, np.ndarray]:
         """Carried statistics by name: (length,) float32."""
         ends = np.cumsum([length for _, length in self.header.norm_stats], dtype=np.int64)
