@@ -51,8 +51,14 @@ class Adapter(StoredAdapter):
 
     def with_readout(self, readout: StoredReadout | None) -> "Adapter":
         """The same adapter with a readout in place of its own, or, with None, without one; the network is the same."""
+        return self._with(replace(self.header, readout=None if readout is None else readout.entry), readout)
+
+    def described(self, *, licence: str | None = None, description: str | None = None) -> "Adapter":
+        """The same adapter with a licence, a description or both in its header, see `Header.described`."""
+        return self._with(self.header.described(licence=licence, description=description), self.readout)
+
+    def _with(self, header: Header, readout: StoredReadout | None) -> "Adapter":
         old = self._content
-        header = replace(old.header, readout=None if readout is None else readout.entry)
         made = Adapter(AdapterContent(header, old.base_rows, old.payload, old.norm_stats, old.head, readout))
         made._known = self._known
         return made

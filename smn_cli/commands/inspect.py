@@ -46,6 +46,10 @@ def inspect(
         "metadata": file_bytes - adapter.part_bytes,
     }
     output.result(f"{file}: adapter for {adapter.made_for}, base {header.base_digest[:12]}...")
+    if header.description:
+        output.result(header.description)
+    if header.licence:
+        output.result(f"licence {header.licence}")
     codec_needs = " (needs the base to decode)" if header.needs_base else ""
     by_part = ", ".join(f"{name} {count:,}" for name, count in parts.items())
     output.result(
@@ -122,6 +126,8 @@ def _describe(file: Path, adapter: "StoredAdapter", sizes: dict[str, int], casca
         "readout": None if adapter.readout is None else adapter.readout.to_json(),
         "preprocessing": header.preprocessing,
         "provenance": header.provenance,
+        "license": header.licence,
+        "description": header.description,
         "bytes": sizes,
     }
 

@@ -49,6 +49,12 @@ def pack(
             **choosing(("centred", "whitened", "stages")),
         ),
     ] = None,
+    licence: Annotated[
+        str | None, typer.Option("--license", metavar="NAME", help="Put the adapter's licence in, such as apache-2.0.")
+    ] = None,
+    description: Annotated[
+        str | None, typer.Option("--description", metavar="TEXT", help="Put a line of your own in.")
+    ] = None,
     weights: WeightsOption = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
     device: DeviceOption = "auto",
@@ -66,6 +72,7 @@ def pack(
     from smn_cli.console import Output
 
     with quick_imports():
+        from smn_cli.adapters.schema import check_texts
         from smn_cli.adapters.sizes import measure_base, measure_sizes
         from smn_cli.runs.pack import pack_run
         from smn_cli.runs.run_config import backbone_of_run
@@ -74,6 +81,7 @@ def pack(
 
     output = Output(json)
     kind = check_kind(readout)
+    check_texts(licence, description)
     check_out_file(out, overwrite=overwrite)
     folder = RunFolder.open(run)
     config = folder.read_config()
@@ -85,6 +93,7 @@ def pack(
         adapter = pack_run(folder, backbone, codec=codec)
     if kind is not None:
         adapter = _with_readout(output, adapter, folder, backbone, kind, device, workers)
+    adapter = adapter.described(licence=licence, description=description)
     adapter.save(out)
     if not adapter.header.provenance["finished"]:
         output.talk(f"{run} is not finished: what it keeps so far is packed")
@@ -93,7 +102,14 @@ def pack(
     if adapter.header.density == 1 and not adapter.header.norm_stats:
         gained = "nothing is gained by it" if adapter.head is None else "only the classifier is new"
         output.result(f"this is the identity mask: the adapted network is the base, and {gained}")
-    content: PackJson = {"schema": "smn.pack/1", "file": str(out), "readout": kind, **report.to_json()}
+    content: PackJson = {
+        "schema": "smn.pack/1",
+        "file": str(out),
+        "readout": kind,
+        "license": licence or "",
+        "description": description or "",
+        **report.to_json(),
+    }
     output.json(content)
 
 
