@@ -38,6 +38,10 @@ class BackboneError(DataError):
     """A backbone cannot be built, or its weights cannot be had or do not fit."""
 
 
+class HubError(DataError):
+    """Something on the Hugging Face hub cannot be had or written."""
+
+
 class FileError(SmnError):
     """A file of ours or a checkpoint cannot be read, or is damaged."""
 

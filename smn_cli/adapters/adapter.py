@@ -243,8 +243,12 @@ def remove_adapter(model: nn.Module) -> nn.Module:
 def load_adapter(path: str | Path) -> Adapter:
     """Read an adapter file.
 
+    Args:
+        path: of the file, or hf://USER/NAME, hf://USER/NAME/FILE, either with @REVISION, on the Hugging Face hub.
+
     Raises:
         AdapterFileError: missing, truncated, altered, or not an adapter.
+        HubError: it cannot be fetched.
     """
     return Adapter(read_adapter(path))
 

@@ -15,6 +15,7 @@ from safetensors.numpy import save
 
 from smn_cli.adapters.fields import no_duplicates
 from smn_cli.errors import AdapterFileError
+from smn_cli.hub import local_file
 
 METADATA_KEY = "smn"
 CASCADE_TENSOR = "dispatcher"
@@ -41,13 +42,14 @@ def seal(tensors: Mapping[str, np.ndarray], header: str) -> bytes:
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """A whole file.
+    """A whole file, local or at an address of the hub (hf://USER/NAME).
 
     Raises:
         AdapterFileError: it cannot be read.
+        HubError: it cannot be fetched.
     """
     try:
-        with Path(path).open("rb") as file:
+        with local_file(path).open("rb") as file:
             return file.read(_MAX_FILE_BYTES + 1)
     except OSError as error:
         raise AdapterFileError(f"{path} cannot be read: {error.strerror or error}") from None

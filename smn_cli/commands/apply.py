@@ -1,5 +1,6 @@
 """smn apply: an adapted checkpoint from an adapter and its base."""
 
+import hashlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +11,7 @@ from smn_cli.errors import UsageError, first_few
 from smn_cli.imports import quick_imports
 from smn_cli.publishing.place import WEIGHTS, check_free
 from smn_cli.terminal.flags import in_flags
-from smn_cli.terminal.options import JsonOption, WeightsOption, check_out_file
+from smn_cli.terminal.options import TAKES_ADAPTER, JsonOption, WeightsOption, check_out_file
 
 if TYPE_CHECKING:
     from smn_cli.adapters.adapter import Adapter
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 
 
 def apply(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Adapter file, or a cascade with --expert.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Adapter file, or a cascade with --expert.", **TAKES_ADAPTER)
+    ],
     out: Annotated[
         str,  # a Path would lose the / at the end
         typer.Option(
@@ -70,7 +73,8 @@ def apply(
     else:
         network = rebuild(adapter, backbone, with_classifier=not drop_classifier)
     if is_folder:
-        write_folder(target, network, adapter, backbone, overwrite=overwrite)
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        write_folder(target, network, adapter, backbone, file_digest=digest, overwrite=overwrite)
     else:
         save_checkpoint(network, target)
     _report(output, file, target, adapter, network, is_folder=is_folder)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from smn_cli.errors import first_few
-from smn_cli.terminal.options import JsonOption
+from smn_cli.terminal.options import TAKES_ADAPTER, JsonOption
 
 if TYPE_CHECKING:
     from smn_cli.adapters.schema import Header
@@ -19,7 +19,8 @@ BAR_WIDTH = 30
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Adapter or cascade file.")], json: JsonOption = None
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Adapter or cascade file.", **TAKES_ADAPTER)],
+    json: JsonOption = None,
 ) -> None:
     """Show what an adapter or a cascade holds: base, density by layer or expert, bytes by part, provenance.
 

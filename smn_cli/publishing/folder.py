@@ -1,10 +1,7 @@
 """A folder of an adapted network that timm, transformers and what is built on them load as it is."""
 
-import hashlib
 import json
 from pathlib import Path
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from smn_cli.adapters.adapter import Adapter
 from smn_cli.atomic import atomic_folder
@@ -12,19 +9,28 @@ from smn_cli.backbones.loading import Backbone
 from smn_cli.backbones.timm_config import check_loaded, has_stages, timm_config
 from smn_cli.publishing.metadata import front_matter
 from smn_cli.publishing.place import CONFIG, PAGE, WEIGHTS, check_free
+from smn_cli.publishing.templating import render
 from smn_cli.rebuild import RebuiltNetwork, save_checkpoint
 
 
 def write_folder(
-    folder: Path, network: RebuiltNetwork, adapter: Adapter, backbone: Backbone, *, overwrite: bool = False
+    folder: Path,
+    network: RebuiltNetwork,
+    adapter: Adapter,
+    backbone: Backbone,
+    *,
+    file_digest: str,
+    overwrite: bool = False,
 ) -> None:
     """Write weights, config and page, and see that timm loads them; the folder is complete or not there.
 
     Args:
-        folder: not there or empty, or one written before, with `overwrite`.
+        folder: not there or empty, or one written before.
         network: to write.
         adapter: that it was rebuilt with; says how images are to be prepared.
         backbone: that it was rebuilt over, fit to be run; becomes the adapted network.
+        file_digest: SHA-256 of the file that the adapter came in, for the page.
+        overwrite: whether a folder that was written before may be replaced.
 
     Raises:
         UsageError: see `check_free`.
@@ -40,15 +46,13 @@ def write_folder(
     with atomic_folder(folder, replaces=overwrite) as making:
         save_checkpoint(network, making / WEIGHTS)
         (making / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        (making / PAGE).write_text(_page(folder, network, adapter, backbone), encoding="utf-8")
+        (making / PAGE).write_text(_page(folder, network, adapter, backbone, file_digest), encoding="utf-8")
         check_loaded(live, making, preprocessing.size)
 
 
-def _page(folder: Path, network: RebuiltNetwork, adapter: Adapter, backbone: Backbone) -> str:
-    environment = Environment(
-        loader=PackageLoader("smn_cli.publishing"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    page = environment.get_template("folder.md.j2").render(
+def _page(folder: Path, network: RebuiltNetwork, adapter: Adapter, backbone: Backbone, file_digest: str) -> str:
+    return render(
+        "folder.md.j2",
         front=front_matter(adapter, library="timm", licence=backbone.licence),
         name=folder.absolute().name,
         network=network,
@@ -57,9 +61,8 @@ def _page(folder: Path, network: RebuiltNetwork, adapter: Adapter, backbone: Bac
         preprocessing=adapter.preprocessing,
         licence=backbone.licence,
         num_features=backbone.num_features,
-        file_digest=hashlib.sha256(adapter.to_bytes()).hexdigest(),
+        file_digest=file_digest,
         images=adapter.header.provenance.get("images"),
         has_stages=has_stages(backbone),
         is_resized=adapter.preprocessing.size != backbone.native_size,
     )
-    return page.rstrip() + "\n"
