@@ -15,6 +15,7 @@ from smn_cli.adapters.readout import StoredReadout
 from smn_cli.adapters.schema import Header
 from smn_cli.adapters.statistics import widened
 from smn_cli.atomic import write_atomically
+from smn_cli.backbones.names import full_name
 from smn_cli.errors import AdapterFileError, MismatchError
 
 if TYPE_CHECKING:
@@ -49,8 +50,8 @@ class StoredAdapter:
 
     @property
     def made_for(self) -> str:
-        """The base in words: architecture and, if known, timm's tag."""
-        return f"{self.header.arch}.{self.header.tag}" if self.header.tag else self.header.arch
+        """The base in words, by which timm builds it: architecture and, if known, tag, or a repository on the hub."""
+        return full_name(self.header.arch, self.header.tag)
 
     @property
     def density(self) -> float:

@@ -14,7 +14,7 @@ from smn_cli.errors import BackboneError
 from smn_cli.seeding import fixed_generator
 
 _OF_THE_NETWORK = ("pool_size", "min_input_size", "fixed_input_size", "first_conv", "classifier")
-_OF_THE_WEIGHTS = ("tag", "license", "origin_url", "paper_ids")
+_OF_THE_WEIGHTS = ("license", "origin_url", "paper_ids")
 
 
 def timm_config(

@@ -3,6 +3,7 @@
 from typing import Any
 
 from smn_cli.adapters.stored import StoredAdapter
+from smn_cli.backbones.names import repository_of
 
 TAGS = ("image-feature-extraction", "domain-adaptation", "smn")
 
@@ -22,13 +23,8 @@ def front_matter(adapter: StoredAdapter, *, library: str, licence: str = "", **m
         library_name=library,
         pipeline_tag="image-feature-extraction",
         license=licence or None,
-        base_model=hub_name(adapter),
+        base_model=repository_of(adapter.header.arch, adapter.header.tag),
         tags=list(TAGS),
         **more,
     )
     return f"---\n{data.to_yaml()}\n---"
-
-
-def hub_name(adapter: StoredAdapter) -> str | None:
-    """The repository of the base's weights on the hub; None if they came from a file."""
-    return f"timm/{adapter.made_for}" if adapter.header.tag else None

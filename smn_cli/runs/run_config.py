@@ -13,6 +13,7 @@ import torchvision
 import smn_cli
 from smn_cli.adapters.fingerprint import fingerprint
 from smn_cli.backbones.loading import Backbone, load_backbone
+from smn_cli.backbones.names import full_name
 from smn_cli.config.plan import AdaptPlan
 from smn_cli.data.images.validate import ImageSet
 from smn_cli.data.labels.eval_split import LabeledSplit
@@ -38,8 +39,8 @@ def backbone_of_run(config: dict[str, Any], weights: Path | None) -> Backbone:
         BackboneError: the weights cannot be had or do not fit.
     """
     source = weights or config["weights"] or None
-    tagged = f"{config['arch']}.{config['tag']}" if config.get("tag") and source is None else config["arch"]
-    return load_backbone(str(tagged), source)
+    tag = str(config.get("tag") or "") if source is None else ""
+    return load_backbone(full_name(str(config["arch"]), tag), source)
 
 
 def preprocessing_in(config: dict[str, Any], folder: RunFolder) -> Preprocessing:

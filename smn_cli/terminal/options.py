@@ -16,7 +16,9 @@ TAKES_ADAPTER: dict[str, Any] = {"parser": local_file}
 ImagesArgument = Annotated[
     list[Path] | None, typer.Argument(metavar="IMAGES...", help="Folders, image files, tars, text files of paths.")
 ]
-ArchOption = Annotated[str | None, typer.Option("--arch", help="Any timm model name.", rich_help_panel="Network")]
+ArchOption = Annotated[
+    str | None, typer.Option("--arch", help="Any timm model name, or hf-hub:USER/NAME.", rich_help_panel="Network")
+]
 RunOption = Annotated[
     Path | None,
     typer.Option("--run", metavar="RUN", help="Run folder instead of a file.", rich_help_panel="Network"),

@@ -39,14 +39,16 @@ def make(weights_file: Callable[[str], Path]) -> Callable[..., Any]:
     return network
 
 
-def adapter_of(whole: nn.Module, *, codec: str = "lzma", statistics: bool = False) -> Adapter:
+def adapter_of(
+    whole: nn.Module, *, codec: str = "lzma", statistics: bool = False, arch: str = "any", tag: str = ""
+) -> Adapter:
     """Over everything but the classifier, read back from its bytes, so that nothing is known of the base."""
     base = copy.deepcopy(whole)
     base.reset_classifier(0)  # type: ignore[operator]
     state = base.state_dict()
     masks = random_masks({name: state[name] for name, _ in base.named_parameters()}, density=0.8)
     moved = {name: tensor + 0.25 for name, tensor in state.items() if name.endswith("running_mean")}
-    made = make_adapter(state, masks, arch="any", codec=codec, norm_stats=moved if statistics else None)
+    made = make_adapter(state, masks, arch=arch, tag=tag, codec=codec, norm_stats=moved if statistics else None)
     return adapter_from_bytes(made.to_bytes())
 
 
