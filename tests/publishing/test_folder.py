@@ -5,14 +5,14 @@ import importlib.util
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from smn_cli.adapters.adapter import Adapter, load_adapter, make_adapter
@@ -239,6 +239,30 @@ def test_a_folder_of_a_supervised_adapter_names_its_classes(
     model = timm.create_model(f"local-dir:{tmp_path / 'net'}", pretrained=True)
     assert torch.equal(model.state_dict()["fc.weight"], classifier["fc.weight"])
     assert model.pretrained_cfg["label_names"] == ["cat", "dog"]
+
+
+@pytest.mark.slow
+def test_an_expert_of_a_cascade_is_written_too(tmp_path: Path, run_cli: Callable[..., Outcome]) -> None:
+    from smn_cli.adapters.adapter import adapter_from_bytes
+    from smn_cli.cascade.file import save_cascade
+    from tests.adapters.forging import put_together, take_apart
+    from tests.cascade.small_cascades import SIZE, small_model, small_parts
+
+    cascade, _ = small_parts()
+    header, parts = take_apart(cascade.dispatcher.to_bytes())
+    header["preprocessing"] = {"size": SIZE, "mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic"}
+    dispatcher = adapter_from_bytes(put_together(header, parts))
+    save_cascade(tmp_path / "cascade.safetensors", replace(cascade, dispatcher=dispatcher))
+    save_file(small_model().state_dict(), tmp_path / "w.safetensors")
+    words = ("--expert", "0", "--weights", tmp_path / "w.safetensors", "--out", f"{tmp_path / 'net'}/")
+    outcome = run_cli("apply", tmp_path / "cascade.safetensors", *words)
+    assert outcome.code == 0, outcome.err
+    loaded = timm.create_model(f"local-dir:{tmp_path / 'net'}", pretrained=True)
+    assert same_state(loaded, cascade.experts[0].rebuild(small_model().state_dict()) | loaded_counters(loaded))
+
+
+def loaded_counters(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in model.state_dict().items() if name.endswith("num_batches_tracked")}
 
 
 def test_the_library_too_leaves_other_folders_alone(weights_file: Callable[[str], Path], tmp_path: Path) -> None:
