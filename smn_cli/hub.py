@@ -176,6 +176,8 @@ def _reason(error: BaseException, repository: str, file: str) -> str:
         return f"{repository} cannot be reached, for HF_HUB_OFFLINE is set" + _not_cached(file)
     if faults := [status for status in statuses if status is not None and status >= 500]:
         return f"{repository}: the hub has a fault of its own ({faults[0]}): try again later"
+    if isinstance(error, ValueError) or 400 in statuses:  # such as a licence that the hub does not know
+        return f"{repository}: the hub does not take it: {' '.join(str(error).split())}"
     last = (str(chain[-1]) or type(chain[-1]).__name__).strip().splitlines()[0].rstrip(".")
     return f"{repository} cannot be reached ({last})" + _not_cached(file)
 

@@ -107,7 +107,8 @@ class _Handler(BaseHTTPRequestHandler):
         path, body = unquote(self.path), self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.state.calls.append(f"POST {path}")
         if path == "/api/validate-yaml":
-            self._answer(200, {"errors": [], "warnings": []})
+            errors = [{"message": '"license" must be one of a list'}] if b"license: mine" in body else []
+            self._answer(400 if errors else 200, {"errors": errors, "warnings": []})
             return
         if self.headers.get("Authorization") != f"Bearer {TOKEN}":
             message = "Invalid credentials in Authorization header"

@@ -43,8 +43,8 @@ class Placement:
     def in_words(self) -> str:
         """What is left out, for a warning; to be asked only if something is."""
         return (
-            f"the network lacks {len(self.left_out)} tensors that the adapter changes ({first_few([*self.left_out])}): "
-            "they are left out"
+            f"the network lacks {len(self.left_out)} of the tensors that the adapter changes "
+            f"({first_few([*self.left_out])}): left out"
         )
 
 

@@ -83,7 +83,9 @@ def test_what_is_left_out_is_said(make: Callable[..., Any]) -> None:
     whole, maps = make(CONVNET), make(CONVNET, features_only=True)
     adapter = adapter_of(whole, statistics=True)
     lost = ("conv_head.weight", "bn2.running_mean")
-    with pytest.warns(LeftOutWarning, match=r"lacks 2 tensors .* \(conv_head\.weight, bn2\.running_mean\)") as caught:
+    with pytest.warns(
+        LeftOutWarning, match=r"lacks 2 of the tensors .* \(conv_head\.weight, bn2\.running_mean\)"
+    ) as caught:
         adapter.apply(maps)
     assert caught[0].filename == __file__
     place = adapter.placed_in(maps)

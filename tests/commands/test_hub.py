@@ -113,6 +113,15 @@ def test_a_failure_is_one_line_and_leaves_nothing(case: str, hub: Hub, home: Pat
     assert hub.files.keys() == {"me/net", "me/cut"}
 
 
+def test_a_card_that_the_hub_refuses_is_told_with_its_words(hub: Hub, home: Path) -> None:
+    (home / "b.safetensors").write_bytes(toy_adapter().described(licence="mine").to_bytes())
+    outcome = smn(home, hub, "push", "b.safetensors", "me/net")
+    assert outcome.code == 5
+    assert outcome.err.startswith("smn: me/net: the hub does not take it: Invalid metadata in README.md. - ")
+    assert '"license" must be one of a list' in outcome.err
+    assert hub.files == {"me/net": {}}
+
+
 def test_a_commit_that_fails_puts_no_file_there(hub: Hub, home: Path) -> None:
     hub.fails_commits = True
     outcome = smn(home, hub, "push", "a.safetensors", "me/net")
