@@ -25,7 +25,7 @@ which then holds nothing else.
 | 2 | wrong usage |
 | 3 | a gate of `smn eval` failed |
 | 4 | adapter and base do not match |
-| 5 | bad or missing data |
+| 5 | bad or missing data; the hub cannot be reached or refuses |
 | 6 | unreadable or damaged file |
 | 130 | interrupted; the state is saved and `--resume` continues |
 

@@ -1,16 +1,17 @@
 """The public Python API, which the commands are made of; re-exported by `smn_cli`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from smn_cli.adapters.adapter import Adapter, load_adapter, remove_adapter
 from smn_cli.adapters.adapter_set import AdapterSet
+from smn_cli.adapters.placing import Placement
 from smn_cli.backbones.loading import Backbone
 from smn_cli.cascade.cascade import Cascade
 from smn_cli.cascade.file import load_cascade
@@ -44,6 +45,7 @@ __all__ = [
     "Cascade",
     "Comparison",
     "ImageFeatures",
+    "Placement",
     "StepReport",
     "adapt",
     "apply_adapter",
@@ -254,8 +256,15 @@ def embed(
         return embed_images(backbone, change, found, embedding, device=where, l2=l2, readout=carried, progress=progress)
 
 
-def apply_adapter(model: nn.Module, path: str | Path) -> nn.Module:
+def apply_adapter(
+    model: nn.Module, path: str | Path, base: nn.Module | Mapping[str, Tensor] | None = None
+) -> nn.Module:
     """Turn a pretrained timm model into the adapted network, in place; `remove_adapter(model)` undoes it.
+
+    Args:
+        model: of timm, or a network with one inside, or what `features_only` leaves of one; see `Adapter.apply`.
+        path: adapter file.
+        base: the whole base, where `model` lacks a part of it that is needed.
 
     Returns:
         The same object.
@@ -263,8 +272,11 @@ def apply_adapter(model: nn.Module, path: str | Path) -> nn.Module:
     Raises:
         AdapterFileError: the file is damaged.
         MismatchError: the model is not the base it was made for; the message names the first tensor that differs.
+
+    Warns:
+        LeftOutWarning: the model lacks tensors that the adapter changes.
     """
-    return load_adapter(path).apply(model)
+    return load_adapter(path).apply(model, base)
 
 
 def save_adapter(adapter: Adapter, path: str | Path) -> None:

@@ -4,7 +4,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from smn_cli.holding import clear_orphans, hold
@@ -57,11 +57,12 @@ def write_result(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path, *, replaces: bool = False) -> Iterator[Path]:
     """A temporary folder beside `path` to fill; it takes the final name when the block ends well.
 
     Args:
         path: not there, or an empty folder.
+        replaces: whether it may be a folder with something in it, which is gone then.
 
     Raises:
         OSError: the folder above is missing or not writable, or `path` is no longer free.
@@ -75,15 +76,31 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         if hasattr(os, "sync"):
             os.sync()  # one call for many files
         temporary.chmod(0o777 & ~_umask())
-        if path.is_dir():
-            path.rmdir()  # the empty one, which not every system lets be replaced
-        temporary.rename(path)
+        with _set_aside(path) if replaces and path.is_dir() else nullcontext():
+            if path.is_dir():
+                path.rmdir()  # the empty one, which not every system lets be replaced
+            temporary.rename(path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     finally:
         if held is not None:
             held.release()
+
+
+@contextmanager
+def _set_aside(path: Path) -> Iterator[None]:
+    """A folder is out of the way in the block; then it is gone, or, if the block failed, back in its place."""
+    aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        path.rename(aside / path.name)
+        try:
+            yield
+        except BaseException:
+            (aside / path.name).rename(path)
+            raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _umask() -> int:

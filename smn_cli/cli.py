@@ -29,6 +29,8 @@ from smn_cli.commands.inspect import inspect
 from smn_cli.commands.merge import merge
 from smn_cli.commands.pack import pack
 from smn_cli.commands.plan import plan
+from smn_cli.commands.pull import pull
+from smn_cli.commands.push import push
 from smn_cli.commands.verify import verify
 from smn_cli.errors import SmnError, printable
 from smn_cli.process import settle_process
@@ -77,6 +79,8 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "verify": verify,
     "diff": diff,
     "merge": merge,
+    "push": push,
+    "pull": pull,
     "cascade": cascade,
     "data": data,
     "demo": demo,

@@ -38,6 +38,10 @@ class BackboneError(DataError):
     """A backbone cannot be built, or its weights cannot be had or do not fit."""
 
 
+class HubError(DataError):
+    """Something on the Hugging Face hub cannot be had or written."""
+
+
 class FileError(SmnError):
     """A file of ours or a checkpoint cannot be read, or is damaged."""
 
@@ -54,6 +58,10 @@ class CheckpointError(FileError):
 
 class TrainingError(SmnError):
     """Training cannot go on: an empty mask or a loss that is no longer a number."""
+
+
+class LeftOutWarning(UserWarning):
+    """An adapter was put on a network that lacks some of the tensors that it changes."""
 
 
 class Interrupted(SmnError):

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
@@ -169,3 +170,31 @@ def run_cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
         return outcome
 
     return run
+
+
+@dataclass(frozen=True)
+class Cached:
+    """A cache of the hub's client, filled as it fills it; without a connection it is all that there is."""
+
+    folder: Path
+
+    def put(self, repository: str, files: dict[str, bytes]) -> str:
+        """Files of a repository's newest commit; returns its name."""
+        commit = f"{zlib.crc32(repository.encode()):040x}"
+        root = self.folder / f"models--{repository.replace('/', '--')}"
+        for name, content in {f"snapshots/{commit}/{name}": content for name, content in files.items()}.items():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_bytes(content)
+        (root / "refs").mkdir(exist_ok=True)
+        (root / "refs" / "main").write_text(commit)
+        return commit
+
+
+@pytest.fixture
+def hub_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Cached:
+    """An empty one."""
+    from huggingface_hub import constants
+
+    folder = tmp_path_factory.mktemp("hub")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder))
+    return Cached(folder)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from smn_cli.adapters.adapter import load_adapter
-from smn_cli.atomic import atomic_path, write_atomically
+from smn_cli.atomic import atomic_folder, atomic_path, write_atomically
 from tests.adapters.forging import toy_adapter
 
 
@@ -77,3 +77,33 @@ def test_saving_an_adapter_replaces_the_old_one(tmp_path: Path) -> None:
     assert load_adapter(path).header.codec == "bits"
     assert path.read_bytes() == toy_adapter("bits").to_bytes()
     assert names(tmp_path) == ["a.safetensors"]
+
+
+def test_a_folder_takes_the_place_of_one_with_something_in_it_only_if_it_may(tmp_path: Path) -> None:
+    path = tmp_path / "net"
+    path.mkdir()
+    (path / "old").write_text("old")
+    with pytest.raises(OSError, match="net"), atomic_folder(path) as making:
+        (making / "new").write_text("new")
+    assert (names(tmp_path), names(path)) == (["net"], ["old"])
+    with atomic_folder(path, replaces=True) as making:
+        (making / "new").write_text("new")
+        assert names(path) == ["old"]
+    assert (names(tmp_path), names(path)) == (["net"], ["new"])
+
+
+def test_a_folder_whose_successor_does_not_come_is_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "net"
+    path.mkdir()
+    (path / "old").write_text("old")
+    rename = Path.rename
+
+    def fail_for_the_new(self: Path, target: Path) -> Path:
+        if (self / "new").exists():
+            raise PowerCut
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail_for_the_new)
+    with pytest.raises(PowerCut), atomic_folder(path, replaces=True) as making:
+        (making / "new").write_text("new")
+    assert (names(tmp_path), names(path)) == (["net"], ["old"])

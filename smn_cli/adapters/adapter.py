@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,14 +15,23 @@ from smn_cli.adapters.codecs import encode_smallest, get_codec, pack_bits, unpac
 from smn_cli.adapters.file import AdapterContent, parse_adapter, read_adapter
 from smn_cli.adapters.fingerprint import Fingerprint, check_base, fingerprint_of, tensor_digest, tensor_digests
 from smn_cli.adapters.head import StoredHead
+from smn_cli.adapters.partial import rebuild_part
+from smn_cli.adapters.placing import Placement, find_placement
 from smn_cli.adapters.readout import StoredReadout
 from smn_cli.adapters.schema import HeadEntry, Header, MaskEntry
 from smn_cli.adapters.statistics import round_statistics, upper_halves
 from smn_cli.adapters.stored import StoredAdapter
 from smn_cli.adapters.swap import digest_on, original_state, swap_back, swap_in, swapped_in
-from smn_cli.errors import AdapterFileError, MismatchError, SmnError
+from smn_cli.errors import AdapterFileError, SmnError
 from smn_cli.masking.binarize import count_kept, effective_weight
 from smn_cli.masking.ties import check_tied_alike
+
+
+class Known(NamedTuple):
+    """Of the one base that fits, once it was there: the mask over it, found to be right, and its tensors' digests."""
+
+    bits: bytes
+    digests: Mapping[str, bytes]
 
 
 class Adapter(StoredAdapter):
@@ -39,14 +48,20 @@ class Adapter(StoredAdapter):
 
     def __init__(self, content: AdapterContent) -> None:
         super().__init__(content)
-        self._known_bits: bytes | None = None  # decoded over the one base that fits, and found to be right
+        self._known: Known | None = None
 
     def with_readout(self, readout: StoredReadout | None) -> "Adapter":
         """The same adapter with a readout in place of its own, or, with None, without one; the network is the same."""
+        return self._with(replace(self.header, readout=None if readout is None else readout.entry), readout)
+
+    def described(self, *, licence: str | None = None, description: str | None = None) -> "Adapter":
+        """The same adapter with a licence, a description or both in its header, see `Header.described`."""
+        return self._with(self.header.described(licence=licence, description=description), self.readout)
+
+    def _with(self, header: Header, readout: StoredReadout | None) -> "Adapter":
         old = self._content
-        header = replace(old.header, readout=None if readout is None else readout.entry)
         made = Adapter(AdapterContent(header, old.base_rows, old.payload, old.norm_stats, old.head, readout))
-        made._known_bits = self._known_bits
+        made._known = self._known
         return made
 
     def masks(self, base: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -69,9 +84,9 @@ class Adapter(StoredAdapter):
         Raises:
             MismatchError, AdapterFileError: as in `rebuild`.
         """
-        if self._known_bits is None:
+        if self._known is None:
             self.rebuild(base)
-        return unpack_bits(self._known_bits or b"", self.header.num_weights)
+        return unpack_bits(self._known.bits if self._known else b"", self.header.num_weights)
 
     def rebuild(self, base: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """State dict of the adapted network over a base, checked before and after.
@@ -88,16 +103,14 @@ class Adapter(StoredAdapter):
             AdapterFileError: the result is not what was recorded when the adapter was made, or masks two names of one
                 tensor apart.
         """
-        names = [entry.name for entry in self.header.masks] + [name for name, _ in self.header.norm_stats]
+        names = self.changed_names
         digests = check_base(base, self.base_fingerprint, made_for=self.made_for, names=names)
         state = dict(base)
-        known = self._known_bits
-        masks = (
-            self.masks(base) if known is None else _tensors(self._split(unpack_bits(known, self.header.num_weights)))
-        )
+        known = self.known_masks()
+        masks = self.masks(base) if known is None else known
         for name, mask in masks.items():
             state[name] = effective_weight(base[name].detach(), mask.to(base[name].device))
-        state.update(self._statistics(base))
+        state.update(self.statistics_over(base))
         check_tied_alike(base, state, names)
         if known is not None:  # the same bits over the same base were found right before
             return state
@@ -105,24 +118,66 @@ class Adapter(StoredAdapter):
         adapted = tensor_digests({name: state[name] for name in digests}, known=unchanged)
         if fingerprint_of(adapted).digest != self.header.adapted_digest:
             raise AdapterFileError("the rebuilt network is not the recorded one: the adapter was altered when made")
-        self._known_bits = pack_bits(np.concatenate([mask.numpy().reshape(-1) for mask in masks.values()]))
+        bits = pack_bits(np.concatenate([mask.numpy().reshape(-1) for mask in masks.values()]))
+        self._known = Known(bits, digests)
         return state
 
-    def apply(self, model: nn.Module) -> nn.Module:
+    @property
+    def known_digests(self) -> Mapping[str, bytes]:
+        """Of the base's tensors by name; empty until it was there as a whole."""
+        return {} if self._known is None else self._known.digests
+
+    def known_masks(self) -> dict[str, Tensor] | None:
+        """As `masks`, without a base; None until it was there as a whole."""
+        if self._known is None:
+            return None
+        return _tensors(self._split(unpack_bits(self._known.bits, self.header.num_weights)))
+
+    def masks_alone(self) -> dict[str, Tensor]:
+        """As `masks`, of a codec that needs no base; it is for the caller to bound what the header's shapes allocate.
+
+        Raises:
+            AdapterFileError: the payload does not decode to the recorded counts.
+        """
+        return _tensors(self.mask_arrays({}))
+
+    def placed_in(self, model: nn.Module) -> Placement:
+        """Where a network has what the adapter changes, and what of it the network lacks; values are not compared.
+
+        Raises:
+            MismatchError: several networks inside could be meant.
+        """
+        return find_placement(original_state(model), self.base_fingerprint, self.changed_names)
+
+    def apply(self, model: nn.Module, base: nn.Module | Mapping[str, Tensor] | None = None) -> nn.Module:
         """Turn a pretrained network into the adapted one, in place; a previous adapter is taken off first.
 
         Parameter objects, modes, devices and hooks stay; what was there before travels with the network through
         `copy.deepcopy`, pickling and `torch.save`. A carried classifier is put in, too, where the network has one of
-        its shape (timm's `num_classes`). A network inside `torch.compile` or `DataParallel` is found.
+        its shape (timm's `num_classes`). A network inside `torch.compile` or `DataParallel` is found, and so is one
+        below a name of its own, such as `backbone` of a detector or `timm_model` of transformers' wrapper.
+
+        Of a network that lacks a part of the base, as timm's `features_only` does, what is there is adapted; see
+        `placed_in`. Each tensor is then compared with its digest if the whole base was seen, here or before, else with
+        the first byte of it, which is all that the file has.
+
+        Args:
+            model: of timm, or with one inside.
+            base: a network, or the state dict, of the whole base. It is needed where `model` lacks masked tensors
+                that the codec wants to see and the adapter was made over a file; else timm's weights are loaded.
 
         Returns:
             The same object.
 
         Raises:
-            MismatchError, AdapterFileError: as in `rebuild`; the network is then as it was before any adapter.
+            MismatchError, AdapterFileError: as in `rebuild`, or a part of the base is there with other values; the
+                network is then as it was before any adapter.
+
+        Warns:
+            LeftOutWarning: the network lacks tensors that the adapter changes.
         """
         try:
-            tensors = self._adapted_tensors(model)
+            tensors = self.tensors_for(model, base)
         except SmnError:
             self.remove(model)
             raise
@@ -130,43 +185,47 @@ class Adapter(StoredAdapter):
         return model
 
     @contextmanager
-    def applied(self, model: nn.Module) -> Iterator[nn.Module]:
+    def applied(self, model: nn.Module, base: nn.Module | Mapping[str, Tensor] | None = None) -> Iterator[nn.Module]:
         """`apply` for the length of a `with` block; then the network is as it was before it.
 
         An adapter that was on is on again afterwards, also if the block fails; so blocks may be nested.
 
         Raises:
-            MismatchError, AdapterFileError: as in `rebuild`; nothing has changed then.
+            MismatchError, AdapterFileError: as in `apply`; nothing has changed then.
         """
-        with swapped_in(model, self._adapted_tensors(model), digest=self.header.adapted_digest):
+        with swapped_in(model, self.tensors_for(model, base), digest=self.header.adapted_digest):
             yield model
 
     def is_on(self, model: nn.Module) -> bool:
         """Whether a network is the adapted one now, by `apply` or `applied`."""
         return digest_on(model) == self.header.adapted_digest
 
-    def _adapted_tensors(self, model: nn.Module) -> dict[str, Tensor]:
-        base = original_state(model)
-        rebuilt = self.rebuild(base)
-        changed = [entry.name for entry in self.header.masks] + [name for name, _ in self.header.norm_stats]
-        return {name: rebuilt[name] for name in changed} | self._fitting_head(base)
+    @property
+    def changed_names(self) -> list[str]:
+        """Names in the base of masked tensors and carried statistics."""
+        return [entry.name for entry in self.header.masks] + [name for name, _ in self.header.norm_stats]
 
-    def _fitting_head(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        tensors = {} if self.head is None else self.head.tensors()
+    def tensors_for(self, model: nn.Module, base: nn.Module | Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """What `apply` puts on a network, by the names there; the arguments and errors are those of `apply`."""
+        state = original_state(model)
+        place = find_placement(state, self.base_fingerprint, self.changed_names)
+        if base is not None:
+            self.rebuild(original_state(base) if isinstance(base, nn.Module) else base)
+        if not place.names:
+            self.rebuild(state)  # says what is missing
+        part = place.take(state)
+        rebuilt = self.rebuild(part) if place.is_whole else rebuild_part(self, part, place)
+        changed = {place.names[name]: rebuilt[name] for name in self.changed_names if name in rebuilt}
+        return changed | self._fitting_head(state, place.prefix)
+
+    def _fitting_head(self, state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+        tensors = {} if self.head is None else {prefix + name: each for name, each in self.head.tensors().items()}
         fits = all(name in state and state[name].shape == tensor.shape for name, tensor in tensors.items())
         return tensors if fits else {}
 
     def remove(self, model: nn.Module) -> nn.Module:
         """Bring a network back to its base, bit for bit, whichever adapter is on it; see `remove_adapter`."""
         return remove_adapter(model)
-
-    def _statistics(self, base: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        statistics: dict[str, Tensor] = {}
-        for name, values in self.statistics().items():
-            if name not in base or base[name].numel() != len(values):
-                raise MismatchError(f"statistics {name} of {len(values)} values do not fit the base")
-            statistics[name] = values.view(base[name].shape).to(base[name])
-        return statistics
 
 
 def remove_adapter(model: nn.Module) -> nn.Module:
@@ -183,10 +242,11 @@ def remove_adapter(model: nn.Module) -> nn.Module:
 
 
 def load_adapter(path: str | Path) -> Adapter:
-    """Read an adapter file.
+    """Read an adapter file, by path or as hf://USER/NAME[/FILE][@REVISION] from the Hugging Face hub.
 
     Raises:
         AdapterFileError: missing, truncated, altered, or not an adapter.
+        HubError: it cannot be fetched.
     """
     return Adapter(read_adapter(path))
 
@@ -246,9 +306,8 @@ def make_adapter(
         provenance=provenance or {},
         head=None if head is None else HeadEntry(head.name, head.levels.shape[1], head.classes),
     )
-    halves = [upper_halves(tensor) for tensor in statistics.values()]
-    values = np.concatenate(halves) if halves else np.zeros(0, dtype=np.uint16)
-    return Adapter(AdapterContent(header, base_fingerprint.rows, payload, values, head))
+    halves = [np.zeros(0, dtype=np.uint16), *map(upper_halves, statistics.values())]
+    return Adapter(AdapterContent(header, base_fingerprint.rows, payload, np.concatenate(halves), head))
 
 
 def _fingerprints(

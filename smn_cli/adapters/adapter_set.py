@@ -9,7 +9,6 @@ from types import TracebackType
 from torch import nn
 
 from smn_cli.adapters.adapter import Adapter, load_adapter, remove_adapter
-from smn_cli.adapters.swap import original_state
 from smn_cli.errors import UsageError
 
 
@@ -81,7 +80,7 @@ class AdapterSet:
             if name in self._adapters:
                 raise UsageError(f"`name` {name!r} is taken: choose another, or make a new set")
             adapter = adapter if isinstance(adapter, Adapter) else load_adapter(adapter)
-            adapter.rebuild(original_state(self.model))
+            adapter.tensors_for(self.model)
             self._adapters[name] = adapter
 
     def use(self, name: str) -> nn.Module:

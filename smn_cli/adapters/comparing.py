@@ -101,6 +101,7 @@ def differing_settings(one: StoredAdapter, other: StoredAdapter) -> dict[str, tu
             **{name: getattr(adapter.header, name) for name in fields},
             **_flattened("preprocessing", adapter.header.preprocessing),
             **_flattened("provenance", adapter.header.provenance),
+            **{key: text for key, text in _said(adapter).items() if text},
             **({} if adapter.readout is None else _flattened("readout", adapter.readout.to_json())),
         }
         for adapter in (one, other)
@@ -110,6 +111,10 @@ def differing_settings(one: StoredAdapter, other: StoredAdapter) -> dict[str, tu
         for name in sorted({*flat[0], *flat[1]})
         if flat[0].get(name) != flat[1].get(name)
     }
+
+
+def _said(adapter: StoredAdapter) -> dict[str, str]:
+    return {"license": adapter.header.licence, "description": adapter.header.description}
 
 
 def differing_statistics(one: StoredAdapter, other: StoredAdapter) -> list[str]:

@@ -15,6 +15,7 @@ from safetensors.numpy import save
 
 from smn_cli.adapters.fields import no_duplicates
 from smn_cli.errors import AdapterFileError
+from smn_cli.hub import local_file
 from smn_cli.recognise import CASCADE_TENSOR, METADATA_KEY, check_regular, kind_of_bytes
 
 _DIGEST_BYTES = 32
@@ -39,15 +40,17 @@ def seal(tensors: Mapping[str, np.ndarray], header: str) -> bytes:
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """A whole file.
+    """A whole file, local or at an address of the hub (hf://USER/NAME).
 
     Raises:
         AdapterFileError: it cannot be read.
+        HubError: it cannot be fetched.
     """
-    if (reason := check_regular(Path(path))) is not None:
+    local = local_file(path)
+    if (reason := check_regular(local)) is not None:
         raise AdapterFileError(f"{path} {reason}")
     try:
-        with Path(path).open("rb") as file:
+        with local.open("rb") as file:
             return file.read(_MAX_FILE_BYTES + 1)
     except OSError as error:
         raise AdapterFileError(f"{path} cannot be read: {error.strerror or error}") from None

@@ -9,7 +9,8 @@ from typing import Any
 from smn_cli.errors import AdapterFileError
 
 _HEX64 = re.compile(r"[0-9a-f]{64}\Z")
-_MAX_NAME = 512
+MAX_NAME = 512
+"""Characters that a name has at most."""
 _MAX_DIGITS = 20
 _MAX_DEPTH = 32
 
@@ -49,10 +50,10 @@ def get(fields: dict[str, Any], key: str, kind: type) -> Any:
     return typed(fields[key], key, kind)
 
 
-def name(value: Any, where: str, *, may_be_empty: bool = False) -> str:
+def name(value: Any, where: str, *, may_be_empty: bool = False, most: int = MAX_NAME) -> str:
     """A name that messages and tables can show: no control characters, line breaks, halves of surrogate pairs."""
     found: str = typed(value, where, str)
-    if len(found) > _MAX_NAME or not found.isprintable() or not (found or may_be_empty):
+    if len(found) > most or not found.isprintable() or not (found or may_be_empty):
         raise AdapterFileError(f"{where} holds no usable name: {found[:40]!a}")
     return found
 

@@ -2,22 +2,24 @@
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from smn_cli.adapters.fields import MAX_NAME, parse_object
 from smn_cli.adapters.fields import digest as _digest
 from smn_cli.adapters.fields import get as _get
 from smn_cli.adapters.fields import name as _name
-from smn_cli.adapters.fields import parse_object
 from smn_cli.adapters.fields import plain as _plain
 from smn_cli.adapters.fields import typed as _typed
-from smn_cli.errors import AdapterFileError
+from smn_cli.errors import AdapterFileError, UsageError
 from smn_cli.schemas.readout_kinds import LINEAR_KINDS, LinearKind
 
 FORMAT = "smn.adapter"
 VERSION = 1
 _MAX_TENSORS = 100_000
 _MAX_WEIGHTS = 1 << 40
+MAX_DESCRIPTION = 4096
+"""Characters of a description at most."""
 STATISTICS = ("running_mean", "running_var")
 """How the names of tensors end that may be carried as statistics."""
 
@@ -90,6 +92,8 @@ class Header:
         provenance: where the adapter comes from; plain values, for people.
         head: of the carried classifier; None if there is none.
         readout: of the carried readout; None if there is none.
+        licence: under which the adapter may be used, such as "apache-2.0"; empty if it does not say.
+        description: by its maker, in one line; empty if there is none.
     """
 
     arch: str
@@ -104,6 +108,8 @@ class Header:
     provenance: dict[str, Any] = field(default_factory=dict)
     head: HeadEntry | None = None
     readout: ReadoutEntry | None = None
+    licence: str = ""
+    description: str = ""
 
     @property
     def num_weights(self) -> int:
@@ -114,6 +120,23 @@ class Header:
     def density(self) -> float:
         """Fraction of all masked weights that is kept."""
         return sum(entry.num_kept for entry in self.masks) / self.num_weights
+
+    def described(self, *, licence: str | None = None, description: str | None = None) -> "Header":
+        """With other texts; None leaves what is there, "" takes it off.
+
+        Args:
+            licence: such as "apache-2.0", at most 512 characters.
+            description: one line of at most 4096 characters.
+
+        Raises:
+            UsageError: too long, or with line breaks or other things that cannot be printed.
+        """
+        check_texts(licence, description)
+        return replace(
+            self,
+            licence=self.licence if licence is None else licence,
+            description=self.description if description is None else description,
+        )
 
     def to_json(self) -> str:
         """Canonical text: sorted keys, no spaces, ASCII."""
@@ -135,7 +158,19 @@ class Header:
             content["head"] = [self.head.name, self.head.num_features, list(self.head.classes)]
         if self.readout is not None:
             content["readout"] = self.readout.to_json()
+        content |= {key: text for key, text in (("license", self.licence), ("description", self.description)) if text}
         return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def check_texts(licence: str | None, description: str | None) -> None:
+    """Refuse what no header may hold; None is nothing.
+
+    Raises:
+        UsageError: too long, or with line breaks or other things that cannot be printed.
+    """
+    for what, text, most in (("license", licence, MAX_NAME), ("description", description, MAX_DESCRIPTION)):
+        if text and (len(text) > most or not text.isprintable()):
+            raise UsageError(f"`{what}` has {len(text)} characters: expected one printable line of at most {most}")
 
 
 def parse_header(text: str) -> Header:
@@ -163,6 +198,10 @@ def parse_header(text: str) -> Header:
         provenance=_plain(fields, "provenance"),
         head=_head(_get(fields, "head", list)) if "head" in fields else None,
         readout=_readout(_get(fields, "readout", dict)) if "readout" in fields else None,
+        licence=_name(fields["license"], "license") if "license" in fields else "",
+        description=(
+            _name(fields["description"], "description", most=MAX_DESCRIPTION) if "description" in fields else ""
+        ),
     )
 
 

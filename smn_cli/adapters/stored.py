@@ -15,6 +15,7 @@ from smn_cli.adapters.readout import StoredReadout
 from smn_cli.adapters.schema import Header
 from smn_cli.adapters.statistics import widened
 from smn_cli.atomic import write_atomically
+from smn_cli.backbones.names import full_name
 from smn_cli.errors import AdapterFileError, MismatchError
 
 if TYPE_CHECKING:
@@ -49,8 +50,8 @@ class StoredAdapter:
 
     @property
     def made_for(self) -> str:
-        """The base in words: architecture and, if known, timm's tag."""
-        return f"{self.header.arch}.{self.header.tag}" if self.header.tag else self.header.arch
+        """The base in words, by which timm builds it: architecture and, if known, tag, or a repository on the hub."""
+        return full_name(self.header.arch, self.header.tag)
 
     @property
     def density(self) -> float:
@@ -136,6 +137,25 @@ class StoredAdapter:
         import torch
 
         return {name: torch.from_numpy(values) for name, values in self.statistics_arrays().items()}
+
+    def statistics_over(self, base: "Mapping[str, Tensor]", *, partly: bool = False) -> "dict[str, Tensor]":
+        """Carried statistics by name, of the shapes and types that they have in the base and on its device.
+
+        Args:
+            base: state dict.
+            partly: leave out those that it does not have.
+
+        Raises:
+            MismatchError: one is missing or of another length there.
+        """
+        placed: dict[str, Tensor] = {}
+        for name, values in self.statistics().items():
+            if partly and name not in base:
+                continue
+            if name not in base or base[name].numel() != len(values):
+                raise MismatchError(f"statistics {name} of {len(values)} values do not fit the base")
+            placed[name] = values.view(base[name].shape).to(base[name])
+        return placed
 
     def statistics_arrays(self) -> dict[str, np.ndarray]:
         """Carried statistics by name: (length,) float32."""

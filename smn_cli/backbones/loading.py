@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from smn_cli.backbones.fitting import read_fitting
 from smn_cli.backbones.layouts import Preparation
+from smn_cli.backbones.names import is_hub_name, tag_of
 from smn_cli.errors import BackboneError
 from smn_cli.masking.ties import tied_names
 
@@ -29,7 +30,7 @@ class Backbone:
     Attributes:
         model: images (B, 3, H, W) to features (B, num_features); eval mode, no gradients.
         arch: timm name, without a tag.
-        tag: timm's name of the pretrained weights; empty if they came from a file.
+        tag: timm's name of the pretrained weights, or hf-hub:USER/NAME; empty if they came from a file.
         num_features: width of the features.
         native_size: side of the images it was trained on, in pixels.
         mean, std, interpolation: how images are prepared for these weights, by timm or by those who made the file.
@@ -60,7 +61,8 @@ def load_backbone(arch: str, weights: str | Path | None = None, *, is_run: bool 
     """Build a timm network by name and load its pretrained weights.
 
     Args:
-        arch: a timm name, with or without a tag ("resnet50", "resnet50.a1_in1k").
+        arch: a timm name, with or without a tag ("resnet50", "resnet50.a1_in1k"), or a repository on the hub with a
+            network of timm's ("hf-hub:timm/resnet50.a1_in1k").
         weights: a local file instead of timm's hub weights.
         is_run: false where only the state dict is wanted. A network of a file's weights is then not initialised, which
             takes longer than reading them, and must not be run, unless it is one of `PLAIN_RESNETS`: what no state dict
@@ -74,7 +76,7 @@ def load_backbone(arch: str, weights: str | Path | None = None, *, is_run: bool 
     check_arch(arch)
     model = None if is_run or weights is None else _outline(arch)
     model = _create(arch, pretrained=weights is None) if model is None else model
-    backbone = wrap_backbone(model, arch=arch.partition(".")[0], owned=True)
+    backbone = wrap_backbone(model, arch=None if is_hub_name(arch) else arch.partition(".")[0], owned=True)
     if weights is None:
         check_values(model.state_dict(), f"the weights of {arch}")
         return backbone
@@ -84,7 +86,7 @@ def load_backbone(arch: str, weights: str | Path | None = None, *, is_run: bool 
     classifier, notes = _own_classifier(backbone.classifier, found.tensors)
     described = _describe(model, backbone.arch, "", classifier, (*found.notes, *notes))
     described = replace(described, classifier_name=backbone.classifier_name)
-    if "." in arch or found.preparation is None:  # who names a tag says how images are prepared
+    if "." in arch or is_hub_name(arch) or found.preparation is None:  # who names a tag says how images are prepared
         return described
     return _prepared_as(described, found.preparation)
 
@@ -160,9 +162,9 @@ def wrap_backbone(model: nn.Module, *, arch: str | None = None, owned: bool = Fa
     left = model.state_dict().keys()
     classifier = {name: tensor.detach().clone() for name, tensor in full.items() if name not in left}
     name = _linear_name(config, classifier, feature_width(model))
-    described = _describe(
-        model, arch or str(config.get("architecture", "")), str(config.get("tag") or ""), classifier, ()
-    )
+    arch = arch or str(config.get("architecture", ""))
+    tag, source, repository = (str(config.get(key) or "") for key in ("tag", "source", "hf_hub_id"))
+    described = _describe(model, arch, tag_of(arch, tag, source, repository), classifier, ())
     return replace(described, classifier_name=name, licence=str(config.get("license") or ""))
 
 
@@ -223,13 +225,13 @@ def feature_width(model: Any) -> int:
 
 
 def check_arch(arch: str) -> None:
-    """Refuse what timm does not know by that name.
+    """Refuse what timm does not know by that name; what is on the hub shows when it is loaded.
 
     Raises:
         BackboneError: with the nearest names.
     """
     name = arch.partition(".")[0]
-    if timm.is_model(name):
+    if is_hub_name(arch) or timm.is_model(name):
         return
     near = timm.list_models(f"*{name}*")[:3] or get_close_matches(name, timm.list_models(), 3)
     hint = f"did you mean {', '.join(near)}?" if near else "see timm.list_models()"

@@ -94,6 +94,14 @@ class Expert(Adapter):
         """
         raise UsageError("an expert has no file of its own: give a readout to what plain() makes of it")
 
+    def described(self, *, licence: str | None = None, description: str | None = None) -> Adapter:
+        """Refused, as `to_bytes`.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError("an expert has no file of its own: describe what plain() makes of it")
+
     def plain(self, base: Mapping[str, Tensor], *, codec: str = "auto") -> Adapter:
         """The same network as an adapter that stands alone.
 

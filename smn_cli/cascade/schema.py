@@ -7,6 +7,7 @@ from typing import Any
 
 from smn_cli.adapters.fields import digest, get, parse_object, plain, typed
 from smn_cli.errors import AdapterFileError
+from smn_cli.hub import local_file
 from smn_cli.recognise import METADATA_KEY
 
 FORMAT = "smn.cascade"
@@ -131,9 +132,13 @@ def _count(value: Any, where: str) -> int:
 
 
 def is_cascade(path: str | Path) -> bool:
-    """Whether a file says that it is a cascade; false where it cannot be read, which its reader will tell."""
+    """Whether a file says that it is a cascade; false where it cannot be read, which its reader will tell.
+
+    Raises:
+        HubError: it is at an address of the hub, and cannot be fetched.
+    """
     try:
-        with Path(path).open("rb") as file:
+        with local_file(path).open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             text = json.loads(file.read(length) if length <= _HEAD_BYTES else b"")["__metadata__"][METADATA_KEY]
             return bool(json.loads(text)["format"] == FORMAT)

@@ -12,7 +12,15 @@ from smn_cli.errors import Interrupted, TrainingError, UsageError, first_few
 from smn_cli.terminal.conclusion import conclude_run
 from smn_cli.terminal.flags import in_flags
 from smn_cli.terminal.option_parameters import takes_options
-from smn_cli.terminal.options import ArchOption, DeviceOption, ImagesArgument, JsonOption, WeightsOption, WorkersOption
+from smn_cli.terminal.options import (
+    TAKES_ADAPTER,
+    ArchOption,
+    DeviceOption,
+    ImagesArgument,
+    JsonOption,
+    WeightsOption,
+    WorkersOption,
+)
 from smn_cli.terminal.stopping import saving_on_signals
 from smn_cli.terminal.tables import report_judgement
 
@@ -40,7 +48,11 @@ def adapt(
     start: Annotated[
         Path | None,
         typer.Option(
-            "--start", metavar="RUN|FILE", help="Run or adapter whose mask is the start.", rich_help_panel="Network"
+            "--start",
+            metavar="RUN|FILE",
+            help="Run or adapter whose mask is the start.",
+            rich_help_panel="Network",
+            **TAKES_ADAPTER,
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.", rich_help_panel="Run")] = False,

@@ -1,5 +1,7 @@
 """smn apply: an adapted checkpoint from an adapter and its base."""
 
+import hashlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -7,8 +9,9 @@ import typer
 
 from smn_cli.errors import UsageError, first_few
 from smn_cli.imports import quick_imports
+from smn_cli.publishing.place import WEIGHTS, check_free
 from smn_cli.terminal.flags import in_flags
-from smn_cli.terminal.options import JsonOption, WeightsOption, check_out_file
+from smn_cli.terminal.options import TAKES_ADAPTER, JsonOption, WeightsOption, check_out_file
 
 if TYPE_CHECKING:
     from smn_cli.adapters.schema import Header
@@ -18,8 +21,17 @@ if TYPE_CHECKING:
 
 
 def apply(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Adapter file, or a cascade with --expert.")],
-    out: Annotated[Path, typer.Option("--out", metavar="CKPT", help="Checkpoint to write (.safetensors).")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Adapter file, or a cascade with --expert.", **TAKES_ADAPTER)
+    ],
+    out: Annotated[
+        str,  # a Path would lose the / at the end
+        typer.Option(
+            "--out",
+            metavar="CKPT|DIR/",
+            help="Checkpoint to write (.safetensors), or a folder that timm and transformers load.",
+        ),
+    ],
     weights: WeightsOption = None,
     drop_classifier: Annotated[
         bool, typer.Option("--drop-classifier", help="Leave out any classifier (load with num_classes=0).")
@@ -30,31 +42,47 @@ def apply(
     expert: Annotated[
         int | None, typer.Option("--expert", min=0, metavar="N", help="Take this expert of a cascade, from 0.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file or folder.")] = False,
     json: JsonOption = None,
 ) -> None:
-    """Rebuild the adapted checkpoint over its base, checked before and after, for timm to load.
+    """Rebuild the adapted network over its base, checked before and after, for timm and transformers to load.
 
     Examples:
         smn apply adapter.safetensors --out adapted.safetensors
-        smn apply cascade/cascade.safetensors --expert 0 --out expert.safetensors
+        smn apply adapter.safetensors --out adapted/
     """
-    check_out_file(out, overwrite=overwrite)
-    if out.suffix != ".safetensors":
-        raise UsageError(f"--out {out}: expected a name ending in .safetensors, by which timm knows the format")
+    target, is_folder = Path(out), out.endswith(("/", os.sep)) or Path(out).is_dir()
+    _check_out(target, is_folder=is_folder, overwrite=overwrite)
     if readout and drop_classifier:
         raise UsageError("--readout takes the place of the classifier: leave --drop-classifier out")
-    from smn_cli.console import Output, size
+    from smn_cli.console import Output
 
     output = Output(json)
-    made = None if readout or expert is not None else _applied_quickly(file, weights, out, not drop_classifier)
+    made = None if readout or is_folder or expert is not None else _quickly(file, weights, target, not drop_classifier)
     if made is None:
-        made = _applied(output, file, expert, weights, out, not drop_classifier, readout)
+        folder = (target, overwrite) if is_folder else None
+        how: dict[str, Any] = {"drop_classifier": drop_classifier, "readout": readout}
+        made = _rebuilt(output, file, expert, weights, folder=folder, out=target, **how)
     header, network = made
-    loads_with = network.load_line(header.arch, out)
-    checkpoint_bytes, file_bytes = out.stat().st_size, file.stat().st_size
+    _report(output, file, target, header, network, is_folder=is_folder)
+
+
+def _report(
+    output: "Output",
+    file: Path,
+    target: Path,
+    header: "Header",
+    network: "RebuiltNetwork[Any]",
+    *,
+    is_folder: bool,
+) -> None:
+    from smn_cli.console import size
+
+    checkpoint = target / WEIGHTS if is_folder else target
+    loads_with = _folder_line(target) if is_folder else network.load_line(header.arch, target)
+    checkpoint_bytes, file_bytes = checkpoint.stat().st_size, file.stat().st_size
     digest, saved = header.adapted_digest, checkpoint_bytes / file_bytes
-    output.result(f"{out}: the base is the recorded one, and so is the result ({digest[:12]}...)")
+    output.result(f"{target}: the base is the recorded one, and so is the result ({digest[:12]}...)")
     output.result(
         f"{size(checkpoint_bytes)} from {size(file_bytes)}: {saved:.0f}x saved for every further adapter over this base"
     )
@@ -62,7 +90,8 @@ def apply(
     _tell_last_layer(output, network)
     content: ApplyJson = {
         "schema": "smn.apply/1",
-        "checkpoint": str(out),
+        "checkpoint": str(checkpoint),
+        "folder": str(target) if is_folder else None,
         "arch": header.arch,
         "digest": digest,
         "verified": True,
@@ -76,7 +105,7 @@ def apply(
     output.json(content)
 
 
-def _applied_quickly(
+def _quickly(
     file: Path, weights: Path | None, out: Path, with_classifier: bool
 ) -> "tuple[Header, RebuiltNetwork[Any]] | None":
     """The checkpoint written with NumPy alone, where the weights need no network to be known."""
@@ -91,30 +120,54 @@ def _applied_quickly(
     return adapter.header, network
 
 
-def _applied(
+def _rebuilt(
     output: "Output",
     file: Path,
     expert: int | None,
     weights: Path | None,
-    out: Path,
-    with_classifier: bool,
+    *,
+    drop_classifier: bool,
     readout: bool,
+    folder: tuple[Path, bool] | None,
+    out: Path,
 ) -> "tuple[Header, RebuiltNetwork[Any]]":
+    """The checkpoint or the folder written; `folder` is its path, and whether it may be replaced."""
     with quick_imports():
         from smn_cli.adapters.adapter import load_adapter
         from smn_cli.cascade.file import load_expert
+        from smn_cli.publishing.folder import write_folder
         from smn_cli.rebuild import backbone_for, rebuild, rebuild_with_readout, save_checkpoint
 
     adapter = load_adapter(file) if expert is None else load_expert(file, expert)
-    backbone = backbone_for(adapter, weights, is_run=False)
+    backbone = backbone_for(adapter, weights, is_run=folder is not None)
     for note in backbone.notes:
         output.talk(in_flags(note))
     if readout:
         network = rebuild_with_readout(adapter, backbone)
     else:
-        network = rebuild(adapter, backbone, with_classifier=with_classifier)
-    save_checkpoint(network, out)
+        network = rebuild(adapter, backbone, with_classifier=not drop_classifier)
+    if folder is None:
+        save_checkpoint(network, out)
+    else:
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        write_folder(folder[0], network, adapter, backbone, file_digest=digest, overwrite=folder[1])
     return adapter.header, network
+
+
+def _folder_line(folder: Path) -> str:
+    return f"timm.create_model({f'local-dir:{folder}'!r}, pretrained=True)"
+
+
+def _check_out(target: Path, *, is_folder: bool, overwrite: bool) -> None:
+    if is_folder:
+        check_free(target, overwrite=overwrite)
+        return
+    check_out_file(target, overwrite=overwrite)
+    if target.suffix != ".safetensors":
+        raise UsageError(
+            f"--out {target}: expected a name ending in .safetensors, by which timm knows the format, or in / for a "
+            "folder"
+        )
 
 
 def _tell_last_layer(output: "Output", network: "RebuiltNetwork[Any]") -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from smn_cli.imports import quick_imports
-from smn_cli.terminal.options import JsonOption, WeightsOption
+from smn_cli.terminal.options import TAKES_ADAPTER, JsonOption, WeightsOption
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 def diff(
-    one: Annotated[Path, typer.Argument(metavar="A", help="Adapter file.")],
-    other: Annotated[Path, typer.Argument(metavar="B", help="Another one over the same base.")],
+    one: Annotated[Path, typer.Argument(metavar="A", help="Adapter file.", **TAKES_ADAPTER)],
+    other: Annotated[Path, typer.Argument(metavar="B", help="Another one over the same base.", **TAKES_ADAPTER)],
     weights: WeightsOption = None,
     json: JsonOption = None,
 ) -> None:

@@ -9,6 +9,7 @@ import typer
 from smn_cli.errors import UsageError
 from smn_cli.terminal.networks import check_choice, open_networks
 from smn_cli.terminal.options import (
+    TAKES_ADAPTER,
     DeviceOption,
     ImagesArgument,
     JsonOption,
@@ -37,7 +38,8 @@ def embed(
     ],
     images: ImagesArgument = None,
     adapter: Annotated[
-        Path | None, typer.Option("--adapter", metavar="FILE", help="Adapter file.", rich_help_panel="Network")
+        Path | None,
+        typer.Option("--adapter", metavar="FILE", help="Adapter file.", rich_help_panel="Network", **TAKES_ADAPTER),
     ] = None,
     run: RunOption = None,
     arch: Annotated[

@@ -17,6 +17,7 @@ from smn_cli.terminal.low_shot import check_low_shot_options, parse_fractions, r
 from smn_cli.terminal.networks import check_choice, open_networks
 from smn_cli.terminal.option_parameters import takes_options
 from smn_cli.terminal.options import (
+    TAKES_ADAPTER,
     DeviceOption,
     JsonOption,
     PrecisionOption,
@@ -52,6 +53,7 @@ def evaluate(
             metavar="FILE",
             help="Adapter or cascade. May repeat; gates are about the first.",
             rich_help_panel="Network",
+            **TAKES_ADAPTER,
         ),
     ] = None,
     run: RunOption = None,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from smn_cli.errors import first_few
-from smn_cli.terminal.options import JsonOption
+from smn_cli.terminal.options import TAKES_ADAPTER, JsonOption
 
 if TYPE_CHECKING:
     from smn_cli.adapters.schema import Header
@@ -19,7 +19,8 @@ BAR_WIDTH = 30
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Adapter or cascade file.")], json: JsonOption = None
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Adapter or cascade file.", **TAKES_ADAPTER)],
+    json: JsonOption = None,
 ) -> None:
     """Show what an adapter or a cascade holds: base, density by layer or expert, bytes by part, provenance.
 
@@ -46,6 +47,10 @@ def inspect(
         "metadata": file_bytes - adapter.part_bytes,
     }
     output.result(f"{file}: adapter for {adapter.made_for}, base {header.base_digest[:12]}...")
+    if header.description:
+        output.result(header.description)
+    if header.licence:
+        output.result(f"licence {header.licence}")
     codec_needs = " (needs the base to decode)" if header.needs_base else ""
     by_part = ", ".join(f"{name} {count:,}" for name, count in parts.items())
     output.result(
@@ -123,6 +128,8 @@ def _describe(file: Path, adapter: "StoredAdapter", sizes: dict[str, int], casca
         "readout": None if adapter.readout is None else adapter.readout.to_json(),
         "preprocessing": header.preprocessing,
         "provenance": header.provenance,
+        "license": header.licence,
+        "description": header.description,
         "bytes": sizes,
     }
 

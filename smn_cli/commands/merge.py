@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from smn_cli.terminal.option_parameters import choosing
-from smn_cli.terminal.options import JsonOption, WeightsOption, check_out_file
+from smn_cli.terminal.options import TAKES_ADAPTER, JsonOption, WeightsOption, check_out_file
 
 if TYPE_CHECKING:
     from smn_cli.adapters.adapter import Adapter
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 
 def merge(
-    files: Annotated[list[Path], typer.Argument(metavar="A B...", help="Adapter files over the same base.")],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="A B...", help="Adapter files over the same base.", **TAKES_ADAPTER)
+    ],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Adapter file to write.")],
     how: Annotated[
         str,

@@ -1,7 +1,7 @@
 """smn pack: a run's masks in one small file."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,6 +20,7 @@ from smn_cli.terminal.tables import report_sizes
 
 if TYPE_CHECKING:
     from smn_cli.adapters.adapter import Adapter
+    from smn_cli.adapters.sizes import BaseSize
     from smn_cli.backbones.loading import Backbone
     from smn_cli.console import Output
     from smn_cli.runs.run_folder import RunFolder
@@ -49,6 +50,12 @@ def pack(
             **choosing(("centred", "whitened", "stages")),
         ),
     ] = None,
+    licence: Annotated[
+        str | None, typer.Option("--license", metavar="NAME", help="Put the adapter's licence in, such as apache-2.0.")
+    ] = None,
+    description: Annotated[
+        str | None, typer.Option("--description", metavar="TEXT", help="Put a line of your own in.")
+    ] = None,
     weights: WeightsOption = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
     device: DeviceOption = "auto",
@@ -61,44 +68,65 @@ def pack(
         smn pack run --out adapter.safetensors
         smn pack run --readout whitened --out adapter.safetensors
     """
-    from concurrent.futures import ThreadPoolExecutor
-
     from smn_cli.console import Output
 
     with quick_imports():
-        from smn_cli.adapters.sizes import measure_base, measure_sizes
-        from smn_cli.runs.pack import pack_run
-        from smn_cli.runs.run_config import backbone_of_run
+        from smn_cli.adapters.schema import check_texts
+        from smn_cli.adapters.sizes import measure_sizes
         from smn_cli.runs.run_folder import RunFolder
-        from smn_cli.runs.run_result import read_learned
-        from smn_cli.threads import computing_with
         from smn_cli.training.run_readout import check_kind, readout_images
 
     output = Output(json)
     kind = check_kind(readout)
+    check_texts(licence, description)
     check_out_file(out, overwrite=overwrite)
     folder = RunFolder.open(run)
     config = folder.read_config()
     if kind is not None:
         readout_images(folder)  # refuses a run whose images are gone before the work is done
-    with ThreadPoolExecutor(2) as beside:  # reading, hashing and lzma let go of the interpreter
+    adapter, backbone, measured = _packed(folder, config, weights, codec)
+    if kind is not None:
+        adapter = _with_readout(output, adapter, folder, backbone, kind, device, workers)
+    adapter = adapter.described(licence=licence, description=description)
+    adapter.save(out)
+    if not adapter.header.provenance["finished"]:
+        output.talk(f"{run} is not finished: what it keeps so far is packed")
+    report = measure_sizes(adapter, measured)
+    report_sizes(output, out, report)
+    if adapter.header.density == 1 and not adapter.header.norm_stats:
+        gained = "nothing is gained by it" if adapter.head is None else "only the classifier is new"
+        output.result(f"this is the identity mask: the adapted network is the base, and {gained}")
+    content: PackJson = {
+        "schema": "smn.pack/1",
+        "file": str(out),
+        "readout": kind,
+        "license": licence or "",
+        "description": description or "",
+        **report.to_json(),
+    }
+    output.json(content)
+
+
+def _packed(
+    folder: "RunFolder", config: "dict[str, Any]", weights: Path | None, codec: str
+) -> "tuple[Adapter, Backbone, BaseSize]":
+    """The adapter, its base, and what the base weighs; reading, hashing and lzma let go of the interpreter."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with quick_imports():
+        from smn_cli.adapters.sizes import measure_base
+        from smn_cli.runs.pack import pack_run
+        from smn_cli.runs.run_config import backbone_of_run
+        from smn_cli.runs.run_result import read_learned
+        from smn_cli.threads import computing_with
+
+    with ThreadPoolExecutor(2) as beside:
         with computing_with(1):
             learned = beside.submit(read_learned, folder)
             backbone = backbone_of_run(config, weights, is_quick=True)
         of_base = beside.submit(measure_base, backbone.model.state_dict())
         adapter = pack_run(folder, backbone, codec=codec, learned=learned.result)
-    if kind is not None:
-        adapter = _with_readout(output, adapter, folder, backbone, kind, device, workers)
-    adapter.save(out)
-    if not adapter.header.provenance["finished"]:
-        output.talk(f"{run} is not finished: what it keeps so far is packed")
-    report = measure_sizes(adapter, of_base.result())
-    report_sizes(output, out, report)
-    if adapter.header.density == 1 and not adapter.header.norm_stats:
-        gained = "nothing is gained by it" if adapter.head is None else "only the classifier is new"
-        output.result(f"this is the identity mask: the adapted network is the base, and {gained}")
-    content: PackJson = {"schema": "smn.pack/1", "file": str(out), "readout": kind, **report.to_json()}
-    output.json(content)
+    return adapter, backbone, of_base.result()
 
 
 def _with_readout(

@@ -7,7 +7,7 @@ import typer
 
 from smn_cli.errors import UsageError
 from smn_cli.imports import quick_imports
-from smn_cli.terminal.options import JsonOption, WeightsOption
+from smn_cli.terminal.options import TAKES_ADAPTER, JsonOption, WeightsOption
 
 if TYPE_CHECKING:
     from smn_cli.adapters.stored import StoredAdapter
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def verify(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Adapter or cascade file.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Adapter or cascade file.", **TAKES_ADAPTER)],
     weights: WeightsOption = None,
     checkpoint: Annotated[
         Path | None, typer.Option("--checkpoint", metavar="CKPT", help="Also check a checkpoint of smn apply.")

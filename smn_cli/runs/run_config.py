@@ -13,6 +13,7 @@ import torchvision
 import smn_cli
 from smn_cli.adapters.fingerprint import fingerprint
 from smn_cli.backbones.loading import Backbone, load_backbone
+from smn_cli.backbones.names import full_name
 from smn_cli.backbones.resnets import PLAIN_RESNETS
 from smn_cli.config.plan import AdaptPlan
 from smn_cli.data.images.validate import ImageSet
@@ -44,9 +45,10 @@ def backbone_of_run(config: dict[str, Any], weights: Path | None, *, is_quick: b
         BackboneError: the weights cannot be had or do not fit.
     """
     source = weights or config["weights"] or None
-    tagged = f"{config['arch']}.{config['tag']}" if config.get("tag") and source is None else config["arch"]
+    tag = str(config.get("tag") or "") if source is None else ""
     is_whole_in_file = str(config["arch"]) in PLAIN_RESNETS
-    return load_backbone(str(tagged), source, is_run=not (is_quick and is_whole_in_file))
+    is_run = not (is_quick and is_whole_in_file)
+    return load_backbone(full_name(str(config["arch"]), tag), source, is_run=is_run)
 
 
 def preprocessing_in(config: dict[str, Any], folder: RunFolder) -> Preprocessing:

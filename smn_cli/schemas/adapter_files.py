@@ -30,6 +30,8 @@ class PackJson(SizesJson):
     schema: Literal["smn.pack/1"]
     file: Annotated[str, "path of the adapter"]
     readout: Annotated[str | None, "of the readout that it carries: `centred`, `whitened` or `stages`; null for none"]
+    license: Annotated[str, "of the adapter, as it says; empty if it does not"]
+    description: Annotated[str, "of the adapter, in a line; empty if there is none"]
 
 
 class ApplyJson(TypedDict):
@@ -37,6 +39,7 @@ class ApplyJson(TypedDict):
 
     schema: Literal["smn.apply/1"]
     checkpoint: Annotated[str, "path of the checkpoint"]
+    folder: Annotated[str | None, "folder it lies in with the config that loads it; null if a file was asked for"]
     arch: Annotated[str, "timm architecture"]
     digest: Annotated[str, "of the rebuilt network, 64 hex characters"]
     verified: Annotated[bool, "always true: base and result are the recorded ones, or the command fails"]
@@ -121,6 +124,8 @@ class InspectJson(CascadePartJson):
     readout: Annotated[ReadoutInFileJson | None, "a carried readout; null if there is none"]
     preprocessing: Annotated[dict[str, Any], "`size`, `mean`, `std`, `interpolation`, as the file has it"]
     provenance: Annotated[dict[str, Any], "where the adapter comes from, for people; as the file has it"]
+    license: Annotated[str, "of the adapter, as it says; empty if it does not"]
+    description: Annotated[str, "of the adapter, in a line; empty if there is none"]
     bytes: Annotated[
         dict[str, int],
         "by part, and their sum, `file`. Parts of an adapter: `mask`, `norm_stats`, `head`, `readout`, `metadata`; of "

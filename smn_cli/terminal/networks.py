@@ -58,6 +58,7 @@ def open_networks(
         AdapterFileError, CheckpointError, MismatchError, BackboneError: what is named is damaged or does not fit.
     """
     from smn_cli.backbones.loading import load_backbone
+    from smn_cli.backbones.names import full_name, is_called
     from smn_cli.cascade.schema import is_cascade
     from smn_cli.training.run_context import preprocessing_of
 
@@ -70,8 +71,9 @@ def open_networks(
     else:
         backbone = load_backbone(str(arch), weights)
         return Networks(backbone, preprocessing_of(backbone, size or backbone.native_size), {})
-    if arch is not None and arch.partition(".")[0] != networks.backbone.arch:
-        raise UsageError(f"--arch {arch} is not the adapter's {networks.backbone.arch}: leave it out")
+    found = networks.backbone
+    if arch is not None and not is_called(arch, found.arch, found.tag):
+        raise UsageError(f"--arch {arch} is not the adapter's {full_name(found.arch, found.tag)}: leave it out")
     return replace(networks, preprocessing=replace(networks.preprocessing, size=size)) if size else networks
 
 

@@ -1,22 +1,30 @@
 """Options that several commands share, so that each is worded once."""
 
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, Any, get_args
 
 import typer
 
 from smn_cli.config.option import any_of
 from smn_cli.errors import UsageError
+from smn_cli.hub import local_file
 from smn_cli.recipes import Precision
 from smn_cli.terminal.arch_names import complete_arch
 from smn_cli.terminal.option_parameters import choosing
 
+TAKES_ADAPTER: dict[str, Any] = {"parser": local_file}
+"""Of a parameter that is an adapter's path: an address on the hub becomes the file in the cache."""
 ImagesArgument = Annotated[
     list[Path] | None, typer.Argument(metavar="IMAGES...", help="Folders, image files, tars, text files of paths.")
 ]
 ArchOption = Annotated[
     str | None,
-    typer.Option("--arch", help="Any timm model name.", rich_help_panel="Network", autocompletion=complete_arch),
+    typer.Option(
+        "--arch",
+        help="Any timm model name, or hf-hub:USER/NAME.",
+        rich_help_panel="Network",
+        autocompletion=complete_arch,
+    ),
 ]
 RunOption = Annotated[
     Path | None,

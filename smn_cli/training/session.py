@@ -12,28 +12,24 @@ import torch
 from torch import Tensor
 
 from smn_cli.backbones.loading import Backbone, checkpoint_gradients, to_device
-from smn_cli.config.teachers import parse_teacher
-from smn_cli.data.images.sizes import usual_short_side
 from smn_cli.data.labels.eval_split import LabeledSplit
 from smn_cli.data.views.loader import RepeatedViewLoader, ViewBatch, ViewLoader
 from smn_cli.errors import CheckpointError, Interrupted, TrainingError
 from smn_cli.evaluation.features import Network
 from smn_cli.judging.best_state import BestState
-from smn_cli.judging.image_alarms import enlargement_alarms, familiarity_alarms, learnability_alarms
 from smn_cli.judging.judges import Candidate, Judge
 from smn_cli.masking.backbone import run_backbone
-from smn_cli.objectives.table import objective_of
 from smn_cli.runs.run_config import check_run_base, plan_of, restore_threads
 from smn_cli.runs.run_folder import BEST_STATE, RunFolder
 from smn_cli.runs.run_labels import read_labels
 from smn_cli.runs.run_result import has_finished
+from smn_cli.training.first_alarms import first_alarms
 from smn_cli.training.image_split import split_images
 from smn_cli.training.mask_setup import names_to_train
 from smn_cli.training.resolve_plan import resolve_plan
 from smn_cli.training.run_context import Execution, RunContext, RunRequest
 from smn_cli.training.setup import Prepared, choose_judge, make_health_judge, make_objective, prepare_run
 from smn_cli.training.start_state import StartingPoint
-from smn_cli.training.teachers import NUM_CERTIFYING, teacher_alarms
 from smn_cli.training.trainer import StepReport, Trainer, make_source
 from smn_cli.training.trunk_cache import TrunkBatch, TrunkCache
 from smn_cli.training.trunk_plan import cut_of_plan
@@ -286,40 +282,7 @@ class Session:
         Args:
             is_vouched_for: whether a run like this has been judged, so that its kind of images is in no doubt.
         """
-        num_images = min(500, len(self.health.images.paths))
-        alarms: list[str] = []
-        if not objective_of(self.plan).needs_labels:
-            self.execution.tell("is there structure to learn from?")
-            own = torch.cat(self.health.base_features)[self.team.rank :: self.team.size][:num_images]
-            start = self.context.network_at_start()
-            alarms = learnability_alarms(start, self.health.images.batches(num_images), own)
-        if not alarms and self.context.val is None and self.plan.num_holdout == 0:
-            return [
-                f"too few: {num_images} images leave none to judge by; add images, lower `batch_size`, give `val`, "
-                "or take the last state unjudged with `keep` last"
-            ]
-        if not alarms and self.context.val is None and objective_of(self.plan).learns_relations:
-            is_alone = not is_vouched_for and not self._has_other_model()
-            if is_alone and (alarms := self._size_alarms()):  # read from headers, so asked first
-                return alarms
-            self.execution.tell(f"do {' and '.join(self.plan.teachers)} know more than the last layer?")
-            alarms = teacher_alarms(self.context, self.split.training[:NUM_CERTIFYING])
-            if is_alone and not alarms:
-                return self._familiarity_alarms()
-        return alarms
-
-    def _has_other_model(self) -> bool:
-        """Whether another network than the backbone itself vouches for the lesson."""
-        return bool(self.plan.witness) or any(parse_teacher(text).kind == "model" for text in self.plan.teachers)
-
-    def _size_alarms(self) -> list[str]:
-        return enlargement_alarms(usual_short_side(self.split.training), self.plan.views.global_size)
-
-    def _familiarity_alarms(self) -> list[str]:
-        names = [f"{self.backbone.classifier_name}.{part}" for part in ("weight", "bias")]
-        if not all(name in self.backbone.classifier for name in names):
-            return []
-        return familiarity_alarms(self.health.base_features[1], *(self.backbone.classifier[name] for name in names))
+        return first_alarms(self.context, self.health, is_vouched_for=is_vouched_for)
 
     def _evaluate(self, step: int) -> None:
         classifier = self.trainer.objective.classifier()

@@ -68,6 +68,22 @@ def test_reading_and_writing_again_gives_the_same_bytes(codec: str, statistics: 
     assert again.header.codec == codec
 
 
+def test_licence_and_description_travel_in_the_header_alone() -> None:
+    plain = toy_adapter("bits")
+    said = plain.described(licence="apache-2.0", description="Steel plates, 2024; Größe 96")
+    again = adapter_from_bytes(said.to_bytes())
+    assert (again.header.licence, again.header.description) == ("apache-2.0", "Steel plates, 2024; Größe 96")
+    assert again.to_bytes() == said.to_bytes() != plain.to_bytes()
+    assert same(again.rebuild(toy_base()), plain.rebuild(toy_base()))
+    assert again.described(description="other").header.licence == "apache-2.0"
+    assert again.described(licence="", description="").to_bytes() == plain.to_bytes()
+    for text in ("two\nlines", "x" * 4097, "\x1b[31m"):
+        with pytest.raises(UsageError, match=r"`description` has \d+ characters: expected one printable line"):
+            plain.described(description=text)
+    with pytest.raises(UsageError, match="`license` has 513 characters"):
+        plain.described(licence="x" * 513)
+
+
 @pytest.mark.slow
 def test_a_second_process_writes_the_same_bytes() -> None:
     code = (

@@ -13,10 +13,12 @@ from tests.golden.make_golden import (
     FILES,
     WITH_HEAD,
     WITH_READOUT,
+    WITH_WORDS,
     base,
     golden_adapter,
     golden_adapter_with_head,
     golden_adapter_with_readout,
+    golden_adapter_with_words,
     head,
     masks,
     readout,
@@ -27,6 +29,7 @@ FOLDER = Path(__file__).parents[1] / "golden"
 SHA256 = {
     "base.safetensors": "8d8c6febc31cef4cc5ca5de4e5b7046a2cbf77568fe6cb896d648a73d80be1d7",
     "v1_bits.safetensors": "4e3d7c866d2de7bcea6eb8c2270cb42c557ba278f944daf2fd42993c6970c170",
+    "v1_bits_described.safetensors": "7482b39208c01222f09c76ca3fb56e7b229498a4698ff1c93a17afdce1593953",
     "v1_bits_head.safetensors": "9eab98e12de9d0676350fb29c4e72bbf3f3c7bb14f481bdfd43bb7b453e40451",
     "v1_bits_norm_stats.safetensors": "cdcbde337fddc6f20283b8525490d4d7ba9fa6dac097f5727b3570f95bfe8f2f",
     "v1_bits_readout_centred.safetensors": "ac91ac990df9f6a55581ecf9c700fef0e416ca1ea974a3044350ee153ee03887",
@@ -47,7 +50,7 @@ def test_golden_files_are_never_remade(name: str) -> None:
 
 
 def test_every_golden_file_is_tested() -> None:
-    made = {*FILES, WITH_HEAD, *WITH_READOUT, "base.safetensors"}
+    made = {*FILES, WITH_HEAD, *WITH_READOUT, WITH_WORDS, "base.safetensors"}
     assert {path.name for path in FOLDER.glob("*.safetensors")} == set(SHA256) == made
 
 
@@ -89,6 +92,16 @@ def test_the_golden_head_is_the_one_it_was_made_of_and_the_script_still_writes_i
     assert torch.equal(read.classifier().weight, weight * torch.tensor([[1.0], [2.0], [3.0]]))
     assert read.classifier().bias.tolist() == [-0.75, -0.5, -0.25]
     assert golden_adapter_with_head().to_bytes() == (FOLDER / WITH_HEAD).read_bytes()
+
+
+def test_the_golden_words_are_those_it_was_made_of_and_the_script_still_writes_them() -> None:
+    read = load_adapter(FOLDER / WITH_WORDS)
+    assert (read.header.licence, read.header.description) == ("cc-by-4.0", "Caf\u00e9s at night, 24 of them")
+    assert read.made_for == "hf-hub:me/golden"
+    recorded = load_file(FOLDER / "base.safetensors")
+    plain = load_adapter(FOLDER / "v1_bits.safetensors").rebuild(recorded)
+    assert all(torch.equal(tensor, plain[key]) for key, tensor in read.rebuild(recorded).items())
+    assert golden_adapter_with_words().to_bytes() == (FOLDER / WITH_WORDS).read_bytes()
 
 
 @pytest.mark.parametrize("name", WITH_READOUT)

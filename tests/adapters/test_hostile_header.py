@@ -131,8 +131,16 @@ def test_names_that_cannot_be_shown_are_refused(name: str) -> None:
         changed(("norm_stats", 0, 0), name + "running_mean" * bool(name))
     )
     assert "arch holds no usable name" in refused(changed(("arch",), name))
+    assert "license holds no usable name" in refused(changed(("license",), name))
+    assert "description holds no usable name" in refused(changed(("description",), name * 9))
     if name:
         assert "tag holds no usable name" in refused(changed(("tag",), name))
+
+
+@pytest.mark.parametrize("value", [1, None, ["MIT"], {"text": "MIT"}, True])
+@pytest.mark.parametrize("field", ["license", "description"])
+def test_a_text_of_another_type_is_refused(field: str, value: object) -> None:
+    assert f"{field} in the header is of type {type(value).__name__}: expected str" in refused(changed((field,), value))
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,23 @@ def test_pack_reports_the_bytes_of_the_file(road: Road, run_cli: Run, tmp_path: 
     assert out.read_bytes() == road.adapter.read_bytes()  # the same run, the same bytes
 
 
+def test_a_licence_and_a_description_are_packed_and_shown(road: Road, run_cli: Run, tmp_path: Path) -> None:
+    out = tmp_path / "a.safetensors"
+    words = ("--license", "cc-by-4.0", "--description", "24 coloured squares")
+    packed = parsed(run_cli("pack", road.run, "--codec", "lzma", "--out", out, *words, "--json", "-"), "smn.pack/1")
+    shown = parsed(run_cli("inspect", out, "--json", "-"), "smn.inspect/1")
+    for content in (packed, shown):
+        assert (content["license"], content["description"]) == ("cc-by-4.0", "24 coloured squares")
+    assert packed["file_bytes"] == out.stat().st_size
+    assert "\n24 coloured squares\nlicence cc-by-4.0\n" in run_cli("inspect", out).out
+    assert parsed(run_cli("inspect", road.adapter, "--json", "-"), "smn.inspect/1")["license"] == ""
+    outcome = run_cli("pack", road.run, "--out", tmp_path / "b.safetensors", "--description", "a\nb")
+    assert (outcome.code, outcome.err.splitlines()) == (
+        2,
+        ["smn: --description has 3 characters: expected one printable line of at most 4096"],
+    )
+
+
 @pytest.mark.parametrize("codec", ["bits", "lzma"])
 def test_pack_uses_the_codec_it_is_told(road: Road, run_cli: Run, tmp_path: Path, codec: str) -> None:
     out = tmp_path / "a.safetensors"

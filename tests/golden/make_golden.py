@@ -39,6 +39,7 @@ FILES = {
     "v1_context2_norm_stats.safetensors": ("context2", True),
 }
 WITH_HEAD = "v1_bits_head.safetensors"
+WITH_WORDS = "v1_bits_described.safetensors"
 WITH_READOUT = {"v1_bits_readout_centred.safetensors": "centred", "v1_bits_readout_stages.safetensors": "stages"}
 
 
@@ -114,12 +115,19 @@ def golden_adapter_with_readout(kind: str) -> Adapter:
     return make_adapter(base(), masks(), arch="golden", tag="v1", codec="bits").with_readout(readout(kind))
 
 
+def golden_adapter_with_words() -> Adapter:
+    """The adapter that WITH_WORDS holds."""
+    plain = make_adapter(base(), masks(), arch="golden", tag="hf-hub:me/golden", codec="bits")
+    return plain.described(licence="cc-by-4.0", description="Caf\u00e9s at night, 24 of them")
+
+
 def main() -> None:
     """Write what is missing."""
     contents = {"base.safetensors": save(base())}
     for name, (codec, has_norm_stats) in FILES.items():
         contents[name] = golden_adapter(codec, has_norm_stats=has_norm_stats).to_bytes()
     contents[WITH_HEAD] = golden_adapter_with_head().to_bytes()
+    contents[WITH_WORDS] = golden_adapter_with_words().to_bytes()
     for name, kind in WITH_READOUT.items():
         contents[name] = golden_adapter_with_readout(kind).to_bytes()
     for name, content in contents.items():

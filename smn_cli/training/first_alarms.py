@@ -1,0 +1,59 @@
+"""What speaks against a run's images before its first step."""
+
+import torch
+
+from smn_cli.config.teachers import parse_teacher
+from smn_cli.data.images.sizes import usual_short_side
+from smn_cli.judging.image_alarms import enlargement_alarms, familiarity_alarms, learnability_alarms
+from smn_cli.judging.judges import HealthJudge
+from smn_cli.objectives.table import objective_of
+from smn_cli.training.run_context import RunContext
+from smn_cli.training.teachers import NUM_CERTIFYING, teacher_alarms
+
+
+def first_alarms(context: RunContext, health: HealthJudge, *, is_vouched_for: bool = False) -> list[str]:
+    """What speaks against the images before the first step; with labels, what there is to learn is known.
+
+    Args:
+        context: of the run.
+        health: its judge, which has looked at the base.
+        is_vouched_for: whether a run like this has been judged, so that its kind of images is in no doubt.
+    """
+    plan, execution = context.plan, context.execution
+    num_images = min(500, len(health.images.paths))
+    alarms: list[str] = []
+    if not objective_of(plan).needs_labels:
+        execution.tell("is there structure to learn from?")
+        own = torch.cat(health.base_features)[execution.team.rank :: execution.team.size][:num_images]
+        alarms = learnability_alarms(context.network_at_start(), health.images.batches(num_images), own)
+    if not alarms and context.val is None and plan.num_holdout == 0:
+        return [
+            f"too few: {num_images} images leave none to judge by; add images, lower `batch_size`, give `val`, "
+            "or take the last state unjudged with `keep` last"
+        ]
+    if not alarms and context.val is None and objective_of(plan).learns_relations:
+        return _teaching_alarms(context, health, is_alone=not is_vouched_for and not _has_other_model(context))
+    return alarms
+
+
+def _teaching_alarms(context: RunContext, health: HealthJudge, *, is_alone: bool) -> list[str]:
+    """Of a lesson of neighbourhoods; `is_alone` tells whether only the network itself vouches for it."""
+    plan, training = context.plan, context.split.training
+    # read from headers, so asked first
+    if is_alone and (alarms := enlargement_alarms(usual_short_side(training), plan.views.global_size)):
+        return alarms
+    context.execution.tell(f"do {' and '.join(plan.teachers)} know more than the last layer?")
+    alarms = teacher_alarms(context, training[:NUM_CERTIFYING])
+    if alarms or not is_alone:
+        return alarms
+    backbone = context.backbone
+    names = [f"{backbone.classifier_name}.{part}" for part in ("weight", "bias")]
+    if not all(name in backbone.classifier for name in names):
+        return []
+    return familiarity_alarms(health.base_features[1], *(backbone.classifier[name] for name in names))
+
+
+def _has_other_model(context: RunContext) -> bool:
+    """Whether another network than the backbone itself vouches for the lesson."""
+    plan = context.plan
+    return bool(plan.witness) or any(parse_teacher(text).kind == "model" for text in plan.teachers)
