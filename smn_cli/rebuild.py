@@ -1,49 +1,23 @@
 """An adapter's base, and the adapted network over it as a plain checkpoint."""
 
-import json
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from smn_cli.adapters.adapter import Adapter
 from smn_cli.adapters.fingerprint import fingerprint, select_base
 from smn_cli.adapters.stored import StoredAdapter
-from smn_cli.atomic import atomic_path
 from smn_cli.backbones.loading import Backbone, load_backbone, load_with_timm
 from smn_cli.backbones.weight_files import read_weight_file
 from smn_cli.errors import BackboneError, MismatchError, UsageError
 from smn_cli.features.readout import check_readout
+from smn_cli.file_rebuild import RebuiltNetwork, checkpoint_file
 from smn_cli.seeding import fixed_generator
 
 
-@dataclass(frozen=True)
-class RebuiltNetwork:
-    """An adapted network as a plain state dict, for a checkpoint file.
-
-    `takes_any_size` tells whether timm has to be asked for position embeddings that adjust to the image.
-    `num_classes` is that of the classifier: the adapter's, if it carries one, else the one that came with the weights
-    and is in it unchanged; 0 if there is none. `classes` names them, if the adapter does. Where a readout, of that
-    kind, stands in its place, they are the numbers that it gives, without names.
-    """
-
-    state: dict[str, Tensor]
-    num_classes: int
-    takes_any_size: bool
-    classes: tuple[str, ...] = ()
-    readout: str | None = None
-
-    def load_line(self, arch: str, path: Path) -> str:
-        """The Python expression that loads it with timm."""
-        extra = "" if self.num_classes == 1000 else f", num_classes={self.num_classes}"
-        extra += ", dynamic_img_size=True" if self.takes_any_size else ""
-        return f"timm.create_model({arch!r}{extra}, checkpoint_path={str(path)!r})"
-
-
-def rebuild(adapter: Adapter, backbone: Backbone, *, with_classifier: bool = True) -> RebuiltNetwork:
+def rebuild(adapter: Adapter, backbone: Backbone, *, with_classifier: bool = True) -> RebuiltNetwork[Tensor]:
     """The adapted network over its base, checked against the recorded digests.
 
     Raises:
@@ -60,7 +34,7 @@ def rebuild(adapter: Adapter, backbone: Backbone, *, with_classifier: bool = Tru
     )
 
 
-def rebuild_with_readout(adapter: Adapter, backbone: Backbone) -> RebuiltNetwork:
+def rebuild_with_readout(adapter: Adapter, backbone: Backbone) -> RebuiltNetwork[Tensor]:
     """The adapted network with the adapter's readout as the last linear layer, in the place of any classifier.
 
     Raises:
@@ -92,18 +66,14 @@ def _num_classes(classifier: dict[str, Tensor]) -> int:
     return next((len(tensor) for tensor in reversed(classifier.values()) if tensor.dim() > 1), 0)
 
 
-def save_checkpoint(network: RebuiltNetwork, path: Path) -> None:
+def save_checkpoint(network: RebuiltNetwork[Tensor], path: Path) -> None:
     """Write a state dict as safetensors, atomically; class names stand in its metadata, as JSON.
 
     Raises:
         OSError: the folder is missing or not writable, or the disk is full.
     """
-    names = {"classes": json.dumps(network.classes)} if network.classes else {}
-    with atomic_path(path) as temporary:
-        try:
-            save_file(_apart(network.state), temporary, metadata={"format": "pt", **names})
-        except SafetensorError as error:  # what the system said is in its text alone
-            raise OSError(f"{path}: {error}") from None
+    with checkpoint_file(path) as temporary:
+        save_file(_apart(network.state), temporary, metadata=network.metadata())
 
 
 def _apart(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -134,7 +104,7 @@ def check_rebuilt_outputs(live: nn.Module, arch: str, checkpoint: Path, num_clas
         return torch.equal(live.eval()(images), loaded(images))
 
 
-def check_checkpoint(adapter: Adapter, path: Path) -> None:
+def check_checkpoint(adapter: StoredAdapter, path: Path) -> None:
     """Hold a checkpoint of `save_checkpoint` against the digest an adapter recorded.
 
     Raises:

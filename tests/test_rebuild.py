@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from smn_cli.adapters.adapter import make_adapter
 from smn_cli.backbones.loading import load_backbone
 from smn_cli.errors import UsageError
-from smn_cli.rebuild import RebuiltNetwork, check_checkpoint, rebuild, rebuild_with_readout, save_checkpoint
+from smn_cli.file_rebuild import RebuiltNetwork
+from smn_cli.rebuild import check_checkpoint, rebuild, rebuild_with_readout, save_checkpoint
 from tests.conftest import RESNET
 from tests.golden.make_golden import readout
 

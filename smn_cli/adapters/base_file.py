@@ -37,6 +37,19 @@ def read_matching_base(path: Path, expected: Fingerprint) -> dict[str, np.ndarra
     return tensors if fingerprint_of(array_digests(tensors)).digest == expected.digest else None
 
 
+def read_others(path: Path, expected: Fingerprint) -> dict[str, np.ndarray] | None:
+    """What a file of `read_matching_base` holds beside the base, counters too; None if NumPy does not know a type.
+
+    Raises:
+        OSError, SafetensorError: the file is no longer what it was.
+    """
+    with safe_open(path, framework="numpy") as file:
+        names = [name for name in list(file.keys()) if not expected.has(name)]
+        if any(file.get_slice(name).get_dtype() not in _KINDS for name in names):
+            return None
+        return {name: file.get_tensor(name) for name in names}
+
+
 def _read(path: Path, expected: Fingerprint) -> dict[str, np.ndarray] | None:
     with safe_open(path, framework="numpy") as file:
         names: Mapping[str, None] = dict.fromkeys(

@@ -45,12 +45,17 @@ class StoredHead:
 
         from smn_cli.evaluation.classifier import LinearClassifier
 
-        weight = self.levels.astype(np.float32) * self.scales[:, None]
-        return LinearClassifier(torch.from_numpy(weight), torch.from_numpy(self.bias.copy()))
+        weight, bias = self.named_arrays().values()
+        return LinearClassifier(torch.from_numpy(weight), torch.from_numpy(bias))
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The tensors of the file."""
         return {"head_levels": self.levels, "head_scales": self.scales, "head_bias": self.bias}
+
+    def named_arrays(self) -> dict[str, np.ndarray]:
+        """Weight (C, F) and bias (C,), float32, by timm's names."""
+        weight = self.levels.astype(np.float32) * self.scales[:, None]
+        return {f"{self.name}.weight": weight, f"{self.name}.bias": self.bias.copy()}
 
     def tensors(self) -> "dict[str, Tensor]":
         """Weight and bias by timm's names, for a checkpoint."""

@@ -1,7 +1,7 @@
 """smn apply: an adapted checkpoint from an adapter and its base."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,8 +11,9 @@ from smn_cli.terminal.flags import in_flags
 from smn_cli.terminal.options import JsonOption, WeightsOption, check_out_file
 
 if TYPE_CHECKING:
+    from smn_cli.adapters.schema import Header
     from smn_cli.console import Output
-    from smn_cli.rebuild import RebuiltNetwork
+    from smn_cli.file_rebuild import RebuiltNetwork
     from smn_cli.schemas.adapter_files import ApplyJson
 
 
@@ -46,23 +47,13 @@ def apply(
     from smn_cli.console import Output, size
 
     output = Output(json)
-    with quick_imports():
-        from smn_cli.adapters.adapter import load_adapter
-        from smn_cli.cascade.file import load_expert
-        from smn_cli.rebuild import backbone_for, rebuild, rebuild_with_readout, save_checkpoint
-
-    adapter = load_adapter(file) if expert is None else load_expert(file, expert)
-    backbone = backbone_for(adapter, weights, is_run=False)
-    for note in backbone.notes:
-        output.talk(in_flags(note))
-    if readout:
-        network = rebuild_with_readout(adapter, backbone)
-    else:
-        network = rebuild(adapter, backbone, with_classifier=not drop_classifier)
-    save_checkpoint(network, out)
-    loads_with = network.load_line(adapter.header.arch, out)
+    made = None if readout or expert is not None else _applied_quickly(file, weights, out, not drop_classifier)
+    if made is None:
+        made = _applied(output, file, expert, weights, out, not drop_classifier, readout)
+    header, network = made
+    loads_with = network.load_line(header.arch, out)
     checkpoint_bytes, file_bytes = out.stat().st_size, file.stat().st_size
-    digest, saved = adapter.header.adapted_digest, checkpoint_bytes / file_bytes
+    digest, saved = header.adapted_digest, checkpoint_bytes / file_bytes
     output.result(f"{out}: the base is the recorded one, and so is the result ({digest[:12]}...)")
     output.result(
         f"{size(checkpoint_bytes)} from {size(file_bytes)}: {saved:.0f}x saved for every further adapter over this base"
@@ -72,7 +63,7 @@ def apply(
     content: ApplyJson = {
         "schema": "smn.apply/1",
         "checkpoint": str(out),
-        "arch": adapter.header.arch,
+        "arch": header.arch,
         "digest": digest,
         "verified": True,
         "num_classes": network.num_classes,
@@ -85,7 +76,48 @@ def apply(
     output.json(content)
 
 
-def _tell_last_layer(output: "Output", network: "RebuiltNetwork") -> None:
+def _applied_quickly(
+    file: Path, weights: Path | None, out: Path, with_classifier: bool
+) -> "tuple[Header, RebuiltNetwork[Any]] | None":
+    """The checkpoint written with NumPy alone, where the weights need no network to be known."""
+    from smn_cli.adapters.stored import load_stored
+    from smn_cli.file_rebuild import rebuild_from_file, save_arrays
+
+    adapter = load_stored(file)
+    network = None if weights is None else rebuild_from_file(adapter, weights, with_classifier=with_classifier)
+    if network is None:
+        return None
+    save_arrays(network, out)
+    return adapter.header, network
+
+
+def _applied(
+    output: "Output",
+    file: Path,
+    expert: int | None,
+    weights: Path | None,
+    out: Path,
+    with_classifier: bool,
+    readout: bool,
+) -> "tuple[Header, RebuiltNetwork[Any]]":
+    with quick_imports():
+        from smn_cli.adapters.adapter import load_adapter
+        from smn_cli.cascade.file import load_expert
+        from smn_cli.rebuild import backbone_for, rebuild, rebuild_with_readout, save_checkpoint
+
+    adapter = load_adapter(file) if expert is None else load_expert(file, expert)
+    backbone = backbone_for(adapter, weights, is_run=False)
+    for note in backbone.notes:
+        output.talk(in_flags(note))
+    if readout:
+        network = rebuild_with_readout(adapter, backbone)
+    else:
+        network = rebuild(adapter, backbone, with_classifier=with_classifier)
+    save_checkpoint(network, out)
+    return adapter.header, network
+
+
+def _tell_last_layer(output: "Output", network: "RebuiltNetwork[Any]") -> None:
     if network.readout is not None:
         output.result(f"it gives the {network.num_classes} numbers of the readout {network.readout}: compare by cosine")
     if network.classes:

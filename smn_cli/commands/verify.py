@@ -79,34 +79,59 @@ def _verify_file(output: "Output", file: Path) -> "VerifyJson":
     }
 
 
-def _verify_network(output: "Output", file: Path, weights: str | Path | None, checkpoint: Path | None) -> "VerifyJson":
+def _verify_network(output: "Output", file: Path, weights: Path | None, checkpoint: Path | None) -> "VerifyJson":
+    from smn_cli.adapters.stored import load_stored
+    from smn_cli.cascade.schema import is_cascade
+    from smn_cli.file_rebuild import prove_rebuild
+
+    if not is_cascade(file):
+        stored = load_stored(file)
+        output.result(f"{file}: complete and unaltered")
+        if weights is not None and stored.readout is None and prove_rebuild(stored, weights):
+            _tell_rebuilt(output, stored)
+            return _proven(output, file, stored, checkpoint, {})
     with quick_imports():
         from smn_cli.adapters.adapter import load_adapter
         from smn_cli.cascade.file import load_cascade
-        from smn_cli.cascade.schema import is_cascade
         from smn_cli.features.readout import check_readout
-        from smn_cli.rebuild import backbone_for, check_checkpoint, rebuild
+        from smn_cli.rebuild import backbone_for, rebuild
 
     cascade = load_cascade(file) if is_cascade(file) else None
+    if cascade is not None:
+        output.result(f"{file}: complete and unaltered")
     adapter = load_adapter(file) if cascade is None else cascade.dispatcher
-    output.result(f"{file}: complete and unaltered")
     readout = adapter.readout if cascade is None else None
     backbone = backbone_for(adapter, weights, is_run=readout is not None and readout.reads_stages)
     rebuild(adapter, backbone)
-    output.result(f"base: the one it was made for ({adapter.made_for}, {adapter.header.base_digest[:12]}...)")
-    output.result(f"rebuilt network: the recorded one ({adapter.header.adapted_digest[:12]}...)")
+    _tell_rebuilt(output, adapter)
     if readout is not None:
         check_readout(readout, backbone)
         output.result(f"readout {readout.kind}: takes as many numbers as the network gives, {readout.num_features}")
-    for number, expert in enumerate(cascade.experts if cascade is not None else ()):
-        rebuild(expert, backbone)
-        output.result(f"expert {number}: the recorded one ({expert.header.adapted_digest[:12]}...)")
-    if checkpoint is not None:
-        check_checkpoint(adapter, checkpoint)
-        output.result(f"{checkpoint}: equal to the rebuilt network")
     experts: VerifiedExpertsJson = {}
     if cascade is not None:
+        for number, expert in enumerate(cascade.experts):
+            rebuild(expert, backbone)
+            output.result(f"expert {number}: the recorded one ({expert.header.adapted_digest[:12]}...)")
         experts["experts"] = [each.header.adapted_digest for each in cascade.experts]
+    return _proven(output, file, adapter, checkpoint, experts)
+
+
+def _tell_rebuilt(output: "Output", adapter: "StoredAdapter") -> None:
+    output.result(f"base: the one it was made for ({adapter.made_for}, {adapter.header.base_digest[:12]}...)")
+    output.result(f"rebuilt network: the recorded one ({adapter.header.adapted_digest[:12]}...)")
+
+
+def _proven(
+    output: "Output", file: Path, adapter: "StoredAdapter", checkpoint: Path | None, experts: "VerifiedExpertsJson"
+) -> "VerifyJson":
+    """The result, once the checkpoint, too, is found to be the network."""
+    if checkpoint is not None:
+        with quick_imports():
+            from smn_cli.rebuild import check_checkpoint
+
+        check_checkpoint(adapter, checkpoint)
+        output.result(f"{checkpoint}: equal to the rebuilt network")
+    readout = None if "experts" in experts else adapter.readout
     return {
         "schema": "smn.verify/1",
         "file": str(file),

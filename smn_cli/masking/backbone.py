@@ -9,13 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from smn_cli.masking.binarize import (
-    check_not_empty,
-    effective_weight,
-    in_memory_order,
-    rescale_factor,
-    score_gradient,
-)
+from smn_cli.masking.arrays import rescale_factor
+from smn_cli.masking.binarize import check_not_empty, effective_weight, in_memory_order, score_gradient
 from smn_cli.masking.ties import in_every_place
 from smn_cli.masking.topk import binarize_topk, mask_of
 

@@ -11,13 +11,12 @@ which the paper's own code does not detach either: with density d = kept / N and
     dL/ds_i = g_i w_i / sqrt(d) - d^(-3/2) / (2 N) * sum_j g_j w_j m_j
 """
 
-import math
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from smn_cli.errors import TrainingError
+from smn_cli.masking.arrays import rescale_factor
 
 
 def binarize(scores: Tensor, threshold: float) -> Tensor:
@@ -36,17 +35,6 @@ def binarize(scores: Tensor, threshold: float) -> Tensor:
 def count_kept(mask: Tensor) -> int:
     """Ones of a bool mask. NumPy counts them many times faster than torch, which sums them as 64-bit integers."""
     return int(np.count_nonzero(mask.numpy()) if mask.device.type == "cpu" else torch.count_nonzero(mask))
-
-
-def rescale_factor(num_weights: int, num_kept: int) -> float:
-    """sqrt(N / kept) of a tensor, exactly representable in float32; 1.0 for an all-ones mask.
-
-    Raises:
-        ValueError: nothing is kept, or more than there is.
-    """
-    if not 0 < num_kept <= num_weights:
-        raise ValueError(f"cannot rescale a mask that keeps {num_kept} of {num_weights} weights")
-    return float(torch.tensor(math.sqrt(num_weights / num_kept), dtype=torch.float32))
 
 
 def effective_weight(weight: Tensor, mask: Tensor) -> Tensor:

@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from safetensors.torch import save_file as save_tensors
 
-from tests.conftest import Outcome
+from smn_cli.adapters.adapter import make_adapter
+from tests.conftest import Outcome, random_weights
 
 Run = Callable[..., Outcome]
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -28,6 +30,17 @@ print(json.dumps([code, [name for name in sys.argv[1].split() if name in sys.mod
 """
 
 
+@pytest.fixture(scope="module")
+def resnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of a ResNet's weights and of an adapter over them."""
+    weights, folder = random_weights("resnet18"), tmp_path_factory.mktemp("resnet")
+    save_tensors(weights, folder / "weights.safetensors")
+    base = {name: tensor for name, tensor in weights.items() if not name.startswith("fc.")}
+    masks = {"layer1.0.conv1.weight": base["layer1.0.conv1.weight"].abs() > 0.01}
+    make_adapter(base, masks, arch="resnet18").save(folder / "adapter.safetensors")
+    return folder
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -38,10 +51,12 @@ print(json.dumps([code, [name for name in sys.argv[1].split() if name in sys.mod
         "diff {golden}/v1_context.safetensors {golden}/v1_context2.safetensors --weights {golden}/base.safetensors",
         "verify {golden}/v1_context.safetensors --quick",
         "verify {golden}/v1_bits_head.safetensors --quick --json {tmp}/proof.json",
+        "verify {golden}/v1_context2_norm_stats.safetensors --weights {golden}/base.safetensors",
+        "apply {resnet}/adapter.safetensors --weights {resnet}/weights.safetensors --out {tmp}/out.safetensors",
     ],
 )
-def test_a_command_that_reads_an_adapter_imports_nothing_heavy(words: str, tmp_path: Path) -> None:
-    arguments = words.format(golden=GOLDEN, tmp=tmp_path).split()
+def test_a_command_that_reads_an_adapter_imports_nothing_heavy(words: str, resnet: Path, tmp_path: Path) -> None:
+    arguments = words.format(golden=GOLDEN, tmp=tmp_path, resnet=resnet).split()
     found = subprocess.run(
         [sys.executable, "-c", RUN, " ".join(HEAVY), *arguments], capture_output=True, text=True, check=True
     )

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from smn_cli.errors import TrainingError
+from smn_cli.masking.arrays import mask_in_place, rescale_factor
 from smn_cli.masking.backbone import MaskedBackbone
-from smn_cli.masking.binarize import binarize, effective_weight, rescale_factor, score_gradient
+from smn_cli.masking.binarize import binarize, effective_weight, score_gradient
 from tests import oracles
 
 SHAPES = ((40,), (6, 7), (4, 3, 3, 3))
@@ -162,3 +163,14 @@ def test_scores_that_are_not_numbers_are_cut_and_then_refused() -> None:
     assert not binarize(torch.tensor([float("nan")]), 0.0).any()
     with pytest.raises(TrainingError, match=r"of head would be cut"):
         trained_weight(torch.full((4,), float("nan")), torch.ones(4), 0.0, "head")
+
+
+@pytest.mark.parametrize("density", [0.02, 0.7, 1.0])
+def test_numpy_gives_the_bits_of_the_effective_weight(density: float) -> None:
+    weight = torch.randn(40, 7, 3, 3)
+    weight.view(-1)[:8] = torch.tensor([0.0, -0.0, torch.inf, -torch.inf, 1e-45, -1e-39, 3.4e38, -3e38])
+    mask = torch.rand(weight.shape) < density
+    mask.view(-1)[:8:2] = True
+    array = weight.numpy().copy()
+    mask_in_place(array, mask.numpy())
+    assert np.array_equal(array.view(np.uint32), effective_weight(weight, mask).numpy().view(np.uint32))
