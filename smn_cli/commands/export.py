@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from smn_cli.errors import UsageError
+from smn_cli.errors import UsageError, first_few
 from smn_cli.terminal.flags import in_flags
 from smn_cli.terminal.options import JsonOption, WeightsOption
 
@@ -47,8 +47,17 @@ def export(
         output.talk(in_flags(note))
     output.talk(f"tracing {backbone.arch} at {adapters[0].preprocessing.size} px")
     made = export_adapters(adapters, files, backbone, onnx, is_static=static)
-    written = {str(path.relative_to(onnx)): path.stat().st_size for path in sorted(onnx.rglob("*")) if path.is_file()}
-    output.result(f"{onnx}: {', '.join(f'{name} {size(count)}' for name, count in written.items())}")
+    written = {
+        str(path.relative_to(onnx).as_posix()): path.stat().st_size
+        for path in sorted(onnx.rglob("*"))
+        if path.is_file()
+    }
+    plain = {name: count for name, count in written.items() if "/" not in name}
+    output.result(f"{onnx}: {', '.join(f'{name} {size(count)}' for name, count in plain.items())}")
+    if made.names:
+        output.result(
+            f"{len(made.names)} adapters, {size(sum(written.values()) - sum(plain.values()))}: {first_few(list(made.names))}"
+        )
     output.result(f"ONNX Runtime computes torch's features to {made.difference:.1g} of their norm")
     if not static:
         output.result(
