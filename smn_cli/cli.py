@@ -25,6 +25,7 @@ from smn_cli.commands.demo import demo
 from smn_cli.commands.diff import diff
 from smn_cli.commands.embed import embed
 from smn_cli.commands.eval import evaluate
+from smn_cli.commands.export import export
 from smn_cli.commands.inspect import inspect
 from smn_cli.commands.merge import merge
 from smn_cli.commands.pack import pack
@@ -75,6 +76,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "embed": embed,
     "pack": pack,
     "apply": apply,
+    "export": export,
     "inspect": inspect,
     "verify": verify,
     "diff": diff,

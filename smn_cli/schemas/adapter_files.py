@@ -200,3 +200,16 @@ class MergeJson(TypedDict):
     densities: Annotated[list[float], "of the masks it was made of, in the order of `files`"]
     codec: Annotated[str, "of the merged mask"]
     bytes: Annotated[int, "size of the merged file"]
+
+
+class ExportJson(TypedDict):
+    """What `smn export` wrote."""
+
+    schema: Literal["smn.export/1"]
+    folder: Annotated[str, "path of the folder"]
+    arch: Annotated[str, "timm architecture"]
+    static: Annotated[bool, "whether it is one plain graph of one adapter"]
+    adapters: Annotated[list[str], "by the names of their files; none of a plain graph"]
+    inputs: Annotated[list[str], "weights that can be given at every run"]
+    difference: Annotated[float, "from torch's features, as a share of their norm"]
+    files: Annotated[dict[str, int], "bytes by name"]

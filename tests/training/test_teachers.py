@@ -21,8 +21,7 @@ from smn_cli.evaluation.readouts import fit_readout, fit_stage_readout
 from smn_cli.features.cache import FeatureCache
 from smn_cli.objectives.table import refuse_idle_options
 from smn_cli.runs.pack import pack_run
-from smn_cli.training import session as session_module
-from smn_cli.training import teachers
+from smn_cli.training import first_alarms, teachers
 from smn_cli.training.run_context import RunContext
 from smn_cli.training.session import Session
 from tests.conftest import CONVNET, RESNET, VIT, write_images
@@ -181,8 +180,8 @@ def test_the_alarm_which_ships_names_no_path(
 def test_that_alarm_ends_a_run_before_its_first_step(
     workshop: Callable[..., Workshop], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(session_module, "learnability_alarms", lambda *_: [])
-    monkeypatch.setattr(session_module, "teacher_alarms", lambda *_: ["no better teacher: so it is"])
+    monkeypatch.setattr(first_alarms, "learnability_alarms", lambda *_: [])
+    monkeypatch.setattr(first_alarms, "teacher_alarms", lambda *_: ["no better teacher: so it is"])
     place = with_many_images(workshop(CONVNET), tmp_path / "many")
     session = place.start("run", **SHORT, teacher=("stages",), keep="best")
     assert session.plan.num_holdout >= 30  # enough to judge by
@@ -193,8 +192,8 @@ def test_that_alarm_ends_a_run_before_its_first_step(
 def test_small_images_are_not_trained_on_without_a_witness(
     workshop: Callable[..., Workshop], second: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(session_module, "learnability_alarms", lambda *_: [])
-    monkeypatch.setattr(session_module, "teacher_alarms", lambda *_: [])
+    monkeypatch.setattr(first_alarms, "learnability_alarms", lambda *_: [])
+    monkeypatch.setattr(first_alarms, "teacher_alarms", lambda *_: [])
     place = with_many_images(workshop(CONVNET), tmp_path / "many")  # of 40 pixels
     native = SHORT | {"size": None, "steps": 1, "keep": "best"}
     [alarm] = place.start("run", **native).best_state.alarms
