@@ -1,7 +1,8 @@
-"""Several processes that train one mask: each takes its share of every batch, all hold the same scores.
+"""Several processes that do one thing's work: train a mask, or embed images. Start them with torchrun.
 
-Start them with torchrun. With the processes' shares of equal size, the mean of their gradients is the gradient of the
-whole batch, so that a run differs from one in a single process by rounding only.
+In training each takes its share of every batch, and all hold the same scores. With the processes' shares of equal size,
+the mean of their gradients is the gradient of the whole batch, so that a run differs from one in a single process by
+rounding only. Where images are only looked at, each takes whole batches, and the first gets what they give.
 """
 
 import os
@@ -15,10 +16,11 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, distributed
 
-from smn_cli.errors import UsageError
+from smn_cli.errors import TrainingError, UsageError
 from smn_cli.masking.binarize import in_memory_order
 
 Result = TypeVar("Result")
+Entry = TypeVar("Entry")
 Things = TypeVar("Things", Tensor, list[Path], range)
 
 PATIENCE = timedelta(hours=6)
@@ -104,10 +106,43 @@ class Team:
         padded[: len(own)] = own
         return self.gathered(padded.to(self.device)).cpu()[:total]
 
+    def merged(self, own: dict[Path, Entry]) -> dict[Path, Entry]:
+        """The entries of all processes, one process after another."""
+        if self.size == 1:
+            return own
+        parts: list[Any] = [None] * self.size
+        distributed.all_gather_object(parts, own)
+        return {path: entry for part in parts for path, entry in part.items()}
+
+    def hand_over(self, rows: Tensor) -> None:
+        """Give float32 rows (B, F) to the first process, which has to ask for them by `received`."""
+        distributed.send(rows.to(self.device).contiguous(), dst=0)
+
+    def received(self, rank: int, shape: tuple[int, int]) -> Tensor:
+        """(B, F) float32 rows on the CPU that another process hands over."""
+        rows = torch.empty(shape, device=self.device)
+        distributed.recv(rows, src=rank)
+        return rows.cpu()
+
     def wait(self) -> None:
         """Go on when all processes are here."""
         if self.size > 1:
             distributed.barrier()
+
+
+@contextmanager
+def told_of_the_others(team: Team) -> Iterator[None]:
+    """A block in whose errors a process that died is named as what it is, not in the library's words.
+
+    Raises:
+        TrainingError: a connection to another process broke.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if team.size == 1 or isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise TrainingError(f"process {team.rank} lost the others or failed itself: {error}") from None
 
 
 def launched_size() -> int:

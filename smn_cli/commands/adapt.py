@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from smn_cli.config.options import AdaptOptions
-from smn_cli.errors import Interrupted, TrainingError, UsageError, first_few
+from smn_cli.errors import Interrupted, UsageError, first_few
 from smn_cli.terminal.conclusion import conclude_run
 from smn_cli.terminal.flags import in_flags
 from smn_cli.terminal.option_parameters import takes_options
@@ -176,19 +176,15 @@ def _device_of_run(out: Path) -> str:
 
 def _train(output: "Output", session: "Session") -> float:
     """Take the steps that are left; returns the seconds they took."""
-    from torch import OutOfMemoryError
+    from smn_cli.distributed import told_of_the_others
 
     try:
-        return _take_steps(output, session)
+        with told_of_the_others(session.team):
+            return _take_steps(output, session)
     except Interrupted:
         if session.team.is_first:
             raise
         raise typer.Exit(Interrupted.exit_code) from None  # the first process says it for all
-    except RuntimeError as error:
-        if session.team.size == 1 or isinstance(error, OutOfMemoryError):
-            raise
-        # a peer that died shows as a broken connection, in words of the library's own
-        raise TrainingError(f"process {session.team.rank} lost the others or failed itself: {error}") from None
 
 
 def _take_steps(output: "Output", session: "Session") -> float:
