@@ -15,7 +15,7 @@ from smn_cli.data.views.loader import image_batches
 from smn_cli.distributed import Team
 from smn_cli.errors import BackboneError
 from smn_cli.evaluation.compare import LabeledFeatures
-from smn_cli.evaluation.features import on_device
+from smn_cli.evaluation.features import Network, on_device
 from smn_cli.features.cache import FeatureCache
 from smn_cli.features.cache_key import feature_key
 from smn_cli.features.shares import Shares
@@ -108,24 +108,54 @@ def image_features(
     if with_stages:
         how["reads"] = "features and stages"
 
-    def key() -> str | None:
-        return feature_key(paths, network=network, how=how, device=device)
-
-    team, cache = embedding.team, embedding.cache if embedding.team.is_first else None
+    cache = embedding.cache if embedding.team.is_first else None
     network = identity() if cache is not None else {}
+    model.eval()
+    return shared_features(
+        on_device(beside_stages(model) if with_stages else model, device, embedding.precision),
+        paths,
+        replace(embedding, cache=cache),
+        batch_size=batch_size,
+        key=lambda: feature_key(paths, network=network, how=how, device=device),
+        progress=progress,
+    )
+
+
+def shared_features(
+    network: Network,
+    paths: Sequence[Path],
+    embedding: Embedding,
+    *,
+    batch_size: int,
+    key: Callable[[], str | None],
+    progress: Callable[[int], None] | None = None,
+    room: Callable[[int, int], Tensor] = torch.empty,
+) -> Tensor:
+    """(N, F) features of images, in their order, from the cache or made by all processes of a team.
+
+    No rows in other processes than the first.
+
+    Args:
+        network: from images (B, 3, H, W) that lie anywhere.
+        paths: N images, the same in all processes.
+        embedding: how; the first process's cache is used.
+        batch_size: images a batch.
+        key: under which the cache has them; asked for before and after, and None where there can be none.
+        progress: called with the number of images done.
+        room: from N and F to where rows are put, see `Shares.joined`; what the cache has is float32 in memory.
+    """
+    team, cache = embedding.team, embedding.cache if embedding.team.is_first else None
     before = key() if cache is not None else None
     found = cache.load(before, len(paths)) if cache is not None and before is not None else None
     if team.from_first(lambda: found is not None):
         if progress is not None:
             progress(len(paths))
         return torch.empty(0, 0) if found is None else found
-    model.eval()
-    run = on_device(beside_stages(model) if with_stages else model, device, embedding.precision)
     shares = Shares(paths, batch_size, team)
     own = image_batches(shares.own, embedding.preprocessing, batch_size=batch_size, num_workers=embedding.num_workers)
-    features = shares.joined(map(torch.inference_mode()(run), own), progress)
-    if cache is not None and before is not None and key() == before:  # no image changed in the meantime
-        cache.save(before, features)
+    features = shares.joined(map(torch.inference_mode()(network), own), progress, room)
+    if cache is not None and before is not None and features.dtype == torch.float32 and key() == before:
+        cache.save(before, features)  # no image changed in the meantime
     return features
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from smn_cli.data.images.shares import runs_of
 from smn_cli.distributed import Team
+from smn_cli.features.row_store import fill
 
 
 class Shares:
@@ -53,18 +54,24 @@ class Shares:
             elif self.team.is_first:
                 yield self.team.received(rank, (len(run), width))  # the first run is the first process's
 
-    def joined(self, own: Iterator[Tensor], progress: Callable[[int], None] | None = None) -> Tensor:
-        """(N, F) float32 on the CPU in the first process, no rows in the others; see `in_order`.
+    def joined(
+        self,
+        own: Iterator[Tensor],
+        progress: Callable[[int], None] | None = None,
+        room: Callable[[int, int], Tensor] = torch.empty,
+    ) -> Tensor:
+        """(N, F) on the CPU in the first process, no rows in the others; see `in_order`.
 
         Args:
             own: as there.
             progress: called with the number of images done.
+            room: from N and F to where the rows are put; float32 in memory if it is not given.
         """
         features, num_done = torch.empty(0, 0), 0
         for rows in self.in_order(own):
             if num_done == 0:
-                features = torch.empty(self.total, rows.shape[1])
-            features[num_done : num_done + len(rows)] = rows
+                features = room(self.total, rows.shape[1])
+            fill(features, num_done, rows)
             num_done += len(rows)
             if progress is not None:
                 progress(num_done)

@@ -1,7 +1,5 @@
 """A run on disk: settings, images, metrics and the state to resume from. Every file is complete or not there."""
 
-import hashlib
-import io
 import json
 import shutil
 import tempfile
@@ -11,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load, save
 from torch import Tensor
 
 from smn_cli.atomic import write_atomically
 from smn_cli.errors import CheckpointError, UsageError
+from smn_cli.runs.checked_files import check_file, read_tensors, write_checked, write_tensors
 
 SCHEMA = "smn.run/1"
 CONFIG, IMAGES, BAD_IMAGES, METRICS = "config.json", "images.txt", "bad_images.txt", "metrics.jsonl"
@@ -27,7 +25,6 @@ LABELS_FILE, ORIGIN_FILE = "labels.safetensors", "origin.safetensors"
 BEST_STATE = "keeper"
 """Key of the best state in `STATE`, as runs of version 0.1 have it."""
 CASCADE_SCHEMA, CASCADE_FILE = "smn.cascade-run/1", "cascade.safetensors"
-_DIGEST_BYTES = 32
 _REQUIRED = frozenset(
     {"judge", "arch", "weights", "base_digest", "plan", "preprocessing", "images", "threads", "versions"}
 )
@@ -155,9 +152,12 @@ class RunFolder:
 
     def save_state(self, state: dict[str, Any]) -> None:
         """Write the training state."""
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        self._write_checked(STATE, buffer.getvalue())
+
+        def write(path: Path) -> None:
+            with path.open("wb") as file:  # a path would put its name into the bytes
+                torch.save(state, file)
+
+        write_checked(self.path / STATE, write)
 
     def load_state(self) -> dict[str, Any]:
         """Read the training state.
@@ -165,10 +165,9 @@ class RunFolder:
         Raises:
             CheckpointError: it is missing or damaged.
         """
+        check_file(self.path / STATE)
         try:
-            state = torch.load(io.BytesIO(self._read_checked(STATE)), map_location="cpu", weights_only=True)
-        except CheckpointError:
-            raise
+            state = torch.load(self.path / STATE, map_location="cpu", weights_only=True)
         except Exception as error:  # the unpickler raises anything on hostile bytes
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise CheckpointError(f"{self.path / STATE} is damaged: {reason}") from None
@@ -178,8 +177,7 @@ class RunFolder:
 
     def save_tensors(self, name: str, tensors: dict[str, Tensor]) -> None:
         """Write named tensors beside the training state."""
-        contiguous = {key: tensor.contiguous() for key, tensor in tensors.items()}
-        self._write_checked(STATE.parent / name, save(contiguous))
+        write_tensors(self.path / STATE.parent / name, tensors)
 
     def has_tensors(self, name: str) -> bool:
         """Whether `save_tensors` was ever called with that name."""
@@ -191,23 +189,7 @@ class RunFolder:
         Raises:
             CheckpointError: it is missing or damaged.
         """
-        return load(self._read_checked(STATE.parent / name))
-
-    def _write_checked(self, name: Path, body: bytes) -> None:
-        """Write a file and, at its end, the SHA-256 of all before."""
-        write_atomically(self.path / name, body + hashlib.sha256(body).digest())
-
-    def _read_checked(self, name: Path) -> bytes:
-        path = self.path / name
-        try:
-            with path.open("rb") as file:  # in two parts: slicing would copy what takes as much as several networks
-                body = file.read(max(path.stat().st_size - _DIGEST_BYTES, 0))
-                digest = file.read()
-        except OSError as error:
-            raise CheckpointError(f"{path} cannot be read ({error.strerror}): start the run again") from None
-        if hashlib.sha256(body).digest() != digest:
-            raise CheckpointError(f"{path} is damaged (its checksum does not match): start the run again")
-        return body
+        return read_tensors(self.path / STATE.parent / name)
 
 
 def is_run(path: Path, schema: str = SCHEMA) -> bool:

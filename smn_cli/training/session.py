@@ -106,6 +106,7 @@ class Session:
             plan = team.from_first(lambda: own)  # the first process alone measures which precision is fast
         names_to_train(backbone.model, plan)  # refuses what the network does not have before it looks at images
         split = split_images(images.good, plan, request.labeled)
+        objective_of(plan).check_number(len(split.training))
         team.check_shares(plan.batch_size, num_judging=len(split.held_out))
         making = RunFolder.create(request.out, overwrite=request.overwrite) if team.is_first else nullcontext()
         with making as made:

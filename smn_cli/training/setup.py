@@ -13,6 +13,7 @@ from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.data.views.loader import image_batches
 from smn_cli.errors import CheckpointError
 from smn_cli.evaluation.features import extract_features, on_device
+from smn_cli.features.row_store import MANY
 from smn_cli.judging.classifier_judge import ClassifierJudge, labels_in_order
 from smn_cli.judging.judges import HealthJudge, Judge, LabeledJudge
 from smn_cli.objectives.base import Objective, ObjectiveInputs
@@ -93,7 +94,9 @@ def prepare_run(context: RunContext, request: RunRequest, start: StartingPoint |
         if context.split.labeled is not None:
             save_labels(folder, context.split.labeled)
     team.wait()
-    return prepared or Prepared.read(context)
+    if prepared is None or len(training) > MANY:  # what lies on disk need not lie in memory
+        return Prepared.read(context)
+    return prepared
 
 
 def make_objective(context: RunContext, prepared: Prepared) -> Objective:
