@@ -67,7 +67,7 @@ def adapt(
         smn adapt ./images --arch resnet50 --mask-kind topk --density 0.9 --out run
     """
     from smn_cli.console import Output
-    from smn_cli.distributed import device_of_process, team_of
+    from smn_cli.distributed import device_of_process, team_of, told_of_the_others
     from smn_cli.features.cache import FeatureCache
     from smn_cli.runs.run_config import is_own_restart
     from smn_cli.terminal.options import resolve_device, resolve_workers
@@ -75,11 +75,11 @@ def adapt(
 
     if resume and (images or arch or overwrite or start or options != AdaptOptions()):
         raise UsageError("--resume goes on with the settings of the run: leave out IMAGES, --arch and other settings")
-    resume = resume or is_own_restart(out)
     if not resume and (arch is None or not images):
         raise UsageError("smn adapt needs IMAGES and --arch, or --resume with the --out of a run")
     chosen = device_of_process(_device_of_run(out) if resume and device == "auto" else resolve_device(device))
     with team_of(chosen) as team:
+        resume = team.any(resume or is_own_restart(out))  # of several torchruns one may be new
         output = Output(json, is_silent=not team.is_first)
         execution = Execution(
             chosen,
@@ -91,10 +91,13 @@ def adapt(
             team=team,
             cache=None if no_cache else FeatureCache(),
         )
-        if resume:
-            session = _resume(output, out, weights, execution, val)
-        else:
-            session = _start(output, images or [], str(arch), weights, out, options, overwrite, execution, val, start)
+        with told_of_the_others(team):
+            if resume:
+                session = _resume(output, out, weights, execution, val)
+            else:
+                session = _start(
+                    output, images or [], str(arch), weights, out, options, overwrite, execution, val, start
+                )
         seconds = _train(output, session)
         if execution.cache is not None and (found := execution.cache.num_found):
             output.talk(f"features of {found} images were in the cache; --no-cache embeds them again")
