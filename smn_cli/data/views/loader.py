@@ -4,6 +4,7 @@ A sample's views depend on the seed, the step and its place in the step's batch 
 of threads, on what is cached, or on where a resumed run starts.
 """
 
+import gc
 import signal
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -19,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional
 
+from smn_cli.data.images.packed_paths import PackedPaths
 from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.data.views.augmentation import Changes, draw_changes
 from smn_cli.data.views.crops import ViewCutter, least_side, read_again
@@ -123,7 +125,7 @@ class ViewLoader:
         comes_again = last_step * self.batch_size > len(self.paths)  # else what is kept is memory for nothing
         side = 2 * least_side(self.plan)
         cache = make_cache(len(self.paths), side, num_processes=self.part[1]) if can_share and comes_again else None
-        return _ViewDataset(ViewCutter(self.paths, self.plan, cache), self.seed, self.part)
+        return _ViewDataset(ViewCutter(PackedPaths(self.paths), self.plan, cache), self.seed, self.part)
 
     def _here(self, first_step: int, last_step: int) -> Generator[tuple[Tensor, Tensor], None, None]:
         dataset = self._dataset(last_step)
@@ -159,7 +161,7 @@ class _ImageDataset(Dataset[Tensor]):
     """uint8 crops, as the network sees them but for the normalisation."""
 
     def __init__(self, paths: Sequence[Path], preprocessing: Preprocessing) -> None:
-        self.paths = list(paths)
+        self.paths = PackedPaths(paths)
         self.preprocessing = preprocessing
 
     def __len__(self) -> int:
@@ -223,5 +225,6 @@ def _joined(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
 
 
 def _one_thread(_worker: int) -> None:
+    gc.freeze()  # else a collection writes to all that was there before, and so copies it
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to handle
