@@ -53,6 +53,7 @@ def test_the_slurm_script_adapts_packs_and_embeds_on_two_machines_and_goes_on_wh
     settings = f"--arch {CONVNET} --weights {weights_file(CONVNET)} --keep last {SHORT}"
     script, count = re.subn(r"(?m)^settings=.*$", f"settings=({settings})", script)
     assert count == 1
+    script = script.replace('embed "$images"', f'embed "$images" --weights {weights_file(CONVNET)}')
     stand_in(tools, "scontrol", '[ "$*" = "show hostnames node[1-2]" ] && printf "127.0.0.1\\n127.0.0.2\\n"')
     stand_in(tools, "smn", f'exec {sys.executable} -m smn_cli "$@"')
     stand_in(tools, "torchrun", f'exec {sys.executable} -m torch.distributed.run --local-addr 127.0.0.1 "$@"')

@@ -20,7 +20,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional
 
-from smn_cli.data.images.packed_paths import PackedPaths
 from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.data.views.augmentation import Changes, draw_changes
 from smn_cli.data.views.crops import ViewCutter, least_side, read_again
@@ -125,7 +124,7 @@ class ViewLoader:
         comes_again = last_step * self.batch_size > len(self.paths)  # else what is kept is memory for nothing
         side = 2 * least_side(self.plan)
         cache = make_cache(len(self.paths), side, num_processes=self.part[1]) if can_share and comes_again else None
-        return _ViewDataset(ViewCutter(PackedPaths(self.paths), self.plan, cache), self.seed, self.part)
+        return _ViewDataset(ViewCutter(self.paths, self.plan, cache), self.seed, self.part)
 
     def _here(self, first_step: int, last_step: int) -> Generator[tuple[Tensor, Tensor], None, None]:
         dataset = self._dataset(last_step)
@@ -161,7 +160,7 @@ class _ImageDataset(Dataset[Tensor]):
     """uint8 crops, as the network sees them but for the normalisation."""
 
     def __init__(self, paths: Sequence[Path], preprocessing: Preprocessing) -> None:
-        self.paths = PackedPaths(paths)
+        self.paths = list(paths)
         self.preprocessing = preprocessing
 
     def __len__(self) -> int:
