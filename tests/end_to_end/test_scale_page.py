@@ -16,7 +16,7 @@ from tests.conftest import CONVNET, write_images
 
 pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
 
-PAGE = (Path(__file__).parent.parent / "docs" / "scale.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "scale.md").read_text(encoding="utf-8")
 
 
 def block(language: str) -> str:
