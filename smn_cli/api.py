@@ -21,6 +21,7 @@ from smn_cli.data.images.find import find_images
 from smn_cli.data.images.validate import check_images
 from smn_cli.data.labels.eval_split import LabeledSplit, load_labeled_split
 from smn_cli.data.labels.labeled_images import find_labeled_images
+from smn_cli.embedding import ImageFeatures, embed_images
 from smn_cli.errors import UsageError
 from smn_cli.evaluation.compare import Comparison, ScoringProtocol
 from smn_cli.features.cache import FeatureCache
@@ -29,7 +30,7 @@ from smn_cli.objectives.table import refuse_idle_options
 from smn_cli.recipes import TRAIN_MODES, Precision
 from smn_cli.runs.pack import pack_run
 from smn_cli.runs.run_folder import RunFolder
-from smn_cli.scoring import ImageFeatures, embed_images, evaluate_cascade, evaluate_networks
+from smn_cli.scoring import evaluate_cascade, evaluate_networks
 from smn_cli.training.image_split import check_for_run
 from smn_cli.training.run_context import Execution, RunRequest
 from smn_cli.training.run_readout import check_kind, with_readout_of_run

@@ -1,28 +1,35 @@
-"""Several processes that train one mask: each takes its share of every batch, all hold the same scores.
+"""Several processes that do one thing's work: train a mask, or embed images. Start them with torchrun.
 
-Start them with torchrun. With the processes' shares of equal size, the mean of their gradients is the gradient of the
-whole batch, so that a run differs from one in a single process by rounding only.
+In training each takes its share of every batch, and all hold the same scores. With the processes' shares of equal size,
+the mean of their gradients is the gradient of the whole batch, so that a run differs from one in a single process by
+rounding only. Where images are only looked at, each takes whole batches, and the first gets what they give.
 """
 
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import torch
 from torch import Tensor, distributed
 
-from smn_cli.errors import UsageError
+from smn_cli.errors import TrainingError, UsageError
 from smn_cli.masking.binarize import in_memory_order
 
 Result = TypeVar("Result")
+Key = TypeVar("Key")
+Entry = TypeVar("Entry")
 Things = TypeVar("Things", Tensor, list[Path], range)
 
 PATIENCE = timedelta(hours=6)
 """How long processes wait for one another; one that dies is noticed at once, and ends the others."""
+_LOOK_EVERY_S = 0.02
+_BETWEEN_NAMES = " | "
 
 
 @dataclass(frozen=True)
@@ -104,10 +111,73 @@ class Team:
         padded[: len(own)] = own
         return self.gathered(padded.to(self.device)).cpu()[:total]
 
+    def merged(self, own: dict[Key, Entry]) -> dict[Key, Entry]:
+        """The entries of all processes, one process after another."""
+        if self.size == 1:
+            return own
+        parts: list[Any] = [None] * self.size
+        distributed.all_gather_object(parts, own)
+        return {key: entry for part in parts for key, entry in part.items()}
+
+    def hand_over(self, rows: Tensor) -> None:
+        """Give float32 rows (B, F) to the first process, which has to ask for them by `received`."""
+        distributed.send(rows.to(self.device).contiguous(), dst=0)
+
+    def received(self, rank: int, shape: tuple[int, int]) -> Tensor:
+        """(B, F) float32 rows on the CPU that another process hands over."""
+        rows = torch.empty(shape, device=self.device)
+        distributed.recv(rows, src=rank)
+        return rows.cpu()
+
     def wait(self) -> None:
         """Go on when all processes are here."""
         if self.size > 1:
             distributed.barrier()
+
+
+@contextmanager
+def told_of_the_others(team: Team) -> Iterator[None]:
+    """A block in whose errors a process that died is named as what it is, not in the library's words.
+
+    Raises:
+        TrainingError: a connection to another process broke.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if team.size == 1 or isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise TrainingError(f"process {team.rank} lost the others or failed itself: {error}") from None
+
+
+def _agreed_word(store: Any, rank: int, size: int) -> str:
+    """A word that the first process makes up for this attempt, and all know before any goes on.
+
+    Counters of restarts would not do: a torchrun that was itself killed and started again counts anew. Nor may anybody
+    take a dead process's words for those of a living one, so every question has a word of its own.
+    """
+    own = uuid4().hex
+    if rank:
+        store.set(f"question of {rank}", own)
+        word: str = store.get(f"answer to {own}").decode()
+        store.set(f"{word} known to {rank}", "")
+        return word
+    answered: set[str] = set()
+    waiting = set(range(1, size))
+    deadline = time.monotonic() + PATIENCE.total_seconds()
+    while waiting:
+        if time.monotonic() > deadline:
+            raise TrainingError(f"{len(waiting)} of {size} processes did not come: look at what they said")
+        for other in sorted(waiting):
+            if store.check([f"question of {other}"]):
+                question = store.get(f"question of {other}").decode()
+                if question not in answered:
+                    store.set(f"answer to {question}", own)
+                    answered.add(question)
+            if store.check([f"{own} known to {other}"]):
+                waiting.remove(other)
+        time.sleep(_LOOK_EVERY_S)
+    return own
 
 
 def launched_size() -> int:
@@ -120,6 +190,16 @@ def launch_name() -> str:
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return ""
     return f"{os.uname().nodename} {os.getppid()} {os.environ['TORCHELASTIC_RUN_ID']}"
+
+
+def launch_names(team: Team) -> str:
+    """Of all torchruns of a team, each on a machine of its own, for `is_of_launch`."""
+    return _BETWEEN_NAMES.join(dict.fromkeys(team.merged({team.rank: launch_name()}).values()))
+
+
+def is_of_launch(names: str) -> bool:
+    """Whether the torchrun that started this process is among those of `launch_names`."""
+    return launch_name() in names.split(_BETWEEN_NAMES)
 
 
 def was_restarted() -> bool:
@@ -150,8 +230,7 @@ def team_of(device: str) -> Iterator[Team]:
     found = distributed.rendezvous("env://", timeout=PATIENCE)  # type: ignore[attr-defined]
     store, rank, size = next(found)
     # some torchruns keep one store over all attempts, in which the addresses of dead processes would be found
-    number = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    attempt = distributed.PrefixStore(f"attempt {number}", store)  # type: ignore[attr-defined]
+    attempt = distributed.PrefixStore(_agreed_word(store, rank, size), store)  # type: ignore[attr-defined]
     backend = "nccl" if place.type == "cuda" else "gloo"
     distributed.init_process_group(backend, store=attempt, rank=rank, world_size=size, timeout=PATIENCE)
     try:

@@ -1,25 +1,21 @@
-"""Base and adapted networks on images: from paths to features, and with labels to scores."""
+"""Base and adapted networks on labeled images: scores.
+
+Of a team the first process scores; the others call `help_to_score` at the same time, and embed their share.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
-from typing import NamedTuple
 
 import torch
-from torch import Tensor
-from torch.nn import functional
 
-from smn_cli.adapters.readout import StoredReadout
 from smn_cli.adapters.swap import Change
 from smn_cli.backbones.loading import Backbone, check_sizes
 from smn_cli.backbones.stages import has_stages
-from smn_cli.cascade.blocks import network_identity
+from smn_cli.cascade.blocks import features_under
 from smn_cli.cascade.cascade import Cascade
 from smn_cli.cascade.scoring import CascadeComparison, compare_cascade
-from smn_cli.data.images.validate import ImageSet
 from smn_cli.data.labels.eval_split import LabeledSplit
-from smn_cli.data.views.loader import image_batches
+from smn_cli.embedding import embed_split
 from smn_cli.evaluation.compare import (
     Comparison,
     LabeledFeatures,
@@ -30,11 +26,9 @@ from smn_cli.evaluation.compare import (
     with_classifier,
 )
 from smn_cli.evaluation.controls import NativeBase, controlled, readout_scores
-from smn_cli.evaluation.features import on_device
 from smn_cli.evaluation.low_shot import LabelSubsets, LowShotRow, LowShotScores, score_subsets, tabulate
 from smn_cli.evaluation.neighbours import search_device
-from smn_cli.features.embed import Embedding, batch_size_for, labeled_features
-from smn_cli.features.readout import check_readout, network_for
+from smn_cli.features.embed import Embedding
 from smn_cli.features.timing import milliseconds_an_image
 
 
@@ -98,15 +92,8 @@ def compare_networks(
     few: dict[str, list[LowShotScores]] = {}
     where = search_device(device)
     readouts: dict[str, dict[str, Scores]] = {}
-    check_sizes(backbone, [embedding.preprocessing.size])
-    embedded = embed_split(
-        backbone,
-        list(changes.values()),
-        split,
-        embedding,
-        with_stages=controls and protocol.knn and has_stages(backbone.model, embedding.preprocessing.size),
-        device=device,
-        progress=progress,
+    embedded = _embedded(
+        backbone, changes, split, embedding, protocol, controls=controls, device=device, progress=progress
     )
     base_features = next(embedded)
     base = score_network(base_features, None, split, protocol, device=device)
@@ -127,74 +114,82 @@ def compare_networks(
     return comparisons, tabulate(subsets, split.train_labels, base_few, few)
 
 
+def help_to_score(
+    backbone: Backbone,
+    changes: Mapping[str, Change] | Cascade,
+    split: LabeledSplit,
+    embedding: Embedding,
+    protocol: ScoringProtocol,
+    *,
+    controls: bool = False,
+    device: str = "cpu",
+) -> None:
+    """What a process that is not its team's first does while that one is in `compare_networks` or `evaluate_cascade`.
+
+    Args and errors are those of the two.
+    """
+    if isinstance(changes, Cascade):
+        dispatcher = changes.dispatcher
+        others = [e for e in changes.experts if e.header.adapted_digest != dispatcher.header.adapted_digest]
+        check_sizes(backbone, [embedding.preprocessing.size])
+        backbone.model.to(torch.device(device)).to(memory_format=torch.channels_last)
+        paths = [*split.train_paths, *split.test_paths]
+        for change in (None, dispatcher, *others):
+            features_under(change, backbone, paths, embedding)
+        return
+    for _ in _embedded(backbone, changes, split, embedding, protocol, controls=controls, device=device):
+        pass  # the first process has the features
+    if controls:
+        _embed_at_native(backbone, split, embedding, device=device)
+
+
+def _embedded(
+    backbone: Backbone,
+    changes: Mapping[str, Change],
+    split: LabeledSplit,
+    embedding: Embedding,
+    protocol: ScoringProtocol,
+    *,
+    controls: bool,
+    device: str,
+    progress: Callable[[int], None] | None = None,
+) -> Iterator[LabeledFeatures]:
+    """Features that `compare_networks` needs, of the base first, made as they are asked for."""
+    check_sizes(backbone, [embedding.preprocessing.size])
+    return embed_split(
+        backbone,
+        list(changes.values()),
+        split,
+        embedding,
+        with_stages=controls and protocol.knn and has_stages(backbone.model, embedding.preprocessing.size),
+        device=device,
+        progress=progress,
+    )
+
+
 def _native_base(
     backbone: Backbone, split: LabeledSplit, embedding: Embedding, protocol: ScoringProtocol, *, device: str
 ) -> NativeBase | None:
     """The base alone at its own size, if the images have another; with the milliseconds of both."""
-    own, size = backbone.native_size, embedding.preprocessing.size
-    if own == size:
+    features = _embed_at_native(backbone, split, embedding, device=device)
+    if features is None:
         return None
-    at_own = replace(embedding, preprocessing=replace(embedding.preprocessing, size=own))
-    features = next(embed_split(backbone, [], split, at_own, device=device))
     scores = score_network(features, None, split, protocol, device=device)
-    where = torch.device(device)
-    cost = {each: milliseconds_an_image(backbone.model, each, where, embedding.precision) for each in (size, own)}
+    where, own = torch.device(device), backbone.native_size
+    sizes = (embedding.preprocessing.size, own)
+    cost = {each: milliseconds_an_image(backbone.model, each, where, embedding.precision) for each in sizes}
     return NativeBase(own, compare(scores, None), cost)
 
 
-def feature_batches(
-    backbone: Backbone,
-    change: Change | Cascade | None,
-    paths: Sequence[Path],
-    embedding: Embedding,
-    *,
-    device: str = "cpu",
-    l2: bool = False,
-    readout: StoredReadout | None = None,
-) -> Iterator[Tensor]:
-    """Features of images in their order, batch by batch: never more than one is in memory.
-
-    Args:
-        backbone: the base; moved to the device and left as the base.
-        change: an adapter, a cascade, or another way to change the base; None for the base itself.
-        paths: N images.
-        embedding: how; its cache is not used.
-        device: where the network runs.
-        l2: scale every image's features to length 1.
-        readout: what to give of the features instead of themselves; not of a cascade.
-
-    Yields:
-        (B, F) float32 on the CPU, with a readout of d numbers (B, d).
-
-    Raises:
-        MismatchError, AdapterFileError: the change or the readout does not fit the base.
-        BackboneError: the base cannot take images of that size.
-        DataError: an image cannot be read.
-    """
-    size = embedding.preprocessing.size
-    check_sizes(backbone, [size])
-    if readout is not None:
-        check_readout(readout, backbone)
-    where = torch.device(device)
-    model = backbone.model.to(where).to(memory_format=torch.channels_last)
-    batches = image_batches(
-        paths, embedding.preprocessing, batch_size=batch_size_for(where, size), num_workers=embedding.num_workers
-    )
-    with ExitStack() as stack:
-        if isinstance(change, Cascade):
-            cascade = change
-            network = on_device(lambda images: cascade.embed(model, images), where, embedding.precision)
-        else:
-            if change is not None:
-                change.apply(model)
-                stack.callback(change.remove, model)
-            network = on_device(network_for(model.eval(), readout), where, embedding.precision)
-        for batch in batches:
-            with torch.inference_mode():
-                features = network(batch).float().cpu()
-                features = features if readout is None else readout(features)
-                features = functional.normalize(features, dim=1) if l2 else features
-            yield features
+def _embed_at_native(
+    backbone: Backbone, split: LabeledSplit, embedding: Embedding, *, device: str
+) -> LabeledFeatures | None:
+    """Of the base at its own size, if the images have another."""
+    own = backbone.native_size
+    if own == embedding.preprocessing.size:
+        return None
+    at_own = replace(embedding, preprocessing=replace(embedding.preprocessing, size=own))
+    return next(embed_split(backbone, [], split, at_own, device=device))
 
 
 def evaluate_cascade(
@@ -215,89 +210,6 @@ def evaluate_cascade(
     backbone.model.to(torch.device(device)).to(memory_format=torch.channels_last)
     where = search_device(device)
     return compare_cascade(backbone, cascade, split, embedding, protocol, device=where, progress=progress)
-
-
-def embed_split(
-    backbone: Backbone,
-    changes: Sequence[Change],
-    split: LabeledSplit,
-    embedding: Embedding,
-    *,
-    with_stages: bool = False,
-    device: str = "cpu",
-    progress: Callable[[int], None] | None = None,
-) -> Iterator[LabeledFeatures]:
-    """Features of a split under a base, then under the base with each change, made as they are asked for.
-
-    Those of the base come with its stages, if they are wanted. Args and errors are those of `evaluate_networks`; a
-    change that does not fit is refused before any image is read.
-    """
-    check_sizes(backbone, [embedding.preprocessing.size])
-    model = backbone.model.to(torch.device(device)).to(memory_format=torch.channels_last)
-    for each in changes:
-        each.apply(model)
-        each.remove(model)
-    num_images = len(split.train_paths) + len(split.test_paths)
-    for number, change in enumerate([None, *changes]):
-        if change is not None:
-            change.apply(model)
-
-        def tick(done: int, done_before: int = number * num_images) -> None:
-            if progress is not None:
-                progress(done_before + done)
-
-        features = labeled_features(
-            model,
-            split,
-            embedding,
-            identity=lambda: network_identity(backbone),
-            with_stages=with_stages and change is None,
-            progress=tick,
-        )
-        if change is not None:
-            change.remove(model)
-        yield features
-
-
-class ImageFeatures(NamedTuple):
-    """Features of images.
-
-    Attributes:
-        features: (N, F) float32 on the CPU, a row an image; with a readout (N, d).
-        paths: of the N images, sorted.
-        bad: files that could not be used, each with the reason.
-    """
-
-    features: Tensor
-    paths: list[Path]
-    bad: dict[Path, str]
-
-
-def embed_images(
-    backbone: Backbone,
-    change: Change | Cascade | None,
-    images: ImageSet,
-    embedding: Embedding,
-    *,
-    device: str = "cpu",
-    l2: bool = False,
-    readout: StoredReadout | None = None,
-    progress: Callable[[int], None] | None = None,
-) -> ImageFeatures:
-    """Features of checked images in memory; see `feature_batches`.
-
-    Args:
-        images: as checked.
-        embedding: how; its cache is not used.
-        progress: called with the number of images embedded so far.
-    """
-    batches = feature_batches(backbone, change, images.good, embedding, device=device, l2=l2, readout=readout)
-    rows: list[Tensor] = []
-    for batch in batches:
-        rows.append(batch)
-        if progress is not None:
-            progress(sum(map(len, rows)))
-    return ImageFeatures(torch.cat(rows), images.good, images.bad)
 
 
 def score_network(

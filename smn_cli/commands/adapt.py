@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from smn_cli.config.options import AdaptOptions
-from smn_cli.errors import Interrupted, TrainingError, UsageError, first_few
+from smn_cli.errors import Interrupted, UsageError, first_few
 from smn_cli.terminal.conclusion import conclude_run
 from smn_cli.terminal.flags import in_flags
 from smn_cli.terminal.option_parameters import takes_options
@@ -81,7 +81,7 @@ def adapt(
     from smn_cli.console import Output, say_at_once
 
     say_at_once("smn adapt: loading torch")
-    from smn_cli.distributed import device_of_process, team_of
+    from smn_cli.distributed import device_of_process, team_of, told_of_the_others
     from smn_cli.features.cache import FeatureCache
     from smn_cli.runs.run_config import is_own_restart
     from smn_cli.terminal.options import resolve_device, resolve_workers
@@ -89,11 +89,11 @@ def adapt(
 
     if resume and (images or arch or overwrite or start or options != AdaptOptions()):
         raise UsageError("--resume goes on with the settings of the run: leave out IMAGES, --arch and other settings")
-    resume = resume or is_own_restart(out)
     if not resume and (arch is None or not images):
         raise UsageError("smn adapt needs IMAGES and --arch, or --resume with the --out of a run")
     chosen = device_of_process(_device_of_run(out) if resume and device == "auto" else resolve_device(device))
     with team_of(chosen) as team:
+        resume = team.any(resume or is_own_restart(out))  # of several torchruns one may be new
         output = Output(json, is_silent=not team.is_first)
         execution = Execution(
             chosen,
@@ -106,10 +106,13 @@ def adapt(
             team=team,
             cache=None if no_cache else FeatureCache(),
         )
-        if resume:
-            session = _resume(output, out, weights, execution, val)
-        else:
-            session = _start(output, images or [], str(arch), weights, out, options, overwrite, execution, val, start)
+        with told_of_the_others(team):
+            if resume:
+                session = _resume(output, out, weights, execution, val)
+            else:
+                session = _start(
+                    output, images or [], str(arch), weights, out, options, overwrite, execution, val, start
+                )
         seconds = _train(output, session)
         if execution.cache is not None and (found := execution.cache.num_found):
             output.talk(f"features of {found} images were in the cache; --no-cache embeds them again")
@@ -191,19 +194,15 @@ def _device_of_run(out: Path) -> str:
 
 def _train(output: "Output", session: "Session") -> float:
     """Take the steps that are left; returns the seconds they took."""
-    from torch import OutOfMemoryError
+    from smn_cli.distributed import told_of_the_others
 
     try:
-        return _take_steps(output, session)
+        with told_of_the_others(session.team):
+            return _take_steps(output, session)
     except Interrupted:
         if session.team.is_first:
             raise
         raise typer.Exit(Interrupted.exit_code) from None  # the first process says it for all
-    except RuntimeError as error:
-        if session.team.size == 1 or isinstance(error, OutOfMemoryError):
-            raise
-        # a peer that died shows as a broken connection, in words of the library's own
-        raise TrainingError(f"process {session.team.rank} lost the others or failed itself: {error}") from None
 
 
 def _take_steps(output: "Output", session: "Session") -> float:

@@ -1,5 +1,6 @@
 """smn embed: features of images under a base or an adapted network, for other tools."""
 
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from smn_cli.adapters.readout import StoredReadout
     from smn_cli.console import Output, Ticker
     from smn_cli.data.images.validate import ImageSet
+    from smn_cli.distributed import Team
+    from smn_cli.features.embed import Embedding
     from smn_cli.schemas.images import EmbedJson
     from smn_cli.terminal.networks import Networks
 
@@ -68,6 +71,8 @@ def embed(
 ) -> None:
     """Write the features of images, sorted by path, under an adapted network or a base alone.
 
+    Under torchrun processes share the images, and the file is the one of a single process.
+
     Examples:
         smn embed ./images --adapter adapter.safetensors --out features.npy
         smn embed ./images --arch resnet50 --l2 --out base.npy
@@ -78,20 +83,25 @@ def embed(
     check_out_file(out, overwrite=overwrite)
     from smn_cli.console import Output
     from smn_cli.data.images.find import find_images
-    from smn_cli.features.write import check_feature_file, paths_file, write_features
+    from smn_cli.distributed import device_of_process, team_of
+    from smn_cli.features.embed import Embedding
+    from smn_cli.features.write import check_feature_file, paths_file
     from smn_cli.terminal.options import resolve_device, resolve_precision, resolve_workers
 
-    output = Output(json)
-    chosen_device = resolve_device(device)
+    chosen_device = device_of_process(resolve_device(device))
     number_format = resolve_precision(precision, chosen_device)
-    paths = find_images(images, note=output.talk)
-    check_feature_file(out, paths)
-    networks = open_networks([] if adapter is None else [adapter], run, arch, weights, size)
-    found = _check(output, paths, max_bad, out)
-    readout = None if no_readout else _readout_of(networks)
-    with output.progress("embedding", len(found.good)) as tick:
-        rows = _rows(networks, readout, found.good, chosen_device, number_format, resolve_workers(workers), l2)
-        num_features = write_features(out, found.good, _counted(rows, tick))
+    with team_of(chosen_device) as team:
+        output = Output(json, is_silent=not team.is_first)
+        paths = team.from_first(lambda: find_images(images, note=output.talk))
+        check_feature_file(out, paths)
+        networks = open_networks([] if adapter is None else [adapter], run, arch, weights, size)
+        found = _check(output, paths, max_bad, out, team)
+        readout = None if no_readout else _readout_of(networks)
+        embedding = Embedding(networks.preprocessing, number_format, resolve_workers(workers), team=team)
+        rows = _rows(networks, readout, found.good, embedding, chosen_device, l2)
+        num_features = _write(output, out, found.good, rows, team)
+    if num_features is None:
+        return  # the first process tells
     is_npy = out.suffix == ".npy"
     beside = f", their paths in {paths_file(out)}" if is_npy else ""
     what = "features" if readout is None else f"numbers by the adapter's readout {readout.kind}"
@@ -113,15 +123,15 @@ def embed(
     output.json(content)
 
 
-def _check(output: "Output", paths: list[Path], max_bad: float, out: Path) -> "ImageSet":
+def _check(output: "Output", paths: list[Path], max_bad: float, out: Path, team: "Team") -> "ImageSet":
     """Sort the bad images out and list them beside the features."""
     from smn_cli.atomic import write_atomically
     from smn_cli.data.images.validate import check_images
 
     with output.progress("checking images", len(paths)) as tick:
-        found = check_images(paths, max_bad=max_bad, progress=lambda done, _total: tick(done))
+        found = check_images(paths, max_bad=max_bad, progress=lambda done, _total: tick(done), team=team)
     listed = ""
-    if found.bad:
+    if found.bad and team.is_first:
         listing = out.with_suffix(".bad_images.txt")
         text = "".join(f"{line}\n" for line in found.bad_lines())
         write_atomically(listing, text.encode(errors="surrogateescape"))
@@ -142,17 +152,26 @@ def _rows(
     networks: "Networks",
     readout: "StoredReadout | None",
     paths: list[Path],
+    embedding: "Embedding",
     device: str,
-    precision: str,
-    num_workers: int,
     l2: bool,
 ) -> "Iterator[Tensor]":
-    from smn_cli.features.embed import Embedding
-    from smn_cli.scoring import feature_batches
+    from smn_cli.embedding import feature_batches
 
     change = networks.cascade or next(iter(networks.changes.values()), None)
-    embedding = Embedding(networks.preprocessing, precision, num_workers)
     return feature_batches(networks.backbone, change, paths, embedding, device=device, l2=l2, readout=readout)
+
+
+def _write(output: "Output", out: Path, paths: list[Path], rows: "Iterator[Tensor]", team: "Team") -> int | None:
+    """Features of an image; None in other processes of a team than the first, which writes."""
+    from smn_cli.distributed import told_of_the_others
+    from smn_cli.features.write import write_features
+
+    with output.progress("embedding", len(paths)) as tick, told_of_the_others(team):
+        if team.is_first:
+            return write_features(out, paths, _counted(rows, tick))
+        deque(rows, maxlen=0)
+        return None
 
 
 def _counted(rows: "Iterator[Tensor]", tick: "Ticker") -> "Iterator[Tensor]":

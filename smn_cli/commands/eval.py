@@ -76,6 +76,8 @@ def evaluate(
 ) -> None:
     """Score base and adapted features on labeled folders, and say better, same or worse.
 
+    Under torchrun processes share the images, and the figures are those of a single process.
+
     Examples:
         smn eval ./labeled --adapter adapter.safetensors --knn --linear
         smn eval ./labeled --run run --min-gain knn.top1=0.0 --json eval.json
@@ -89,26 +91,30 @@ def evaluate(
     check_metrics(known_early(gates), names_asked_for(options, fractions, is_adapted=bool(adapter or run)))
     from smn_cli.console import Output
     from smn_cli.data.labels.eval_split import load_labeled_split
+    from smn_cli.distributed import device_of_process, team_of
     from smn_cli.features.cache import FeatureCache
     from smn_cli.features.embed import Embedding
     from smn_cli.terminal.options import resolve_device, resolve_precision, resolve_workers
 
-    output = Output(json)
-    device = resolve_device(device)
+    device = device_of_process(resolve_device(device))
     precision = resolve_precision(precision, device)
-    split = load_labeled_split(data, seed=options.seed, max_train=options.max_train, max_test=options.max_test)
-    networks = open_networks(adapter or [], run, arch, weights, size)
-    output.talk(f"{_in_words(split)}, {networks.preprocessing.size} px")
-    if networks.cascade is not None and fractions:
-        raise UsageError("--label-fraction does not take a cascade: give adapters")
-    if gates:
-        check_metrics(gates, names_of(networks, options, fractions, len(split.train_paths)))
-    cache = None if no_cache else FeatureCache()
-    embedding = Embedding(networks.preprocessing, precision, resolve_workers(workers), cache)
-    subsets = _draw_subsets(split, fractions, options)
-    comparisons, rows = _score(
-        output, networks, split, embedding, _protocol(options), subsets, options.controls, device
-    )
+    with team_of(device) as team:
+        output = Output(json, is_silent=not team.is_first)
+        split = team.from_first(
+            lambda: load_labeled_split(data, seed=options.seed, max_train=options.max_train, max_test=options.max_test)
+        )
+        networks = open_networks(adapter or [], run, arch, weights, size)
+        output.talk(f"{_in_words(split)}, {networks.preprocessing.size} px")
+        if networks.cascade is not None and fractions:
+            raise UsageError("--label-fraction does not take a cascade: give adapters")
+        if gates:
+            check_metrics(gates, names_of(networks, options, fractions, len(split.train_paths)))
+        cache = None if no_cache else FeatureCache()
+        embedding = Embedding(networks.preprocessing, precision, resolve_workers(workers), cache, team)
+        scored = _score(output, networks, split, embedding, fractions, options, device)
+    if scored is None:
+        return  # the first process goes on alone
+    comparisons, rows = scored
     results = hold_gates(gates, next(iter(comparisons.values())), rows)
     _report(output, comparisons, rows, results)
     evaluation = _gather(networks, split, comparisons, results, rows, _facts(options, split, embedding), started)
@@ -152,15 +158,41 @@ def _score(
     networks: "Networks",
     split: "LabeledSplit",
     embedding: "Embedding",
+    fractions: list[float],
+    options: EvalOptions,
+    device: str,
+) -> "tuple[dict[str, Comparison], list[LowShotRow]] | None":
+    """Comparisons by name (the base alone has none), and the table of few labels if it is asked for.
+
+    None in other processes of a team than the first.
+    """
+    from smn_cli.distributed import told_of_the_others
+    from smn_cli.scoring import help_to_score
+
+    protocol = _protocol(options)
+    with told_of_the_others(embedding.team):
+        if not embedding.team.is_first:
+            asked = networks.cascade or networks.changes
+            help_to_score(
+                networks.backbone, asked, split, embedding, protocol, controls=options.controls, device=device
+            )
+            return None
+        if networks.cascade is not None:
+            cascade = _score_cascade(output, networks.backbone, networks.cascade, split, embedding, protocol, device)
+            return {"cascade": cascade}, []
+        return _score_adapters(output, networks, split, embedding, protocol, fractions, options, device)
+
+
+def _score_adapters(
+    output: "Output",
+    networks: "Networks",
+    split: "LabeledSplit",
+    embedding: "Embedding",
     protocol: "ScoringProtocol",
-    subsets: "list[LabelSubsets]",
-    controls: bool,
+    fractions: list[float],
+    options: EvalOptions,
     device: str,
 ) -> "tuple[dict[str, Comparison], list[LowShotRow]]":
-    """Comparisons by name (the base alone has none), and the table of few labels if it is asked for."""
-    if networks.cascade is not None:
-        cascade = _score_cascade(output, networks.backbone, networks.cascade, split, embedding, protocol, device)
-        return {"cascade": cascade}, []
     from smn_cli.scoring import compare_networks
 
     num_images = (len(split.train_paths) + len(split.test_paths)) * (1 + len(networks.changes))
@@ -171,8 +203,8 @@ def _score(
             split,
             embedding,
             protocol,
-            subsets=subsets,
-            controls=controls,
+            subsets=_draw_subsets(split, fractions, options),
+            controls=options.controls,
             device=device,
             progress=tick,
         )

@@ -35,6 +35,8 @@ MAX_DIM, IMAGES_A_DIM = 256, 8
 """At most so many directions, and so many images for each."""
 MAX_FITTED = 5000
 """Rows that a readout is fitted to, evenly spaced; more change 256 directions little, and cost memory and minutes."""
+MAX_MEASURED = 50_000
+"""Rows whose mean and spread stand for those of all, evenly spaced."""
 
 
 @dataclass(frozen=True)
@@ -98,9 +100,11 @@ def _stretch(values: Tensor, num_rows: int, *, power: float, shrink: float, max_
 def fit_stage_readout(stages: Tensor) -> Readout:
     """Each number of the stages (N, D) standardised, then partly whitened: stages differ in scale, and in it alone.
 
+    Both are fitted to some of very many rows, evenly spaced.
+
     Numbers that are the same for all images are silenced, since they say nothing.
     """
-    values = stages.float()
+    values = stages[:: -(-len(stages) // MAX_MEASURED)].float()
     shift, scale = values.mean(dim=0), _standardising(values)
     readout = fit_readout((values - shift) * scale, "whitened")
     return replace(readout, shift=shift, scale=scale)

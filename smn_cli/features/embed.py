@@ -1,7 +1,7 @@
 """Features of image files under one network, from the cache where it has them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -12,11 +12,13 @@ from smn_cli.backbones.loading import feature_width
 from smn_cli.data.labels.eval_split import LabeledSplit
 from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.data.views.loader import image_batches
+from smn_cli.distributed import Team
 from smn_cli.errors import BackboneError
 from smn_cli.evaluation.compare import LabeledFeatures
-from smn_cli.evaluation.features import extract_features, on_device
+from smn_cli.evaluation.features import Network, on_device
 from smn_cli.features.cache import FeatureCache
 from smn_cli.features.cache_key import feature_key
+from smn_cli.features.shares import Shares
 
 BATCH_SIZE, BATCH_SIZE_OF_LARGE_IMAGES = 128, 32
 """Images a batch; the second on a CPU whose caches large images overflow. The bits of features are the same."""
@@ -32,12 +34,14 @@ class Embedding:
         precision: "fp32" or "bf16"; features are float32 either way.
         num_workers: image loading processes.
         cache: where features are looked for and kept; None embeds every time.
+        team: the processes that share the images; features come together in the first one.
     """
 
     preprocessing: Preprocessing
     precision: str = "fp32"
     num_workers: int = 0
     cache: FeatureCache | None = None
+    team: Team = field(default_factory=Team)
 
 
 def labeled_features(
@@ -96,7 +100,7 @@ def image_features(
 ) -> Tensor:
     """(N, F) float32 features of images under one network, in their order, with stages (N, F + D).
 
-    See `labeled_features`.
+    No rows in other processes of a team than the first. See `labeled_features`.
     """
     device = next(model.parameters()).device
     batch_size = batch_size_for(device, embedding.preprocessing.size)
@@ -104,24 +108,54 @@ def image_features(
     if with_stages:
         how["reads"] = "features and stages"
 
-    def key() -> str | None:
-        return feature_key(paths, network=network, how=how, device=device)
-
-    cache = embedding.cache
+    cache = embedding.cache if embedding.team.is_first else None
     network = identity() if cache is not None else {}
-    before = key() if cache is not None else None
-    if cache is not None and before is not None:
-        found = cache.load(before, len(paths))
-        if found is not None:
-            if progress is not None:
-                progress(len(paths))
-            return found
-    batches = image_batches(paths, embedding.preprocessing, batch_size=batch_size, num_workers=embedding.num_workers)
     model.eval()
-    run = on_device(beside_stages(model) if with_stages else model, device, embedding.precision)
-    features = extract_features(run, batches, num_images=len(paths), progress=progress)
-    if cache is not None and before is not None and key() == before:  # no image changed in the meantime
-        cache.save(before, features)
+    return shared_features(
+        on_device(beside_stages(model) if with_stages else model, device, embedding.precision),
+        paths,
+        replace(embedding, cache=cache),
+        batch_size=batch_size,
+        key=lambda: feature_key(paths, network=network, how=how, device=device),
+        progress=progress,
+    )
+
+
+def shared_features(
+    network: Network,
+    paths: Sequence[Path],
+    embedding: Embedding,
+    *,
+    batch_size: int,
+    key: Callable[[], str | None],
+    progress: Callable[[int], None] | None = None,
+    room: Callable[[int, int], Tensor] = torch.empty,
+) -> Tensor:
+    """(N, F) features of images, in their order, from the cache or made by all processes of a team.
+
+    No rows in other processes than the first.
+
+    Args:
+        network: from images (B, 3, H, W) that lie anywhere.
+        paths: N images, the same in all processes.
+        embedding: how; the first process's cache is used.
+        batch_size: images a batch.
+        key: under which the cache has them; asked for before and after, and None where there can be none.
+        progress: called with the number of images done.
+        room: from N and F to where rows are put, see `Shares.joined`; what the cache has is float32 in memory.
+    """
+    team, cache = embedding.team, embedding.cache if embedding.team.is_first else None
+    before = key() if cache is not None else None
+    found = cache.load(before, len(paths)) if cache is not None and before is not None else None
+    if team.from_first(lambda: found is not None):
+        if progress is not None:
+            progress(len(paths))
+        return torch.empty(0, 0) if found is None else found
+    shares = Shares(paths, batch_size, team)
+    own = image_batches(shares.own, embedding.preprocessing, batch_size=batch_size, num_workers=embedding.num_workers)
+    features = shares.joined(map(torch.inference_mode()(network), own), progress, room)
+    if cache is not None and before is not None and features.dtype == torch.float32 and key() == before:
+        cache.save(before, features)  # no image changed in the meantime
     return features
 
 

@@ -80,6 +80,14 @@ class Objective(ABC):
 
     # before the first step
 
+    @classmethod  # noqa: B027
+    def check_number(cls, num_images: int) -> None:
+        """Refuse a number of training images that this machine has not the means for, before any is looked at.
+
+        Raises:
+            UsageError: something has to be installed.
+        """
+
     @classmethod
     def prepare(cls, inputs: ObjectiveInputs) -> dict[str, Tensor]:
         """What is found once, before the first step, and kept with the run, by name; the first process does it."""

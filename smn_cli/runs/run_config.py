@@ -20,7 +20,7 @@ from smn_cli.data.images.validate import ImageSet
 from smn_cli.data.labels.eval_split import LabeledSplit
 from smn_cli.data.labels.labeled_images import LabeledImages
 from smn_cli.data.preprocessing import Preprocessing
-from smn_cli.distributed import launch_name, launched_size, was_restarted
+from smn_cli.distributed import is_of_launch, launched_size, was_restarted
 from smn_cli.errors import CheckpointError, MismatchError
 from smn_cli.objectives.table import OBJECTIVES
 from smn_cli.runs.run_folder import RunFolder, is_run
@@ -30,7 +30,7 @@ def is_own_restart(folder_path: Path) -> bool:
     """Whether this process was started by torchrun in place of one that died, in the run of that folder."""
     if not was_restarted() or not is_run(folder_path):
         return False
-    return RunFolder.open(folder_path).read_config().get("launch") == launch_name()
+    return is_of_launch(str(RunFolder.open(folder_path).read_config().get("launch")))
 
 
 def backbone_of_run(config: dict[str, Any], weights: Path | None, *, is_quick: bool = False) -> Backbone:
@@ -122,8 +122,9 @@ def describe_run(
     val: LabeledSplit | None,
     labeled: LabeledImages | None = None,
     teachers: list[dict[str, Any]] | None = None,
+    launch: str = "",
 ) -> dict[str, Any]:
-    """The content of config.json; `teachers` are the facts of those that the plan names."""
+    """The content of config.json; `teachers` are the facts of those that the plan names, `launch` is `launch_names`."""
     return {
         "preprocessing": preprocessing.to_json(),
         "arch": backbone.arch,
@@ -136,7 +137,7 @@ def describe_run(
         "classes": list(labeled.classes) if labeled is not None else [],
         "device": device.partition(":")[0] if launched_size() > 1 else device,
         "processes": launched_size(),
-        "launch": launch_name(),
+        "launch": launch,
         "judge": "held-out images" if val is None else f"labeled images, {val.origin}",
         "val": "" if val is None else str(val.folder.resolve()),
         "threads": torch.get_num_threads(),

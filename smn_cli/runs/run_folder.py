@@ -3,21 +3,20 @@
 import hashlib
 import io
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
-from safetensors.torch import load, save
 from torch import Tensor
 
 from smn_cli.atomic import write_atomically
 from smn_cli.errors import CheckpointError, UsageError
 from smn_cli.holding import Hold, clear_orphans, hold_patiently
+from smn_cli.runs.checked_files import check_file, read_tensors, write_checked, write_tensors
 
 SCHEMA = "smn.run/1"
 CONFIG, IMAGES, BAD_IMAGES, METRICS = "config.json", "images.txt", "bad_images.txt", "metrics.jsonl"
@@ -32,7 +31,6 @@ BEST_STATE = "keeper"
 """Key of the best state in `STATE`, as runs of version 0.1 have it."""
 CASCADE_SCHEMA, CASCADE_FILE = "smn.cascade-run/1", "cascade.safetensors"
 _DIGEST_BYTES = 32
-_PIECE_BYTES = 1 << 20
 _REQUIRED = frozenset(
     {"judge", "arch", "weights", "base_digest", "plan", "preprocessing", "images", "threads", "versions"}
 )
@@ -193,9 +191,13 @@ class RunFolder:
 
     def save_state(self, state: dict[str, Any]) -> None:
         """Write the training state, and with it what the folder's other files are now."""
-        buffer = io.BytesIO()
-        torch.save({**state, _SEALED: self._digests()}, buffer)
-        self._write_checked(STATE, buffer.getvalue())
+        sealed = {**state, _SEALED: self._digests()}
+
+        def write(path: Path) -> None:
+            with path.open("wb") as file:  # a path would put its name into the bytes
+                torch.save(sealed, file)
+
+        write_checked(self.path / STATE, write)
 
     def load_state(self) -> dict[str, Any]:
         """Read the training state.
@@ -203,11 +205,9 @@ class RunFolder:
         Raises:
             CheckpointError: it is missing or damaged, or another file of the run is no longer what it was.
         """
+        check_file(self.path / STATE)
         try:
-            with self._open_checked(STATE) as file:  # straight into the tensors; what ends the file is no part of a zip
-                state = torch.load(file, map_location="cpu", weights_only=True)
-        except CheckpointError:
-            raise
+            state = torch.load(self.path / STATE, map_location="cpu", weights_only=True)
         except Exception as error:  # the unpickler raises anything on hostile bytes
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise CheckpointError(f"{self.path / STATE} is damaged: {reason}") from None
@@ -235,8 +235,7 @@ class RunFolder:
 
     def save_tensors(self, name: str, tensors: dict[str, Tensor]) -> None:
         """Write named tensors beside the training state."""
-        contiguous = {key: tensor.contiguous() for key, tensor in tensors.items()}
-        self._write_checked(STATE.parent / name, save(contiguous))
+        write_tensors(self.path / STATE.parent / name, tensors)
 
     def has_tensors(self, name: str) -> bool:
         """Whether `save_tensors` was ever called with that name."""
@@ -248,33 +247,7 @@ class RunFolder:
         Raises:
             CheckpointError: it is missing or damaged.
         """
-        return load(self._read_checked(STATE.parent / name))
-
-    def _write_checked(self, name: Path, body: bytes) -> None:
-        """Write a file and, at its end, the SHA-256 of all before."""
-        write_atomically(self.path / name, body + hashlib.sha256(body).digest())
-
-    def _read_checked(self, name: Path) -> bytes:
-        with self._open_checked(name) as file:
-            return file.read(os.fstat(file.fileno()).st_size - _DIGEST_BYTES)  # slicing would copy
-
-    @contextmanager
-    def _open_checked(self, name: Path) -> Iterator[BinaryIO]:
-        """A file that is known to be whole, from its start; its last 32 bytes are the digest of the others."""
-        path = self.path / name
-        try:
-            file = path.open("rb")
-        except OSError as error:
-            raise CheckpointError(f"{path} cannot be read ({error.strerror}): start the run again") from None
-        with file:
-            try:
-                is_whole = _is_whole(file)
-            except OSError as error:
-                raise CheckpointError(f"{path} cannot be read ({error.strerror}): start the run again") from None
-            if not is_whole:
-                raise CheckpointError(f"{path} is damaged (its checksum does not match): start the run again")
-            file.seek(0)
-            yield file
+        return read_tensors(self.path / STATE.parent / name)
 
 
 def _in_use(path: Path) -> str:
@@ -282,7 +255,7 @@ def _in_use(path: Path) -> str:
 
 
 def _last(path: Path) -> str:
-    """What `_write_checked` put at the end of a file, 64 hex characters; whoever reads the file compares it."""
+    """The digest at the end of a file of `checked_files`, 64 hex characters; whoever reads the file compares it."""
     with path.open("rb") as file:
         file.seek(-min(_DIGEST_BYTES, path.stat().st_size), io.SEEK_END)
         return file.read().hex()
@@ -295,16 +268,6 @@ def is_run(path: Path, schema: str = SCHEMA) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(config, dict) and str(config.get("schema", "")).startswith(schema.partition("/")[0] + "/")
-
-
-def _is_whole(file: BinaryIO) -> bool:
-    """Whether a file ends in the SHA-256 of all before; read in pieces: it may be as large as several networks."""
-    hasher, left = hashlib.sha256(), max(file.seek(0, io.SEEK_END) - _DIGEST_BYTES, 0)
-    file.seek(0)
-    while left and (piece := file.read(min(left, _PIECE_BYTES))):
-        hasher.update(piece)
-        left -= len(piece)
-    return hasher.digest() == file.read()
 
 
 def _lines(lines: list[str]) -> bytes:

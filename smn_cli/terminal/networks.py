@@ -1,6 +1,6 @@
 """From the options that name a network (--adapter, --run, --arch) to the network.
 
-A new kind of file has its place here, in `open_networks`; how it gives features is known to `smn_cli.scoring`.
+A new kind of file has its place here, in `open_networks`; how it gives features is known to `smn_cli.embedding`.
 """
 
 from collections import Counter

@@ -140,7 +140,7 @@ class RunContext:
     def features(self, network: Network, images: list[Path]) -> Tensor:
         """(N, F) float32 on the CPU, of images at the working size."""
         batches = image_batches(images, self.preprocessing, num_workers=self.execution.num_workers)
-        return extract_features(network, batches)
+        return extract_features(network, batches, num_images=len(images))
 
     @cached_property
     def _origin(self) -> Origin | None:

@@ -19,6 +19,7 @@ from smn_cli.evaluation.features import Network
 from smn_cli.judging.best_state import BestState
 from smn_cli.judging.judges import Candidate, Judge
 from smn_cli.masking.backbone import run_backbone
+from smn_cli.objectives.table import objective_of
 from smn_cli.runs.run_config import check_run_base, plan_of, restore_threads
 from smn_cli.runs.run_folder import BEST_STATE, RunFolder
 from smn_cli.runs.run_labels import read_labels
@@ -107,6 +108,7 @@ class Session:
             plan = team.from_first(lambda: own)  # the first process alone measures which precision is fast
         names_to_train(backbone.model, plan)  # refuses what the network does not have before it looks at images
         split = split_images(images.good, plan, request.labeled)
+        objective_of(plan).check_number(len(split.training))
         team.check_shares(plan.batch_size, num_judging=len(split.held_out))
         making = RunFolder.create(request.out, overwrite=request.overwrite) if team.is_first else nullcontext()
         with making as made:

@@ -11,8 +11,10 @@ from smn_cli.adapters.head import rounded_head
 from smn_cli.backbones.loading import Backbone
 from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.data.views.loader import image_batches
+from smn_cli.distributed import launch_names
 from smn_cli.errors import CheckpointError
 from smn_cli.evaluation.features import extract_features, on_device
+from smn_cli.features.row_store import MANY
 from smn_cli.judging.classifier_judge import ClassifierJudge, labels_in_order
 from smn_cli.judging.judges import HealthJudge, Judge, LabeledJudge
 from smn_cli.objectives.base import Objective, ObjectiveInputs
@@ -64,6 +66,7 @@ def prepare_run(context: RunContext, request: RunRequest, start: StartingPoint |
     team, folder = context.execution.team, context.folder
     embedded, teachers, base_features = _embed_for_teacher(context)
     witness = witness_features(context)
+    launches = launch_names(team)
     if team.is_first:
         folder.write_images(request.images.good, request.images.bad_lines())
         config = describe_run(
@@ -76,6 +79,7 @@ def prepare_run(context: RunContext, request: RunRequest, start: StartingPoint |
             val=request.val,
             labeled=request.labeled,
             teachers=teachers,
+            launch=launches,
         )
         folder.write_config(config)
         origin = start.origin(context.plan) if start is not None else None
@@ -93,7 +97,9 @@ def prepare_run(context: RunContext, request: RunRequest, start: StartingPoint |
         if context.split.labeled is not None:
             save_labels(folder, context.split.labeled)
     team.wait()
-    return prepared or Prepared.read(context)
+    if prepared is None or len(training) > MANY:  # what lies on disk need not lie in memory
+        return Prepared.read(context)
+    return prepared
 
 
 def make_objective(context: RunContext, prepared: Prepared) -> Objective:

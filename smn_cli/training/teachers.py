@@ -7,6 +7,7 @@ the training images; several teachers stand side by side, each of unit length.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,12 +22,12 @@ from smn_cli.config.teachers import LAST, STAGES, TeacherName, parse_teacher
 from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.data.views.loader import image_batches
 from smn_cli.errors import BackboneError
-from smn_cli.evaluation.features import extract_features
 from smn_cli.evaluation.intervals import paired_difference
 from smn_cli.evaluation.readouts import Readout, fit_readout, fit_stage_readout
 from smn_cli.evaluation.view_consistency import corner_crops, view_consistency
 from smn_cli.features.cache_key import feature_key
-from smn_cli.features.embed import beside_stages
+from smn_cli.features.embed import Embedding, beside_stages, shared_features
+from smn_cli.features.row_store import fill, pieces, room_for_rows
 from smn_cli.recipes import Precision
 from smn_cli.training.run_context import Execution, RunContext, preprocessing_of
 
@@ -56,19 +57,33 @@ class Teacher:
     precision: Precision
     num_last: int = 0
 
-    def embed(self, images: list[Path], execution: Execution, progress: Callable[[int], None] | None = None) -> Tensor:
-        """(N, num_last + D) float32 on the CPU; from the cache, where the same teacher saw the same images before."""
-        cache, key = execution.cache, self._key(images)
-        known = cache.load(key, len(images)) if cache is not None and key is not None else None
-        if known is not None:
-            if progress is not None:
-                progress(len(images))
-            return known
-        batches = image_batches(images, self.preprocessing, batch_size=BATCH_SIZE, num_workers=execution.num_workers)
-        features = extract_features(self.network, batches, num_images=len(images), progress=progress)
-        if cache is not None and key is not None and self._key(images) == key:  # no image changed in the meantime
-            cache.save(key, features)
-        return features
+    def embed(
+        self,
+        images: list[Path],
+        execution: Execution,
+        progress: Callable[[int], None] | None = None,
+        room: Callable[[int, int], Tensor] = torch.empty,
+    ) -> Tensor:
+        """(N, num_last + D) on the CPU; from the cache, where the same teacher saw the same images before.
+
+        No rows in other processes of a team than the first.
+
+        Args:
+            images: N of them.
+            execution: its processes share them.
+            progress: called with the number of images done.
+            room: where rows that are not in the cache are put, see `shared_features`.
+        """
+        how = (self.preprocessing, self.precision, execution.num_workers, execution.cache, execution.team)
+        return shared_features(
+            self.network,
+            images,
+            Embedding(*how),
+            batch_size=BATCH_SIZE,
+            key=lambda: self._key(images),
+            progress=progress,
+            room=room,
+        )
 
     def _key(self, images: list[Path]) -> str | None:
         network = {"digest": str(self.facts["digest"]), "arch": str(self.facts["arch"])}
@@ -162,10 +177,10 @@ class TaughtSpace(NamedTuple):
     """What the teachers say of the held-out images, then of the training images; the tensors in the first process.
 
     Attributes:
-        space: (H + N, d) float16 of unit length.
+        space: (H + N, d) float16 of unit length; of very many images in a mapped file.
         facts: who the teachers are, for the provenance.
-        base_features: (N, F) float32 of the base for the training images at the working size; None if no teacher is
-            the backbone itself on images of that size.
+        base_features: (N, F) float32, of very many float16 in a mapped file, of the base for the training images at the
+            working size; None if no teacher is the backbone itself on images of that size.
     """
 
     space: Tensor
@@ -178,32 +193,51 @@ def teacher_space(context: RunContext) -> TaughtSpace:
     split, execution = context.split, context.execution
     team, paths = execution.team, [*split.held_out, *split.training]
     spaces, facts, base_features = [], [], None
+    folder = context.folder.path
     names = [parse_teacher(text) for text in context.plan.teachers]
-    own = team.own(paths)
     for number, name in enumerate(names):
         teacher = open_teacher(name, context)
         tick = None
         if execution.on_teacher_embedding is not None and team.is_first:
-            tick = _ticker(execution.on_teacher_embedding, number * len(own), len(names) * len(own))
-        rows = team.joined(teacher.embed(own, execution, tick), len(paths))
+            tick = _ticker(execution.on_teacher_embedding, number * len(paths), len(names) * len(paths))
+        rows = teacher.embed(paths, execution, tick, partial(room_for_rows, folder=folder))
         facts.append(teacher.facts)
         if team.is_first:
             training = rows[len(split.held_out) :]
-            spaces.append(teacher.fit(teacher.own(training))(teacher.own(rows)))
+            spaces.append(_read_out(teacher.fit(teacher.own(training)), teacher.own(rows), folder))
             if name.kind != "model" and context.plan.teacher_size == context.preprocessing.size:
-                # a copy, for a part would keep the whole alive
-                base_features = training[:, : teacher.num_last].clone() if teacher.num_last else training
-    return TaughtSpace(joined_space(spaces).half() if spaces else torch.empty(0), facts, base_features)
+                base_features = training[:, : teacher.num_last] if teacher.num_last else training
+                if base_features.dtype == torch.float32:  # a copy, for a part would keep the whole alive
+                    base_features = base_features.clone()
+    return TaughtSpace(_joined_rows(spaces, folder) if spaces else torch.empty(0), facts, base_features)
+
+
+def _read_out(readout: Readout, rows: Tensor, folder: Path) -> Tensor:
+    """(N, d) of a readout, a piece of rows after another."""
+    space = torch.empty(0)
+    for part in pieces(len(rows)):
+        read = readout(rows[part].float())
+        if part.start == 0:
+            space = room_for_rows(len(rows), read.shape[1], folder)
+        fill(space, part.start, read)
+    return space
+
+
+def _joined_rows(spaces: list[Tensor], folder: Path) -> Tensor:
+    """(N, d) float16, spaces joined a piece of rows after another."""
+    joined = room_for_rows(len(spaces[0]), sum(space.shape[1] for space in spaces), folder, half=True)
+    for part in pieces(len(joined)):
+        fill(joined, part.start, joined_space([space[part].float() for space in spaces]))
+    return joined
 
 
 def witness_features(context: RunContext) -> Tensor | None:
     """(H + M, F) float16 of the plan's witness, of the held-out images and those that they are compared with."""
     if not context.plan.witness:
         return None
-    team, paths = context.execution.team, [*context.split.held_out, *context.split.searched]
+    paths = [*context.split.held_out, *context.split.searched]
     witness = open_teacher(parse_teacher(context.plan.witness), context)
-    own = witness.embed(team.own(paths), context.execution)
-    return team.joined(own, len(paths)).half()
+    return witness.embed(paths, context.execution).half()
 
 
 @torch.inference_mode()

@@ -13,8 +13,8 @@ from smn_cli.adapters.adapter import load_adapter
 from smn_cli.adapters.fingerprint import fingerprint
 from smn_cli.backbones.loading import load_backbone
 from smn_cli.data.labels.eval_split import load_labeled_split
+from smn_cli.embedding import embed_split
 from smn_cli.features.embed import Embedding
-from smn_cli.scoring import embed_split
 from tests.commands.conftest import Road, save_random_adapter
 from tests.conftest import RESNET, Outcome
 
@@ -88,7 +88,7 @@ def test_an_adapter_over_another_base_stops_the_evaluation_before_any_image(
 ) -> None:
     stranger = tmp_path / "stranger.safetensors"
     save_random_adapter(road, stranger, weights=road.other_weights)
-    monkeypatch.setattr("smn_cli.scoring.labeled_features", None)
+    monkeypatch.setattr("smn_cli.embedding.labeled_features", None)
     refused = run_cli("eval", road.labeled, "--adapter", road.adapter, "--adapter", stranger, "--weights", road.weights)
     assert refused.code == 4, refused.err
     assert "layer2.0.conv1.weight" in refused.err

@@ -18,14 +18,17 @@ from smn_cli.data.images.validate import ImageSet
 from smn_cli.errors import BackboneError, UsageError
 from smn_cli.evaluation.features import Network
 from smn_cli.evaluation.readouts import fit_readout, fit_stage_readout
+from smn_cli.features import row_store
 from smn_cli.features.cache import FeatureCache
+from smn_cli.objectives import neighbour_search, neighbourhood
 from smn_cli.objectives.table import refuse_idle_options
+from smn_cli.runs import checked_files
 from smn_cli.runs.pack import pack_run
-from smn_cli.training import first_alarms, teachers
+from smn_cli.training import first_alarms, setup, teachers
 from smn_cli.training.run_context import RunContext
 from smn_cli.training.session import Session
 from tests.conftest import CONVNET, RESNET, VIT, write_images
-from tests.small_runs import Workshop, equal, log_of, masks_of
+from tests.small_runs import Workshop, equal, log_of, masks_of, metrics
 
 SHORT: dict[str, Any] = {
     "recipe": "default", "lr_scores": 0.5, "steps": 3, "local_views": 0, "prototypes": None, "queue": None,
@@ -273,3 +276,25 @@ def test_the_backbone_is_no_witness_of_its_own() -> None:
             AdaptOptions(witness=name)
     with pytest.raises(UsageError, match="`witness` has no effect with `recipe` default and `labels`"):
         refuse_idle_options(AdaptOptions(labels="folders", witness=VIT))
+
+
+def test_the_road_of_very_many_images_leads_where_that_of_few_does(
+    workshop: Callable[..., Workshop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Mapped features in half precision, a memory in half precision, a loss in blocks, neighbours by faiss."""
+    pytest.importorskip("faiss", reason="needs the scale extra")
+    place = workshop(CONVNET)
+    few = place.finish("few", **SHORT, teacher=("stages", "last"), seed=0)
+    monkeypatch.setattr(row_store, "MAX_BYTES", 0)
+    monkeypatch.setattr(row_store, "MANY", 7)
+    for module in (neighbourhood, setup):
+        monkeypatch.setattr(module, "MANY", 7)
+    monkeypatch.setattr(checked_files, "MAPPED_FROM_BYTES", 0)
+    monkeypatch.setattr(neighbour_search, "MAX_EXACT", 7)
+    many = place.finish("many", **SHORT, teacher=("stages", "last"), seed=0)
+    assert many.trainer.objective.state()["memory"].dtype == torch.half
+    losses = [[line["loss"] for line in metrics(session)] for session in (few, many)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-2)
+    assert losses[1] != losses[0]
+    resumed = place.resume("many")
+    assert torch.equal(resumed.trainer.objective.state()["memory"], many.trainer.objective.state()["memory"])

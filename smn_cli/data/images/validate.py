@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from smn_cli.data.images.decode import BadImageError, read_image
+from smn_cli.data.images.shares import runs_of
+from smn_cli.distributed import Team
 from smn_cli.errors import DataError, first_few
 from smn_cli.seeding import named_draw
 
@@ -36,7 +38,12 @@ class ImageSet:
 
 
 def check_images(
-    paths: list[Path], *, max_bad: float, num_threads: int = 2, progress: Callable[[int, int], None] | None = None
+    paths: list[Path],
+    *,
+    max_bad: float,
+    num_threads: int = 2,
+    progress: Callable[[int, int], None] | None = None,
+    team: Team | None = None,
 ) -> ImageSet:
     """Decode every file once and sort the readable from the bad.
 
@@ -45,12 +52,23 @@ def check_images(
         max_bad: largest fraction of bad files that is put up with, 0 to 1.
         num_threads: decoders at work; Pillow frees the interpreter lock while it decodes.
         progress: called with (files looked at, files in all).
+        team: processes that call this alike; each looks at its runs, and all get what was found.
 
     Raises:
         DataError: more than `max_bad` of the files are bad, or all of them.
     """
-    images = ImageSet(good=[])
-    _look(images, paths, num_threads, lambda done: None if progress is None else progress(done, len(paths)))
+    team = team or Team()
+    own = [paths[place] for run in runs_of(paths, 1, team.size)[team.rank :: team.size] for place in run]
+
+    def tick(done: int) -> None:
+        if progress is not None:
+            progress(len(paths) * done // len(own), len(paths))
+
+    looked_at = ImageSet(good=[])
+    _look(looked_at, own, num_threads, tick)
+    reasons = team.merged(looked_at.bad)
+    bad = {path: reasons[path] for path in paths if path in reasons}
+    images = ImageSet([path for path in paths if path not in bad], bad)
     _refuse_too_many(images, max_bad)
     return images
 

@@ -4,6 +4,7 @@ A sample's views depend on the seed, the step and its place in the step's batch 
 of threads, on what is cached, or on where a resumed run starts.
 """
 
+import gc
 import signal
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -121,15 +122,16 @@ class ViewLoader:
                 views = [view.permute(0, 3, 1, 2) for view in (*large.unbind(1), *small.unbind(1))]
                 yield ViewBatch(torch.tensor(task.positions[rank::world_size]), views, own)
 
-    def _dataset(self) -> _ViewDataset:
+    def _dataset(self, last_step: int) -> _ViewDataset:
         # only forked processes can share a cache, and forking is safe on Linux alone
         can_share = not self.num_workers or sys.platform == "linux"
+        comes_again = last_step * self.batch_size > len(self.paths)  # else what is kept is memory for nothing
         side = 2 * least_side(self.plan)
-        cache = make_cache(len(self.paths), side, num_processes=self.part[1]) if can_share else None
+        cache = make_cache(len(self.paths), side, num_processes=self.part[1]) if can_share and comes_again else None
         return _ViewDataset(ViewCutter(self.paths, self.plan, cache), self.seed, self.part)
 
     def _here(self, first_step: int, last_step: int) -> Generator[tuple[Tensor, Tensor], None, None]:
-        dataset = self._dataset()
+        dataset = self._dataset(last_step)
         ahead: list[Future[tuple[Tensor, Tensor]]] | None = None
         pool = ThreadPoolExecutor(min(MAX_THREADS, torch.get_num_threads()))
         try:
@@ -144,7 +146,7 @@ class ViewLoader:
 
     def _in_processes(self, first_step: int, last_step: int) -> Generator[tuple[Tensor, Tensor], None, None]:
         loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
-            self._dataset(),
+            self._dataset(last_step),
             batch_size=None,
             sampler=_Lazily(lambda: self.tasks(first_step, last_step)),
             num_workers=self.num_workers,
@@ -242,5 +244,6 @@ def _joined(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
 
 
 def _one_thread(_worker: int) -> None:
+    gc.freeze()  # else a collection writes to all that was there before, and so copies it
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to handle

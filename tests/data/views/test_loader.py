@@ -107,6 +107,15 @@ def test_files_are_read_once(num_workers: int, paths: list[Path], monkeypatch: p
     assert len(first) + sum(1 for _ in batches) == 12
 
 
+def test_images_that_come_once_are_not_kept(paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    monkeypatch.setattr(loader_module, "make_cache", lambda num, *_, **__: made.append(num))
+    next(iter(ViewLoader(paths, PLAN, 3, 0).batches(0, 3)))  # 9 of 11
+    assert made == []
+    next(iter(ViewLoader(paths, PLAN, 3, 0).batches(0, 4)))
+    assert made == [11]
+
+
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_the_parts_of_a_batch_are_the_batch(world_size: int, paths: list[Path]) -> None:
     whole = loaded(loader(paths), 1, 5)
