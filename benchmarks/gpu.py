@@ -2,6 +2,7 @@
 
     python benchmarks/gpu.py --images FOLDER --work FOLDER
     python benchmarks/gpu.py --device cpu --archs test_resnet --batches 8 --size 64 --rounds 2     # a rehearsal
+    python benchmarks/gpu.py --device cpu --archs resnet18 --batches 16 --modes fp32 --in-turn       # beside other jobs
 
 Tables as Markdown on stdout; every number also in WORK/gpu.json. Steps are those of the default recipe at the
 backbone's own size, on views that lie on the card: ordinary fine-tuning of the same weights, the mask (whole, late
