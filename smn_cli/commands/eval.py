@@ -118,7 +118,22 @@ def evaluate(
     results = hold_gates(gates, next(iter(comparisons.values())), rows)
     _report(output, comparisons, rows, results)
     evaluation = _gather(networks, split, comparisons, results, rows, _facts(options, split, embedding), started)
-    content: EvalJson = {
+    output.json(_content(data, split, networks, precision, comparisons, evaluation, rows, results))
+    write_files(output, options, evaluation)
+    _raise_if_failed(results)
+
+
+def _content(
+    data: Path,
+    split: "LabeledSplit",
+    networks: "Networks",
+    precision: str,
+    comparisons: "dict[str, Comparison]",
+    evaluation: "Evaluation",
+    rows: "list[LowShotRow]",
+    results: "list[GateResult]",
+) -> "EvalJson":
+    return {
         "schema": "smn.eval/1",
         "data": _describe(data, split),
         "arch": networks.backbone.arch,
@@ -128,9 +143,6 @@ def evaluate(
         "gates": [result.to_json() for result in results],
         "passed": not evaluation.failed,
     }
-    output.json(content)
-    write_files(output, options, evaluation)
-    _raise_if_failed(results)
 
 
 def _parse_gates(options: EvalOptions) -> "list[Gate]":
