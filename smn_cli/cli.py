@@ -5,6 +5,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from inspect import signature
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -82,7 +83,7 @@ def main(arguments: list[str] | None = None) -> None:
     words = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     _wait_asleep()
     try:
-        code = app(words, prog_name="smn", standalone_mode=False)
+        code = app(words, prog_name=_program(), standalone_mode=False)
         sys.stdout.flush()
     except SmnError as error:
         code = _fail(in_flags(str(error), _parameter_names()), error.exit_code, words)
@@ -101,6 +102,11 @@ def main(arguments: list[str] | None = None) -> None:
             raise SystemExit(_fail("out of memory: use smaller images (--size) or batches", 1, words)) from None
         code = _fail(f"unexpected fault, {type(error).__name__}: {error} (smn --debug shows where)", 1, words)
     raise SystemExit(code or 0)
+
+
+def _program() -> str:
+    """The command that was typed: help and completion of the shell name it."""
+    return "smn-cli" if Path(sys.argv[0]).stem == "smn-cli" else "smn"
 
 
 def _wait_asleep() -> None:

@@ -29,6 +29,20 @@ def test_collection_is_off_inside_and_on_again_after(words: list[str]) -> None:
     assert found.stdout.split() == ["False", "True", "True"]
 
 
+def test_at_the_end_all_that_was_imported_can_be_freed() -> None:
+    """Else extensions that count what is left (triton's) say on stderr that it leaked."""
+    code = """
+import atexit, gc
+atexit.register(lambda: print(gc.get_freeze_count()))  # the first that is registered runs last
+from smn_cli.imports import quick_imports
+with quick_imports():
+    import json
+print(gc.get_freeze_count() > 0)
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["True", "0"]
+
+
 def test_where_torch_is_loaded_already_nothing_is_touched() -> None:
     import torch  # noqa: F401
 
