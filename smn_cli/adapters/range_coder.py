@@ -1,7 +1,7 @@
 """The range coder of the codecs `context` and `context2` (docs/format.md): 64 bits of state, words of 32.
 
-With the library constriction, where it is installed (the extra `fast`), or in Python: the same words in a few times the
-seconds. The library is imported when a payload is coded, and not before.
+With the library constriction, where it is installed (the extra `fast`), or in Python: the same words in half as much
+time again, model included. The library is imported when a payload is coded, and not before.
 """
 
 from typing import Any, Protocol
