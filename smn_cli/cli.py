@@ -97,7 +97,7 @@ def main(arguments: list[str] | None = None) -> None:
     settle_process()
     try:
         names = {name: frozenset(signature(command).parameters) for name, command in _COMMANDS.items()}
-        code = app(words, prog_name="smn", standalone_mode=False, **settings_for(words, names))
+        code = app(words, prog_name=_program(), standalone_mode=False, **settings_for(words, names))
         sys.stdout.flush()
     except SmnError as error:
         code = _fail(in_flags(str(error), _parameter_names()), error.exit_code, words)
@@ -116,6 +116,11 @@ def main(arguments: list[str] | None = None) -> None:
         code = _fail(f"unexpected fault, {type(error).__name__}: {error} (smn --debug shows where)", 1, words)
         sys.stderr.write(f"smn: this is a mistake in smn: please report it, with the command and {_versions()}\n")
     raise SystemExit(code or 0)
+
+
+def _program() -> str:
+    """The command that was typed: help and completion of the shell name it."""
+    return "smn-cli" if Path(sys.argv[0]).stem == "smn-cli" else "smn"
 
 
 def _parameter_names() -> frozenset[str]:

@@ -1,6 +1,8 @@
 """Heavy imports made shorter, for commands that are over in seconds."""
 
+import atexit
 import gc
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,6 +36,7 @@ def quick_imports() -> Iterator[None]:
         _no_later()
         gc.freeze()
         gc.enable()
+        atexit.register(_let_go)
 
 
 class _Later(ModuleType):
@@ -73,3 +76,10 @@ def _no_later() -> None:
     for name in _LATER:
         if isinstance(sys.modules.get(name), _Later):
             del sys.modules[name]
+
+
+def _let_go() -> None:
+    """Triton 3.9 lists on stderr what is left at the end. To free all takes a second, so only for its sake."""
+    version = re.match(r"(\d+)\.(\d+)", getattr(sys.modules.get("triton"), "__version__", ""))
+    if version and (int(version[1]), int(version[2])) >= (3, 9):
+        gc.unfreeze()

@@ -29,6 +29,26 @@ def test_collection_is_off_inside_and_on_again_after(words: list[str]) -> None:
     assert found.stdout.split() == ["False", "True", "True"]
 
 
+@pytest.mark.parametrize(
+    ("version", "is_let_go"), [("", False), ("3.8.1", False), ("3.9.0", True), ("3.10.0+git", True)]
+)
+def test_at_the_end_what_was_imported_is_let_go_where_triton_would_call_it_leaked(
+    version: str, is_let_go: bool
+) -> None:
+    code = f"""
+import atexit, gc, sys
+atexit.register(lambda: print(gc.get_freeze_count() > 0))  # the first that is registered runs last
+from smn_cli.imports import quick_imports
+with quick_imports():
+    if {version!r}:
+        sys.modules["triton"] = type(sys)("triton")
+        sys.modules["triton"].__version__ = {version!r}
+print(gc.get_freeze_count() > 0)
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["True", str(not is_let_go)]
+
+
 def test_where_torch_is_loaded_already_nothing_is_touched() -> None:
     import torch  # noqa: F401
 

@@ -11,6 +11,8 @@ from types import ModuleType
 
 import pytest
 
+import smn_cli
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -111,6 +113,29 @@ def _pyproject() -> str:
     return (ROOT / "pyproject.toml").read_text()
 
 
+def test_the_lowest_versions_are_those_that_the_project_allows() -> None:
+    pinned = re.findall(r"^([a-z0-9-]+)==(\S+)$", (ROOT / "tests" / "lowest.txt").read_text(), re.MULTILINE)
+    told = dict(re.findall(r'"([a-z0-9-]+)(?:>=|==)([0-9.]+)', _pyproject()))
+    del told["hatchling"]  # builds the package
+    assert dict(pinned) == told
+
+
+def test_each_python_that_is_named_can_be_installed_on() -> None:
+    named = re.findall(r'"Programming Language :: Python :: (3\.\d+)"', _pyproject())
+    lowest = re.search(r'requires-python = ">=(3\.\d+)"', _pyproject())
+    assert lowest is not None
+    assert named == [f"3.{minor}" for minor in range(int(lowest[1][2:]), int(lowest[1][2:]) + len(named))]
+
+
+def test_both_commands_are_installed() -> None:
+    """`smn` is also what the package smn of PyPI installs."""
+    assert re.findall(r'^(smn(?:-cli)?) = "smn_cli\.cli:main"', _pyproject(), re.MULTILINE) == ["smn", "smn-cli"]
+
+
+def test_the_citation_names_this_version() -> None:
+    assert f"\nversion: {smn_cli.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+
+
 NO_MODULES = {"test_project", "test_examples", "adapters/test_format_page", "adapters/test_numpy_reader"}
 """Tests of pages, examples and the project itself."""
 ATTACKS = ("damage", "hostile", "golden")
@@ -146,7 +171,7 @@ def test_the_readme_tree_names_what_there_is() -> None:
 
 def test_links_in_the_pages_lead_somewhere() -> None:
     broken = []
-    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]:
+    for page in [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]:
         for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text()):
             if not (page.parent / target).exists():
                 broken.append(f"{page.name}: {target}")

@@ -7,7 +7,6 @@ cuts and has more products of rows and columns: for masks of few cuts, and for l
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-import constriction
 import numpy as np
 
 from smn_cli.adapters.context_model import (
@@ -23,6 +22,7 @@ from smn_cli.adapters.context_model import (
     Variant,
     new_curve,
 )
+from smn_cli.adapters.range_coder import new_decoder, new_encoder
 from smn_cli.errors import AdapterFileError
 
 MAX_TENSOR = 1 << 34
@@ -31,7 +31,6 @@ COVERED = 255
 """Steps of the share of a tensor that is coded; everything above it is kept."""
 EVEN, PER_RATE = 64, 16
 """A rate of 64 is a logit of 0; each step above takes 16/256 nat away, each below adds as much."""
-_BERNOULLI = constriction.stream.model.Bernoulli(perfect=False)
 _LOGITS = (EVEN - np.arange(256)) * PER_RATE
 
 
@@ -74,7 +73,7 @@ def encode_cuts(
         among: (num_bits,) bool that the reader knows too: outside it nothing is set. None for everywhere.
         variant: which codec's model.
     """
-    encoder, curve = constriction.stream.queue.RangeEncoder(), new_curve(variant)
+    encoder, curve = new_encoder(), new_curve(variant)
     shares, rates = bytearray(len(base)), bytearray(len(base) if variant.tells_rates else 0)
     parts = [(position, part) for position, part in _by_size(base) if cuts[part].any()]
 
@@ -88,12 +87,11 @@ def encode_cuts(
 
         def write(places: Integers, chances: Floats, cuts: np.ndarray = cuts[part]) -> np.ndarray:
             chosen = cuts[places]
-            encoder.encode(chosen.astype(np.int32), _BERNOULLI, chances / ONE)
+            encoder.encode(chosen, chances)
             return chosen
 
         tensor.code(write, _logit(rates, position))
-    words: np.ndarray = encoder.get_compressed()
-    return bytes(shares + rates) + words.astype("<u4").tobytes()
+    return bytes(shares + rates) + encoder.words().astype("<u4").tobytes()
 
 
 def decode_cuts(
@@ -116,7 +114,7 @@ def decode_cuts(
     parts = [(position, part) for position, part in _by_size(base) if payload[position]]
     words = np.frombuffer(payload[num_told:], dtype="<u4").astype(np.uint32)
     rates = payload[len(base) : num_told]
-    decoder, curve = constriction.stream.queue.RangeDecoder(words), new_curve(variant)
+    decoder, curve = new_decoder(words), new_curve(variant)
     cuts = np.zeros(num_bits, dtype=np.bool_)
 
     def num_coded(position: int, _: slice, tensor: TensorModel) -> int:
@@ -125,15 +123,12 @@ def decode_cuts(
     for position, part, tensor in _models(base, parts, curve, variant, among, num_coded):
 
         def read(places: Integers, chances: Floats, cuts: np.ndarray = cuts[part]) -> np.ndarray:
-            try:
-                cut: np.ndarray = decoder.decode(_BERNOULLI, chances / ONE).astype(np.bool_)
-            except (AssertionError, ValueError) as error:
-                raise AdapterFileError(f"the mask does not decode over this base: {error}") from None
+            cut = decoder.decode(chances)
             cuts[places] = cut
             return cut
 
         tensor.code(read, _logit(rates, position))
-    if not decoder.maybe_exhausted():
+    if not decoder.is_used_up():
         raise AdapterFileError("the mask does not end where it should")
     return cuts
 

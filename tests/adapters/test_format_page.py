@@ -54,7 +54,7 @@ def test_the_worked_file_rebuilds_to_the_values_of_the_page() -> None:
     data = b"".join(bytes.fromhex(line[6:53]) for line in block().splitlines())
     rebuilt = adapter_from_bytes(data).rebuild(BASE)
     scale = np.float32(np.sqrt(6 / 4))
-    assert rebuilt["w"].tolist() == [[0, 0, 2 * scale], [3 * scale, 4 * scale, 0]]
+    assert rebuilt["w"].tolist() == (np.array([[0, 0, 2], [3, 4, 0]], dtype=np.float32) * scale).tolist()
     values = [str(np.float32(factor) * scale) for factor in (2, 3, 4)]
     assert f"`w` is [[0, 0, {values[0]}], [{values[1]}, {values[2]}, 0]] and `bn.running_mean` is [0.25]" in PAGE
     assert rebuilt["bn.running_mean"].tolist() == [0.25]

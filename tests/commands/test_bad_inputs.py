@@ -98,7 +98,7 @@ TABLE: dict[str, tuple[int, str, str]] = {
     "pack over other weights": (4, "pack {run} --out {out} --weights {other_weights}", "not the one the run was"),
     "apply a damaged adapter": (6, "apply {damaged} --weights {weights} --out {ckpt}", "its checksum does not match"),
     "apply a truncated adapter": (6, "apply {truncated} --weights {weights} --out {ckpt}", "checksum does not match"),
-    "apply no adapter": (6, "apply {weights} --weights {weights} --out {ckpt}", "it is not an adapter"),
+    "apply no adapter": (6, "apply {weights} --weights {weights} --out {ckpt}", "it is a checkpoint of weights"),
     "apply nothing": (6, "apply {gone} --weights {weights} --out {ckpt}", "{gone} cannot be read"),
     "apply over other weights": (
         4, "apply {adapter} --weights {other_weights} --out {ckpt}", "1 of 75 tensors differ, first layer2.0.conv1.w"
@@ -110,7 +110,7 @@ TABLE: dict[str, tuple[int, str, str]] = {
     "apply without out": (2, "apply {adapter} --weights {weights}", "--out"),
     "verify over other weights": (4, "verify {adapter} --weights {other_weights} --json {out}", "layer2.0.conv1"),
     "inspect a damaged adapter": (6, "inspect {damaged} --json {out}", "its checksum does not match"),
-    "inspect a folder": (6, "inspect {images} --json {out}", "{images} cannot be read: Is a directory"),
+    "inspect a folder": (6, "inspect {images} --json {out}", "{images} is a folder: expected a file"),
     "eval nothing": (5, EVAL.replace("{labeled}", "{gone}"), "{gone} is not a folder"),
     "eval without classes": (5, EVAL.replace("{labeled}", "{images}"), "has no class folders with images"),
     "eval one class": (5, EVAL.replace("{labeled}", "{one_class}"), "has only the class a"),

@@ -116,6 +116,16 @@ def test_the_version_is_that_of_the_package(run_cli: Callable[..., Outcome]) -> 
     assert run_cli("--version").out == f"smn {smn_cli.__version__}\n"
 
 
+@pytest.mark.parametrize(
+    ("typed", "name"), [("bin/smn", "smn"), ("bin/smn-cli", "smn-cli"), ("smn-cli.exe", "smn-cli"), ("x.py", "smn")]
+)
+def test_both_commands_say_their_own_name(
+    typed: str, name: str, run_cli: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", [typed])
+    assert run_cli("pack", "--help").out.startswith(f"Usage: {name} pack [OPTIONS]")
+
+
 def test_python_m_is_the_same_command() -> None:
     found = subprocess.run([sys.executable, "-m", "smn_cli", "--version"], capture_output=True, text=True, check=True)
     assert found.stdout == f"smn {smn_cli.__version__}\n"
