@@ -111,7 +111,15 @@ def _pyproject() -> str:
     return (ROOT / "pyproject.toml").read_text()
 
 
-NO_MODULES = {"test_project", "test_examples", "adapters/test_format_page", "adapters/test_numpy_reader"}
+NO_MODULES = {
+    "test_project",
+    "test_examples",
+    "test_guides",
+    "test_notebooks",
+    "test_site",
+    "adapters/test_format_page",
+    "adapters/test_numpy_reader",
+}
 """Tests of pages, examples and the project itself."""
 ATTACKS = ("damage", "hostile", "golden")
 
@@ -146,7 +154,7 @@ def test_the_readme_tree_names_what_there_is() -> None:
 
 def test_links_in_the_pages_lead_somewhere() -> None:
     broken = []
-    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]:
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]:
         for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text()):
             if not (page.parent / target).exists():
                 broken.append(f"{page.name}: {target}")
