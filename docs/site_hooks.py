@@ -5,6 +5,7 @@ such files under `repository/` and lists of such folders, so that every link lea
 """
 
 import re
+from html import escape
 from pathlib import Path
 from posixpath import normpath, relpath
 
@@ -14,7 +15,9 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parent.parent
 ASIDE = "repository"
+_GLUE = "\N{NO-BREAK SPACE}"
 _LINK = re.compile(r"(?<=\]\()([^):#\s]+)(?=[)#])")
+_BAR = r"\|"
 _CODE = re.compile(r"(`+[^`]+`+)")
 
 
@@ -42,7 +45,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         uri = _place_in_site(_below_root(home, match[1]))
         return match[1] if uri is None else relpath(uri, Path(home).parent.as_posix())
 
-    return markdown if home.startswith(ASIDE) else _without_references(_LINK.sub(moved, markdown))
+    if not home.startswith(ASIDE):
+        markdown = _without_references(_LINK.sub(moved, markdown))
+    return re.sub(r"^\|.*", _as_table_row, markdown, flags=re.MULTILINE)
 
 
 def _without_references(markdown: str) -> str:
@@ -50,6 +55,19 @@ def _without_references(markdown: str) -> str:
     parts = _CODE.split(markdown)
     parts[::2] = [text.replace("][=", r"]\[=") for text in parts[::2]]
     return "".join(parts)
+
+
+def _as_table_row(row: re.Match[str]) -> str:
+    """A row in which no line ends between the parts of a figure, .760 -> .865 (+.070 .. +.144), with its bars shown."""
+    text = row[0].replace(" -> ", f"{_GLUE}\N{RIGHTWARDS ARROW}{_GLUE}")
+    text = text.replace(" .. ", f"{_GLUE}..{_GLUE}").replace(" ± ", f"{_GLUE}±{_GLUE}")
+    return _CODE.sub(_with_bars, text)
+
+
+def _with_bars(code: re.Match[str]) -> str:
+    r"""Code in a table: Python-Markdown shows the backslash of `RUN\|FILE`, which a code host takes off."""
+    shown = escape(code[0].strip("`")).replace(_BAR, "&#124;")
+    return f"<code>{shown}</code>" if _BAR in code[0] else code[0]
 
 
 def _below_root(page: str, target: str) -> str:

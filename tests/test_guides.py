@@ -17,7 +17,7 @@ from tests.guide_pages import DOCS, blocks_of, commands_in
 
 PAGES = ["index.md", *sorted(path.relative_to(DOCS).as_posix() for path in (DOCS / "guides").glob("*.md"))]
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-TINY = {"steps": 3, "batch_size": 8, "size": 32, "teacher_size": 48, "keep": "last"}
+TINY: dict[str, Any] = {"steps": 3, "batch_size": 8, "size": 32, "teacher_size": 48, "keep": "last"}
 """What pages leave to the defaults, for networks and images of no size."""
 
 
