@@ -1,5 +1,6 @@
 """What the guides tell to type works: every option exists, and whole pages run over tiny networks."""
 
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -74,5 +75,8 @@ def test_pages_run_as_they_stand(pages: list[str], desk: Path, run_cli: Callable
                 outcome = run_cli(*words)
                 gated = {"--min-gain", "--fail-under"} & {*words}
                 assert outcome.code in ({0, GateError.exit_code} if gated else {0}), (words, outcome.err)
+                if gated:  # random weights may fail any of them, but each names a score that there is
+                    gates = json.loads(Path(words[words.index("--json") + 1]).read_text())["gates"]
+                    assert all(gate["value"] is not None for gate in gates)
     made = {path.name for path in desk.glob("*.safetensors")} - {"base.safetensors"}
     assert made >= ({"steel.safetensors", "merged.safetensors"} if "many" in pages[-1] else {"adapter.safetensors"})
