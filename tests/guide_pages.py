@@ -22,7 +22,7 @@ def blocks_of(page: str) -> list[Block]:
 
 def commands_in(text: str) -> list[list[str]]:
     """Words of every line of shell that calls smn; under torchrun they begin with smn, too. pip is left out."""
-    lines = [words for line in text.splitlines() if (words := shlex.split(line, comments=True))]
+    lines = [words for line in text.replace("\\\n", " ").splitlines() if (words := shlex.split(line, comments=True))]
     assert {words[0] for words in lines} <= {"smn", "pip", "torchrun"}
     named = [["smn", *words[words.index("smn_cli") + 1 :]] if "smn_cli" in words else words for words in lines]
     return [words[1:] for words in named if words[0] == "smn"]
