@@ -33,5 +33,5 @@ def sentences_of(page: str) -> list[str]:
     text = re.sub(r"^```.*?^```$", "", (DOCS / page).read_text(), flags=re.M | re.S)
     lines = [line for line in text.splitlines() if not re.match(r"[|#]|:::|    options:|      \w", line)]
     paragraphs = re.split(r"\n\s*\n|\n(?=[-*] |\d+\. )", "\n".join(lines))
-    found = [part.strip() for paragraph in paragraphs for part in re.split(r"(?<=[.!?:])\s+", paragraph)]
+    found = [part.strip() for paragraph in paragraphs for part in re.split(r"(?<=[.!?])\s+", paragraph)]
     return [sentence for sentence in found if len(sentence.split()) > 1]
