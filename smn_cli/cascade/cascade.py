@@ -28,7 +28,8 @@ class Cascade:
     Attributes:
         dispatcher: the adapter whose features are routed.
         experts: one a cluster, in the router's order.
-        router, combination: of the training images.
+        router: sends an image to an expert; of the training images.
+        combination: how features become one vector; of the training images.
         provenance: where it comes from; plain values, for people.
     """
 

@@ -69,7 +69,13 @@ class Scores:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Base and adapted scores and what lies between them; without an adapter only the base."""
+    """Base and adapted scores and what lies between them; without an adapter only the base.
+
+    Attributes:
+        base: scores of the base.
+        adapted: scores of the adapted network; None without an adapter.
+        gains: adapted less base by metric, such as "knn.top1": `value`, `low` and `high` of its 95 % interval.
+    """
 
     base: Scores
     adapted: Scores | None

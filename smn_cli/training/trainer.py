@@ -39,7 +39,18 @@ from smn_cli.training.trunk_cache import TrunkBatch
 
 @dataclass(frozen=True)
 class StepReport:
-    """What a step did; `step` counts from 1, `log_k` is the loss of a prediction that knows nothing."""
+    """What a step did.
+
+    Attributes:
+        step: counts from 1.
+        num_steps: of the whole run.
+        loss: of this step.
+        log_k: the loss of a prediction that knows nothing.
+        density: fraction of the masked weights that is kept, 0 to 1.
+        num_flips: mask bits that changed in this step.
+        lr_scores: learning rate of the scores in this step.
+        lr_head: learning rate of the head or the classifier in this step.
+    """
 
     step: int
     num_steps: int
