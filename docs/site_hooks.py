@@ -51,9 +51,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def _without_references(markdown: str) -> str:
-    """NAME[@SIZE][=FILE] outside of code, which is no link to a reference."""
+    """NAME[@SIZE][=FILE] and NAME[/FILE][@REVISION] outside of code, which are no links to references."""
     parts = _CODE.split(markdown)
-    parts[::2] = [text.replace("][=", r"]\[=") for text in parts[::2]]
+    parts[::2] = [re.sub(r"\]\[(?=[=@])", r"]\\[", text) for text in parts[::2]]
     return "".join(parts)
 
 

@@ -242,7 +242,7 @@ def remove_adapter(model: nn.Module) -> nn.Module:
 
 
 def load_adapter(path: str | Path) -> Adapter:
-    """Read an adapter file, by path or as hf://USER/NAME[/FILE][@REVISION] from the Hugging Face hub.
+    """Read an adapter file, by path or as `hf://USER/NAME[/FILE][@REVISION]` from the Hugging Face hub.
 
     Raises:
         AdapterFileError: missing, truncated, altered, or not an adapter.
