@@ -162,12 +162,13 @@ def test_the_example_of_a_job_runs_as_printed(job: Job) -> None:
 
 @pytest.mark.slow
 def test_the_readme_s_command_and_step_run_as_printed(job: Job) -> None:
-    readme = (ROOT / "README.md").read_text().partition("In CI, `smn eval` decides:")[2]
-    command = readme.partition("```sh\n")[2].partition("```")[0]
+    usage = (ROOT / "docs" / "usage.md").read_text().partition("In CI, `smn eval` decides:")[2]
+    command = usage.partition("```sh\n")[2].partition("```")[0]
+    assert f"```sh\n{command}```" in (ROOT / "README.md").read_text()
     done = job.run({"run": command})
     assert done.code in (0, 3), done.err
     assert {"eval.json", "junit.xml", "summary.md", "report.html"} <= {path.name for path in job.folder.iterdir()}
-    [step] = yaml.safe_load(readme.partition("```yaml\n")[2].partition("```")[0])
+    [step] = yaml.safe_load(usage.partition("```yaml\n")[2].partition("```")[0])
     [printed] = [
         each for each in yaml.safe_load((ROOT / "examples" / "ci-gate.yml").read_text())["jobs"]["gate"]["steps"]
         if each.get("uses") == step["uses"]
