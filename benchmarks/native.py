@@ -3,6 +3,7 @@
     python benchmarks/native.py --data FOLDER --work FOLDER --sets tomato flowers17 --seeds 0 1 2
     python benchmarks/native.py --data FOLDER --work FOLDER --sets tomato --size 96     # and other sizes
     python benchmarks/native.py --table
+    python benchmarks/native.py --cost 64 96 128 160 224                                            # on quiet cores
     python benchmarks/native.py --picture
 
 FOLDER holds sets with train/ and test/ by class, of which at most --max-train and --max-test images are used, the same
@@ -46,6 +47,7 @@ from smn_cli.training.run_context import preprocessing_of
 
 matplotlib.use("svg")
 RESULTS = Path(__file__).parent / "results" / "native.jsonl"
+COSTS = RESULTS.parent / "sizes.json"
 ARMS = {
     "default": "",
     "last": "--teacher last",
@@ -74,10 +76,15 @@ def main() -> None:
     parser.add_argument("--max-train", type=int, default=1000)
     parser.add_argument("--max-test", type=int, default=500)
     parser.add_argument("--table", action="store_true")
+    parser.add_argument("--cost", nargs="+", type=int, help="measure milliseconds an image at these sizes, in turn")
     parser.add_argument("--picture", action="store_true", help="draw accuracy against work an image, of all sizes")
     options = parser.parse_args()
     if options.table:
         print(table([json.loads(line) for line in RESULTS.read_text().splitlines()]))
+        return
+    if options.cost:
+        COSTS.write_text(json.dumps(costs(options.cost)) + "\n")
+        print(COSTS.read_text())
         return
     if options.picture:
         draw([json.loads(line) for line in RESULTS.read_text().splitlines()])
@@ -123,7 +130,6 @@ def measure(name: str, arm: str, seed: int, options: argparse.Namespace) -> dict
         "density": round(density(learned.masks), 4) if learned.masks else None,
         "seconds": round(seconds),
         "precision": folder.read_config()["plan"]["precision"],
-        "milliseconds": round(milliseconds_an_image(backbone.model, size, torch.device("cpu")), 2),
         **score(split, folder, backbone),
         "versions": versions(),
     }
@@ -194,19 +200,30 @@ def mean(values: list[float]) -> float:
     return sum(values) / len(values)
 
 
+def costs(sizes: list[int], rounds: int = 5) -> dict[str, float]:
+    """Milliseconds an image by size, medians of rounds in turn."""
+    model, found = load_backbone(LITE0_ARCH, lite0_weights()).model, {str(size): [] for size in sizes}
+    for _ in range(rounds):
+        for size, seconds in found.items():
+            seconds.append(milliseconds_an_image(model, int(size), torch.device("cpu")))
+    return {size: round(float(numpy.median(values)), 2) for size, values in found.items()}
+
+
 def draw(rows: list[dict[str, Any]]) -> None:
     """benchmarks/results/sizes.svg: k-NN 20 of base and adapted network against work an image, a panel a set."""
-    rows = [row for row in rows if row["arm"] == "default" and "milliseconds" in row]
+    cost_of = json.loads(COSTS.read_text())
+    sizes_of = {name: {row["size"] for row in rows if row["data"] == name} for name in {row["data"] for row in rows}}
+    rows = [row for row in rows if row["arm"] == "default" and len(sizes_of[row["data"]]) > 1 and row["seed"] == 0]
     sets = list(dict.fromkeys(row["data"] for row in rows))
     figure, axes = pyplot.subplots(1, len(sets), figsize=(4 * len(sets), 3.4), sharex=True, layout="constrained")
     for axis, name in zip(numpy.atleast_1d(axes), sets, strict=True):
         own = sorted((row for row in rows if row["data"] == name), key=lambda row: row["size"])
-        cost = [row["milliseconds"] for row in own]
+        cost = [cost_of[str(row["size"])] for row in own]
         for key, label, colour in (("adapted", "adapted by smn", "#1f77b4"), ("base", "untouched", "#888888")):
             accuracy = [row["scores"]["raw k20"][key] for row in own]
             axis.plot(cost, accuracy, "o-", color=colour, label=label)
         for row in own:
-            axis.annotate(f"{row['size']} px", (row["milliseconds"], row["scores"]["raw k20"]["base"]), (0, -13),
+            axis.annotate(f"{row['size']} px", (cost_of[str(row["size"])], row["scores"]["raw k20"]["base"]), (0, -13),
                           textcoords="offset points", ha="center", fontsize=7, color="#555555")  # fmt: skip
         axis.axhline(own[-1]["scores"]["raw k20"]["base"], color="#bbbbbb", linewidth=0.8, linestyle="--")
         axis.set(title=name, xlabel="milliseconds an image", xscale="log")

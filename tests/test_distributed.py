@@ -135,6 +135,7 @@ def test_two_processes_go_on_from_a_mask_with_labels_as_one_does(workshop: Make,
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the processes of torchrun through /proc")
+@pytest.mark.long
 def test_two_torchruns_of_which_one_is_killed_and_started_again_end_in_the_bytes_of_two_that_are_left_alone(
     workshop: Make,
 ) -> None:

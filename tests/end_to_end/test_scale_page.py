@@ -44,6 +44,7 @@ def bash(script: str, folder: Path, **variables: str) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_slurm_script_adapts_packs_and_embeds_on_two_machines_and_goes_on_when_it_is_started_again(
     tmp_path: Path, weights_file: Callable[[str], Path]
 ) -> None:
