@@ -39,26 +39,43 @@ class Reading:
 
 READINGS: Mapping[str, Reading] = {
     "neighbour_likeness": Reading(
-        "Up is good; this decides. How alike the frozen teacher finds an image and those called its nearest: a cosine.",
-        -1, 1, 0.2,
+        "Up is good. How alike the frozen teacher finds an image and those called its nearest: a cosine.",
+        -1,
+        1,
+        0.2,
     ),
     "teacher_nearness": Reading("Up is good. Cosine to the teacher's features of the same image.", -1, 1, 0.2),
     RANK: Reading(
-        "Level is good: directions that the features use. Below a quarter of the base's is collapse.", 0, None, 1,
+        "Level is good: directions that the features use. Below a quarter of the base's is collapse.",
+        0,
+        None,
+        1,
     ),
     "view_agreement": Reading(
-        "High is good: share of images whose mirrored crop is nearest to the image itself.", 0, 1, 0.4,
+        "High is good: share of images whose mirrored crop is nearest to the image itself.",
+        0,
+        1,
+        0.4,
     ),
     "drift": Reading(
-        "Neither way is good in itself: how far the features moved from the base's, 1 - cosine.", 0, 2, 0.4,
+        "Neither way is good in itself: how far the features moved from the base's, 1 - cosine.",
+        0,
+        2,
+        0.4,
     ),
     "view_consistency": Reading(
-        "Up is good, down is not allowed: share of neighbours that two views of an image both find.", 0, 1, 0.4,
+        "Up is good, a fall speaks against the network: share of neighbours that two views of an image both find.",
+        0,
+        1,
+        0.4,
     ),
     "witness_agreement": Reading(
-        "Up is good, down is not allowed: share of neighbours that the independent model has, too.", 0, 1, 0.4,
+        "Up is good, a fall speaks against the network: share of neighbours that the independent model has, too.",
+        0,
+        1,
+        0.4,
     ),
-}  # fmt: skip
+}
 _ACCURACY = Reading("Up is good: share of labeled images that are right.", 0, 1, 0.2)
 
 
@@ -82,10 +99,10 @@ def health_curves(base_health: Mapping[str, float], evaluations: Sequence[dict[s
     if not evaluations:
         return []
     first = evaluations[0]["evaluation"]
-    bases = {name: base for name, base in base_health.items() if name in first}
+    bases: dict[str, float | None] = {name: base for name, base in base_health.items() if name in first}
     bases |= {name.removeprefix("base "): base for name, base in first.items() if name.startswith("base ")}
     if "witness_agreement" in first:
-        bases.setdefault("witness_agreement", first["witness_agreement"])
+        bases.setdefault("witness_agreement", None)  # is not told of the base
     return [_curve(name, base, evaluations) for name, base in bases.items()]
 
 
@@ -103,13 +120,14 @@ def axis_range(values: Sequence[float], reading: Reading) -> tuple[float, float]
     return low, high
 
 
-def _curve(name: str, base: float, evaluations: Sequence[dict[str, Any]]) -> Curve:
+def _curve(name: str, base: float | None, evaluations: Sequence[dict[str, Any]]) -> Curve:
     taken = [record["step"] for record in evaluations]
     values = [float(record["evaluation"][name]) for record in evaluations]
     reading = READINGS.get(name, _ACCURACY)
     title = name.replace("_", " ")
-    picture = curve_figure(taken, values, base, axis_range([base, *values], reading), title)
+    before = [] if base is None else [base]
+    picture = curve_figure(taken, values, base, axis_range([*before, *values], reading), title)
     digits = 1 if name == RANK else 3
-    ends = (round(value, digits) + 0.0 for value in (base, values[-1]))  # no -0.000
+    ends = (round(value, digits) + 0.0 for value in ([*before, *values][0], values[-1]))  # no -0.000
     change = " to ".join(f"{value:.{digits}f}" for value in ends)
     return Curve(title[:1].upper() + title[1:], reading.meaning, change, Markup(picture))

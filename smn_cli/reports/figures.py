@@ -40,7 +40,7 @@ def loss_figure(steps: Sequence[int], losses: Sequence[float], log_k: float) -> 
     axes.plot(steps, losses, color=FAINT, linewidth=1)
     axes.plot(steps, _smoothed(losses), color=ADAPTED, linewidth=1.8)
     axes.axhline(log_k, color=BASE, linestyle="--", linewidth=1)
-    axes.set_ylim(0, 1.1 * max(log_k, *losses))
+    axes.set_ylim(0, 1.1 * max(log_k, *filter(math.isfinite, losses)))
     axes.set_xlabel("step", fontsize=8)
     axes.tick_params(labelsize=8)
     words = f"Loss over the steps, {losses[0]:.3f} to {losses[-1]:.3f}; dashed: ln K = {log_k:.3f}"
@@ -48,17 +48,20 @@ def loss_figure(steps: Sequence[int], losses: Sequence[float], log_k: float) -> 
 
 
 def curve_figure(
-    steps: Sequence[int], values: Sequence[float], base: float, ends: tuple[float, float], name: str
+    steps: Sequence[int], values: Sequence[float], base: float | None, ends: tuple[float, float], name: str
 ) -> str:
-    """One number of the panel over the evaluations, against the base, on an axis between `ends`."""
+    """One number of the panel over the evaluations, against the base if that is known, on an axis between `ends`."""
     figure = Figure(figsize=CURVE_INCHES, layout="constrained")
     axes = figure.subplots()
-    axes.plot([0, *steps], [base, *values], color=ADAPTED, marker="o", markersize=3)
-    axes.axhline(base, color=BASE, linestyle="--", linewidth=1)
+    before = [] if base is None else [base]
+    axes.plot([0, *steps][-len([*before, *values]) :], [*before, *values], color=ADAPTED, marker="o", markersize=3)
+    if base is not None:
+        axes.axhline(base, color=BASE, linestyle="--", linewidth=1)
     axes.set_ylim(*ends)
     axes.set_xlabel("step", fontsize=8)
     axes.tick_params(labelsize=8)
-    return page_svg(figure, f"{name} over the steps, {base:.4g} to {values[-1]:.4g}; dashed: the base, {base:.4g}")
+    beside = "" if base is None else f"; dashed: the base, {base:.4g}"
+    return page_svg(figure, f"{name} over the steps, {[*before, *values][0]:.4g} to {values[-1]:.4g}{beside}")
 
 
 def density_figure(names: Sequence[str], densities: Sequence[float]) -> str:

@@ -16,7 +16,7 @@ from smn_cli.reports.figures import density_figure
 from smn_cli.reports.gallery import common_folder, make_gallery
 from smn_cli.reports.image_map import make_map
 from smn_cli.reports.render import render_page
-from smn_cli.reports.verdict import run_verdict
+from smn_cli.reports.verdict import JudgeUnit, run_verdict
 from smn_cli.runs.pack import pack_run
 from smn_cli.runs.run_folder import REPORT, RunFolder
 from smn_cli.runs.run_result import Learned, read_learned
@@ -55,11 +55,13 @@ def write_report(session: Session, ending: Ending | None = None) -> Path:
         return path
     split, prepare = session.split, session.preprocessing
     curves = [loss_curve(steps), *health_curves(session.health.base_health.to_json(), evaluations)]
+    likeness = session.health.base_health.neighbour_likeness
+    unit = JudgeUnit(session.judge.uses_labels, likeness, len(split.held_out))
     page = render_page(
         "report.html.j2",
         session=session,
         images=_images_words(session),
-        verdict=run_verdict(session, learned, evaluations),
+        verdict=run_verdict(learned, evaluations, unit, keep=session.plan.keep, taken=session.trainer.step),
         alarms=learned.alarms,
         facts=_facts(session, learned, ending),
         ending=ending,

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from smn_cli.runs.pack import pack_run
+from smn_cli.runs.run_config import backbone_of_run
+from smn_cli.runs.run_folder import RunFolder
 from tests.conftest import CONVNET, Outcome
 
 
@@ -45,6 +48,25 @@ def test_an_alarm_and_the_base_kept_are_said_first(page: Callable[..., str]) -> 
     text = page("run")
     assert "Alarm." in text
     assert text.index("The base is kept") < text.index("<h2>")
+
+
+def test_command_bytes_and_what_was_cut_stand_on_the_first_screen(page: Callable[..., str], tmp_path: Path) -> None:
+    text = page("a run", "--keep", "last")
+    first = text[text.index("<body>") : text.index("<h2>")]
+    assert f"smn adapt {tmp_path / 'images'} --arch {CONVNET}" in first
+    assert "a run&#39; --size 32" in first  # as it could be typed again
+    assert re.search(r"[1-9][0-9]* of [0-9,]+ under the mask", first)
+    assert "minutes</dd>" in first
+    folder = RunFolder.open(tmp_path / "a run")
+    made = pack_run(folder, backbone_of_run(folder.read_config(), None))
+    assert f"{len(made.to_bytes()) / 1e3:,.1f} kB</dd>" in first
+
+
+def test_settings_are_folded_and_have_their_reasons(page: Callable[..., str]) -> None:
+    text = page("run", "--keep", "last")
+    settings = text[text.index("<details><summary>Settings") :]
+    assert '<th scope="row">views.global_size</th><td class="value">32</td>' in settings
+    assert settings.index("one for 15 images, between 10 and 1,000") < settings.index("recipe")
 
 
 @pytest.mark.slow
