@@ -5,6 +5,7 @@ import io
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib as mpl
@@ -92,7 +93,9 @@ def contact_sheet(paths: Sequence[Path], preprocessing: Preprocessing, side: int
 
 
 def _small(path: Path, preprocessing: Preprocessing, side: int) -> Image.Image:
-    return preprocessing.crop(read_image(path)).resize((side, side), Image.Resampling.BILINEAR)
+    # what the network sees, but no coarser than it is shown
+    seen = replace(preprocessing, size=max(preprocessing.size, side))
+    return seen.crop(read_image(path)).resize((side, side), Image.Resampling.BILINEAR)
 
 
 def _address(image: Image.Image) -> str:

@@ -70,6 +70,15 @@ def test_settings_are_folded_and_have_their_reasons(page: Callable[..., str]) ->
 
 
 @pytest.mark.slow
+def test_labeled_images_that_judge_are_named_as_what_decides(page: Callable[..., str], labeled_folder: Path) -> None:
+    text = page("run", "--keep", "last", "--val", labeled_folder)
+    assert "percentage points (95 % interval" in text[: text.index("<h2>")]
+    assert "Accuracy decides" in " ".join(text.split())
+    assert "<b>Knn.top1</b>" in text
+    assert "This verdict needs no labels" not in text
+
+
+@pytest.mark.slow
 def test_the_same_run_gives_the_same_page(page: Callable[..., str]) -> None:
     first, second = (
         re.sub(r"Ended <time.*|[0-9.]+ minutes", "", page(name, "--keep", "last").replace(f"/{name}", ""))
