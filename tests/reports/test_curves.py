@@ -53,6 +53,6 @@ def test_labels_and_a_witness_have_curves_too() -> None:
 def test_before_the_first_step_there_is_no_curve() -> None:
     assert loss_curve([]) is None
     assert health_curves(BASE, []) == []
-    curve = loss_curve([{"step": 1, "loss": 2.0, "log_k": 3.0}, {"step": 2, "loss": float("nan"), "log_k": 3.0}])
+    curve = loss_curve([{"step": 1, "loss": 2.0, "log_k": 3.0}, {"step": 2, "loss": float("inf"), "log_k": 3.0}])
     assert curve is not None
-    assert curve.change == "2.000 to nan"
+    assert curve.change == "2.000 to inf"

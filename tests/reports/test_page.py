@@ -66,7 +66,7 @@ def test_settings_are_folded_and_have_their_reasons(page: Callable[..., str]) ->
     text = page("run", "--keep", "last")
     settings = text[text.index("<details><summary>Settings") :]
     assert '<th scope="row">views.global_size</th><td class="value">32</td>' in settings
-    assert settings.index("one for 15 images, between 10 and 1,000") < settings.index("recipe")
+    assert settings.index("one for 15 images, between 10 and 1,000") < settings.index("batch_size")
 
 
 @pytest.mark.slow
