@@ -122,9 +122,10 @@ def _mask_facts(session: Session, learned: Learned) -> dict[str, tuple[str, str]
     facts = {"Weights cut": (f"{100 * num_cut / num_weights:.2f} %", f"{num_cut:,} of {num_weights:,} under the mask")}
     size = _adapter_bytes(session, learned)
     base = sum(4 * tensor.numel() for tensor in session.backbone.model.parameters())
-    if size is not None:
-        words = f"as smn pack makes it; the base has {base / 1e6:,.1f} MB"
-        facts["Adapter file"] = (f"{size / 1e3:,.1f} kB", words)
+    words = f"as smn pack makes it; the base has {base / 1e6:,.1f} MB"
+    facts["Adapter file"] = (
+        ("none", "smn pack refuses to, and says why") if size is None else (f"{size / 1e3:,.1f} kB", words)
+    )
     return facts
 
 
