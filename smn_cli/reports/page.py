@@ -108,12 +108,16 @@ def _facts(session: Session, learned: Learned, ending: Ending) -> dict[str, tupl
     taken = f"{session.trainer.step:,} steps of {session.plan.batch_size} images"
     if ending.seconds is not None:
         title = "Training took, once resumed" if ending.is_resumed else "Training took"
-        facts[title] = (f"{ending.seconds / 60:.1f} minutes", f"{taken} in all, on {session.execution.device}")
+        facts[title] = (_time(ending.seconds), f"{taken} in all, on {session.execution.device}")
     else:
         facts["Training"] = (f"{session.trainer.step:,} steps", f"of {session.plan.batch_size} images")
     held_out = f"{len(session.split.held_out):,} more held out, never trained on" if session.plan.num_holdout else ""
     facts["Trained on"] = (f"{len(session.split.training):,} images", held_out)
     return facts
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} seconds" if seconds < 60 else f"{seconds / 60:.1f} minutes"
 
 
 def _mask_facts(session: Session, learned: Learned) -> dict[str, tuple[str, str]]:

@@ -48,6 +48,8 @@ def test_an_alarm_and_the_base_kept_are_said_first(page: Callable[..., str]) -> 
     text = page("run")
     assert "Alarm." in text
     assert text.index("The base is kept") < text.index("<h2>")
+    assert "has the same 5 nearest as before" in text
+    assert "Nearest after" not in text
 
 
 def test_command_bytes_and_what_was_cut_stand_on_the_first_screen(page: Callable[..., str], tmp_path: Path) -> None:
@@ -56,7 +58,7 @@ def test_command_bytes_and_what_was_cut_stand_on_the_first_screen(page: Callable
     assert f"smn adapt {tmp_path / 'images'} --arch {CONVNET}" in first
     assert "a run&#39; --size 32" in first  # as it could be typed again
     assert re.search(r"[1-9][0-9]* of [0-9,]+ under the mask", first)
-    assert "minutes</dd>" in first
+    assert re.search(r"<dt>Training took</dt><dd>[0-9]+ seconds</dd>", first)
     folder = RunFolder.open(tmp_path / "a run")
     made = pack_run(folder, backbone_of_run(folder.read_config(), None))
     assert f"{len(made.to_bytes()) / 1e3:,.1f} kB</dd>" in first
@@ -81,7 +83,7 @@ def test_labeled_images_that_judge_are_named_as_what_decides(page: Callable[...,
 @pytest.mark.slow
 def test_the_same_run_gives_the_same_page(page: Callable[..., str]) -> None:
     first, second = (
-        re.sub(r"Ended <time.*|[0-9.]+ minutes", "", page(name, "--keep", "last").replace(f"/{name}", ""))
+        re.sub(r"Ended <time.*|[0-9]+ seconds", "", page(name, "--keep", "last").replace(f"/{name}", ""))
         for name in ("first", "second")
     )
     assert first == second
