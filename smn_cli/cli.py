@@ -3,6 +3,7 @@
 import errno
 import os
 import platform
+import shlex
 import shutil
 import sys
 import textwrap
@@ -34,7 +35,7 @@ from smn_cli.commands.pull import pull
 from smn_cli.commands.push import push
 from smn_cli.commands.verify import verify
 from smn_cli.errors import SmnError, printable
-from smn_cli.process import settle_process
+from smn_cli.process import Typed, settle_process
 from smn_cli.terminal.flags import in_flags
 from smn_cli.terminal.given_settings import Command, settings_for
 
@@ -95,6 +96,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run smn and exit with the code of the contract."""
     words = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     settle_process()
+    Typed.command = shlex.join([_program(), *words])
     try:
         names = {name: frozenset(signature(command).parameters) for name, command in _COMMANDS.items()}
         code = app(words, prog_name=_program(), standalone_mode=False, **settings_for(words, names))

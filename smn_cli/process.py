@@ -9,6 +9,12 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _KEPT_BLOCK, _KEPT_TOP = 1 << 30, (1 << 31) - 1
 
 
+class Typed:
+    """The command that was typed, for what tells of it; empty where smn is used from Python."""
+
+    command = ""
+
+
 def settle_process() -> None:
     """Let waiting threads sleep and freed memory stay, where the user has not said otherwise in the environment.
 

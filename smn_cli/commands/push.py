@@ -22,7 +22,11 @@ def push(
     ] = None,
     report: Annotated[
         Path | None,
-        typer.Option("--report", metavar="HTML", help="A run's report.html to send along; it shows small images."),
+        typer.Option(
+            "--report",
+            metavar="HTML",
+            help="A run's report.html to send along; it shows small images, their names and the command.",
+        ),
     ] = None,
     private: Annotated[bool, typer.Option("--private", help="Only you may see the repository.")] = False,
     json: JsonOption = None,

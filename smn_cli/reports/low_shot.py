@@ -12,7 +12,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from smn_cli.atomic import write_atomically
 from smn_cli.evaluation.low_shot import LowShotRow, LowShotScores
-from smn_cli.reports.figures import ADAPTED, BASE, svg_text
+from smn_cli.reports.figures import ADAPTED, BASE, page_svg, svg_text
 
 STYLES = (
     (BASE, "--", "s"),
@@ -64,7 +64,7 @@ def write_plot(rows: Sequence[LowShotRow], path: Path) -> None:
 def low_shot_part(rows: Sequence[LowShotRow]) -> dict[str, Any]:
     """What `low_shot.html.j2` shows: the picture and its numbers."""
     alt = "Accuracy of every network over the number of labeled images; the table has its numbers"
-    return {"rows": rows, "figure": Markup(svg_text(low_shot_figure(rows), alt)), "deviation": _deviation}
+    return {"rows": rows, "figure": Markup(page_svg(low_shot_figure(rows), alt)), "deviation": _deviation}
 
 
 def _draw(axes: Axes, metric: str, rows: Sequence[LowShotRow]) -> None:

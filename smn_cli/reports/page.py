@@ -1,53 +1,76 @@
 """Gathers what a finished run has to show and writes report.html."""
 
+from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from markupsafe import Markup
-from torch import Tensor
-from torch.nn import functional
 
 from smn_cli.atomic import write_atomically
-from smn_cli.masking.backbone import density, run_backbone
-from smn_cli.masking.binarize import effective_weight
-from smn_cli.reports.figures import density_figure, health_figure, loss_figure, map_figure, thumbnail
+from smn_cli.errors import SmnError
+from smn_cli.masking.backbone import run_backbone
+from smn_cli.masking.binarize import count_kept, effective_weight
+from smn_cli.reports.curves import health_curves, loss_curve
+from smn_cli.reports.figures import density_figure
+from smn_cli.reports.gallery import common_folder, make_gallery
+from smn_cli.reports.image_map import make_map
 from smn_cli.reports.render import render_page
+from smn_cli.reports.verdict import JudgeUnit, run_verdict
+from smn_cli.runs.pack import pack_run
 from smn_cli.runs.run_folder import REPORT, RunFolder
 from smn_cli.runs.run_result import Learned, read_learned
-from smn_cli.seeding import FIXED_SEED
 from smn_cli.training.session import Session
 
-NUM_ROWS, NUM_NEIGHBOURS, NUM_COLOURS = 6, 5, 8
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run came to its end, which its folder does not tell.
+
+    Attributes:
+        command: as it was typed; empty for none.
+        seconds: that the steps took, or those since the run was resumed.
+        is_resumed: whether it was.
+        now: when it ended; None for this moment.
+    """
+
+    command: str = ""
+    seconds: float | None = None
+    is_resumed: bool = False
+    now: datetime | None = None
 
 
-def write_report(session: Session) -> Path:
-    """Write report.html into the run folder: verdict, curves, density by tensor, embedding map, neighbours.
+def write_report(session: Session, ending: Ending | None = None) -> Path:
+    """Write report.html into the run folder: verdict, neighbours, map, curves, density by tensor, settings.
 
     Everything stands in the one file; it loads nothing from anywhere. All processes of a team call this.
     """
+    ending = ending or Ending()
     learned = read_learned(session.folder)
     steps, evaluations = _read_metrics(session.folder.path)
-    base = session.health.base_features
-    adapted = session.health.embed(_kept_network(session, learned))  # each process of a team a share
+    before = session.health.base_features
+    after = session.health.embed(_kept_network(session, learned))  # each process of a team a share
     path = session.folder.path / REPORT
     if not session.team.is_first:
         return path
+    split, prepare = session.split, session.preprocessing
+    curves = [loss_curve(steps), *health_curves(session.health.base_health.to_json(), evaluations)]
+    likeness = session.health.base_health.neighbour_likeness
+    unit = JudgeUnit(session.judge.uses_labels, likeness, len(split.held_out))
     page = render_page(
         "report.html.j2",
         session=session,
-        learned=learned,
-        is_judged_by_labels=session.judge.uses_labels,
-        is_identity=session.plan.keep == "best" and learned.step == 0,
-        density=density(learned.masks),
-        loss=Markup(_loss(steps)),
-        health=[Markup(svg) for svg in _health(session, evaluations)],
+        images=_images_words(session),
+        verdict=run_verdict(learned, evaluations, unit, keep=session.plan.keep, taken=session.trainer.step),
+        alarms=learned.alarms,
+        facts=_facts(session, learned, ending),
+        ending=ending,
+        ended=ending.now or datetime.now(timezone.utc),
+        gallery=make_gallery(split, prepare, before, after),
+        map=make_map(split.held_out, prepare, before[0], after[0]),
+        curves=[curve for curve in curves if curve is not None],
         density_by_tensor=Markup(_density_by_tensor(learned)) if learned.masks else "",
-        embedding_map=Markup(_map(base[0], adapted[0])) if len(base[0]) >= NUM_COLOURS else "",
-        neighbours=_neighbour_rows(session, base, adapted),
-        evaluations=evaluations,
-        settings=session.plan.to_json(),
+        settings=_settings(session.plan.to_json()),
     )
     write_atomically(path, page)
     return path
@@ -72,26 +95,50 @@ def _kept_network(session: Session, learned: Learned) -> Any:
     return session.context.placed(lambda images: run_backbone(backbone, images, tensors))
 
 
-def _loss(steps: list[dict[str, Any]]) -> str:
-    if not steps:
-        return ""
-    return loss_figure([r["step"] for r in steps], [r["loss"] for r in steps], steps[0]["log_k"])
+def _images_words(session: Session) -> str:
+    """How many images of which folder; its own name, since pages are shown to others."""
+    paths = [*session.split.training, *session.split.held_out]
+    name = "/".join(common_folder(paths).parts[-2:]).strip("/")
+    return f"{len(set(paths)):,} images" + (f" of {name}" if name else "")
 
 
-def _health(session: Session, evaluations: list[dict[str, Any]]) -> list[str]:
-    if not evaluations:
-        return []
-    taken = [record["step"] for record in evaluations]
-    figures = []
-    for name, base in session.health.base_health.to_json().items():
-        values = [record["evaluation"][name] for record in evaluations]
-        figures.append(health_figure(taken, values, base, name.replace("_", " ")))
-    for name, base in evaluations[0]["evaluation"].items():
-        metric = name.removeprefix("base ")
-        if metric != name:
-            values = [record["evaluation"][metric] for record in evaluations]
-            figures.append(health_figure(taken, values, base, metric))
-    return figures
+def _facts(session: Session, learned: Learned, ending: Ending) -> dict[str, tuple[str, str]]:
+    """By name a number with its unit, and what else is to be known of it."""
+    facts = _mask_facts(session, learned) if learned.masks else {}
+    taken = f"{session.trainer.step:,} steps of {session.plan.batch_size} images"
+    if ending.seconds is not None:
+        title = "Training took, once resumed" if ending.is_resumed else "Training took"
+        facts[title] = (_time(ending.seconds), f"{taken} in all, on {session.execution.device}")
+    else:
+        facts["Training"] = (f"{session.trainer.step:,} steps", f"of {session.plan.batch_size} images")
+    held_out = f"{len(session.split.held_out):,} more held out, never trained on" if session.plan.num_holdout else ""
+    facts["Trained on"] = (f"{len(session.split.training):,} images", held_out)
+    return facts
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} seconds" if seconds < 60 else f"{seconds / 60:.1f} minutes"
+
+
+def _mask_facts(session: Session, learned: Learned) -> dict[str, tuple[str, str]]:
+    num_weights = sum(mask.numel() for mask in learned.masks.values())
+    num_cut = num_weights - sum(count_kept(mask) for mask in learned.masks.values())
+    facts = {"Weights cut": (f"{100 * num_cut / num_weights:.2f} %", f"{num_cut:,} of {num_weights:,} under the mask")}
+    size = _adapter_bytes(session, learned)
+    base = sum(4 * tensor.numel() for tensor in session.backbone.model.parameters())
+    words = f"as smn pack makes it; the base has {base / 1e6:,.1f} MB"
+    facts["Adapter file"] = (
+        ("none", "smn pack refuses to, and says why") if size is None else (f"{size / 1e3:,.1f} kB", words)
+    )
+    return facts
+
+
+def _adapter_bytes(session: Session, learned: Learned) -> int | None:
+    """Of the file that `smn pack` would write; None where it would refuse to."""
+    try:
+        return len(pack_run(session.folder, session.backbone, learned=lambda: learned).to_bytes())
+    except (SmnError, ValueError):
+        return None
 
 
 def _density_by_tensor(learned: Learned) -> str:
@@ -99,39 +146,22 @@ def _density_by_tensor(learned: Learned) -> str:
     return density_figure(names, [float(learned.masks[name].double().mean()) for name in names])
 
 
-def _map(base: Tensor, adapted: Tensor) -> str:
-    """PCA maps of the held-out images, coloured by clusters of the base, which has no labels either."""
-    from sklearn.cluster import KMeans
-    from sklearn.decomposition import PCA
-
-    unit = [functional.normalize(features.double(), dim=1).numpy() for features in (base, adapted)]
-    colours = KMeans(NUM_COLOURS, n_init=1, random_state=FIXED_SEED).fit_predict(unit[0])
-    maps = [PCA(2, random_state=FIXED_SEED).fit_transform(features) for features in unit]
-    # the sign of a component is arbitrary: turn the second map the way of the first
-    for component in range(2):
-        if np.dot(maps[0][:, component], maps[1][:, component]) < 0:
-            maps[1][:, component] *= -1
-    return map_figure(maps[0], maps[1], colours)
+def _settings(plan: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Name, value and reason of every setting; those of views by their own names. What has a reason comes first."""
+    reasons = plan["reasons"]
+    flat: dict[str, Any] = {}
+    for name, value in plan.items():
+        if isinstance(value, dict) and name != "reasons":
+            flat |= {f"{name}.{inner}": of_inner for inner, of_inner in value.items()}
+        elif name != "reasons":
+            flat[name] = value
+    rows = [(name, _value(value), str(reasons.get(name, ""))) for name, value in flat.items()]
+    return sorted(rows, key=lambda row: not row[2])
 
 
-def _neighbour_rows(
-    session: Session, base: tuple[Tensor, Tensor], adapted: tuple[Tensor, Tensor]
-) -> list[dict[str, Any]]:
-    """For the images whose neighbours changed most: the image, its neighbours before and after."""
-    before, after = _nearest(*base), _nearest(*adapted)
-    num_new = [len(set(new) - set(old)) for old, new in zip(before.tolist(), after.tolist(), strict=True)]
-    chosen = sorted(range(len(num_new)), key=lambda position: -num_new[position])[:NUM_ROWS]
-    held_out, searched, prepare = session.split.held_out, session.split.searched, session.preprocessing
-    return [
-        {
-            "image": thumbnail(held_out[position], prepare),
-            "before": [thumbnail(searched[index], prepare) for index in before[position].tolist()],
-            "after": [thumbnail(searched[index], prepare) for index in after[position].tolist()],
-        }
-        for position in chosen
-    ]
-
-
-def _nearest(held_out: Tensor, searched: Tensor) -> Tensor:
-    similarities = functional.normalize(held_out.float(), dim=1) @ functional.normalize(searched.float(), dim=1).T
-    return torch.topk(similarities, min(NUM_NEIGHBOURS, len(searched)), dim=1).indices
+def _value(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_value, value)) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value in (None, "") else str(value)

@@ -13,13 +13,15 @@ if TYPE_CHECKING:
 def conclude_run(output: "Output", session: "Session", seconds: float) -> "AdaptJson":
     """Write the report, say what is kept and why, and return the JSON of `smn adapt`."""
     from smn_cli.masking.backbone import density
-    from smn_cli.reports.page import write_report
+    from smn_cli.process import Typed
+    from smn_cli.reports.page import Ending, write_report
     from smn_cli.runs.run_result import read_learned
 
     session.close()
     run, plan = session.folder.path, session.plan
     learned = read_learned(session.folder)
-    output.talk(f"report: {write_report(session)}")
+    ending = Ending(Typed.command, seconds, is_resumed="--resume" in Typed.command.split())
+    output.talk(f"report: {write_report(session, ending)}")
     for alarm in learned.alarms:
         output.talk(f"alarm: {in_flags(alarm)}")
     is_identity = plan.keep == "best" and learned.step == 0

@@ -10,6 +10,7 @@ import torch
 from smn_cli.evaluation.compare import compare
 from smn_cli.reports import evaluation_page as module
 from smn_cli.reports.evaluation_page import evaluation_page
+from tests.reports.browsers import CHROMIUM, WHY_NOT, framed, look_at
 from tests.reports.small_evaluations import ADAPTED, BASE, LABELS, evaluation, scores
 
 VOID = {"meta", "img", "br", "line", "circle"}
@@ -116,3 +117,13 @@ def test_a_class_that_the_labels_do_not_have_is_told(tmp_path: Path) -> None:
 def test_a_name_that_is_no_text_does_not_break_the_page(tmp_path: Path) -> None:
     page = evaluation_page(evaluation(tmp_path, facts={"labels": "a\udcff"})).decode()
     assert "a?</td>" in page
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason=WHY_NOT)
+def test_a_browser_has_no_complaint_and_a_phone_need_not_scroll_sideways(tmp_path: Path) -> None:
+    page = evaluation_page(evaluation(tmp_path, bounds=(0.5, 0.95))).decode()
+    frame, script = framed(page, "[page.documentElement.scrollWidth, page.images[0].naturalWidth]")
+    seen = look_at(frame, tmp_path, script)
+    assert seen.console == []
+    assert seen.answer == [390, 72]
