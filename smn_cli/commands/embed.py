@@ -79,7 +79,7 @@ def embed(
     """
     check_choice("smn embed", [] if adapter is None else [adapter], run, arch)
     if not images:
-        raise UsageError("smn embed needs IMAGES: folders, image files, tars or text files of paths")
+        raise UsageError("smn embed needs IMAGES: folders, images, archives or text files of paths")
     check_out_file(out, overwrite=overwrite)
     from smn_cli.console import Output
     from smn_cli.data.images.find import find_images

@@ -15,7 +15,8 @@ from smn_cli.terminal.option_parameters import choosing
 TAKES_ADAPTER: dict[str, Any] = {"parser": local_file}
 """Of a parameter that is an adapter's path: an address on the hub becomes the file in the cache."""
 ImagesArgument = Annotated[
-    list[Path] | None, typer.Argument(metavar="IMAGES...", help="Folders, image files, tars, text files of paths.")
+    list[Path] | None,
+    typer.Argument(metavar="IMAGES...", help="Folders, image files, tar, zip, parquet, text files of paths."),
 ]
 ArchOption = Annotated[
     str | None,

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -203,3 +204,21 @@ def test_an_adapter_over_another_base_leaves_no_file(road: Road, run_cli: Run, t
     words = (road.images, "--adapter", road.adapter, "--weights", road.other_weights)
     assert run_cli("embed", *words, "--out", tmp_path / "f.npy").code == 4
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_archives_give_the_features_of_the_folder_that_they_hold(road: Road, run_cli: Run, tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow", reason="needs the parquet extra")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    paths = sorted(road.images.iterdir())
+    words = ("--arch", RESNET, "--weights", road.weights, "--size", 32, "--workers", 2)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as file:
+        for path in paths:
+            file.write(path, path.name)
+    images = pyarrow.array([{"bytes": path.read_bytes(), "path": path.name} for path in paths])
+    parquet.write_table(pyarrow.table({"image": images}), tmp_path / "a.parquet", row_group_size=5)
+    embedded(run_cli, tmp_path / "folder.npy", road.images, *words)
+    for name in ("a.zip", "a.parquet"):
+        embedded(run_cli, tmp_path / "archive.npy", tmp_path / name, "--overwrite", *words)
+        assert rows_of(tmp_path / "archive.npy").tobytes() == rows_of(tmp_path / "folder.npy").tobytes()
+    assert (tmp_path / "archive.paths.txt").read_text().splitlines()[12] == f"{tmp_path}/a.parquet/0000012.img"
