@@ -89,7 +89,7 @@ def adapt(
 
     Args:
         model: a pretrained timm model, with or without its classifier. An adapter on it is left out of account.
-        images: folders, files, tars or lists of paths; to be left out with `resume`.
+        images: folders, files, archives (tar, zip, parquet) or lists of paths; to be left out with `resume`.
         options: what to learn and how; None is all defaults.
         out: run folder to make, with metrics and checkpoints; a temporary one if not given.
         resume: go on with the run in `out`, with its images and settings, to the masks it would have had.
@@ -230,7 +230,7 @@ def embed(
 
     Args:
         model: a timm model, with or without its classifier; a copy is used.
-        images: folders, files, tars or lists of paths.
+        images: folders, files, archives (tar, zip, parquet) or lists of paths.
         adapter: an adapter or a cascade, or its file; None takes the model alone, with what is on it now.
         size: side of the images in pixels; by default the adapter's, without one the model's own.
         l2: scale every image's features to length 1.

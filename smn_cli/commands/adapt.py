@@ -11,7 +11,7 @@ from smn_cli.config.options import AdaptOptions
 from smn_cli.errors import Interrupted, UsageError, first_few
 from smn_cli.terminal.conclusion import conclude_run
 from smn_cli.terminal.flags import in_flags
-from smn_cli.terminal.option_parameters import takes_options
+from smn_cli.terminal.option_parameters import choosing, takes_options
 from smn_cli.terminal.options import (
     TAKES_ADAPTER,
     ArchOption,
@@ -23,6 +23,7 @@ from smn_cli.terminal.options import (
 )
 from smn_cli.terminal.stopping import saving_on_signals
 from smn_cli.terminal.tables import report_judgement
+from smn_cli.training.run_logs import KINDS, check_logs
 
 if TYPE_CHECKING:
     from smn_cli.console import Output
@@ -70,6 +71,10 @@ def adapt(
             "--no-cache", help="Let teachers see every image, though the cache may know it.", rich_help_panel="Run"
         ),
     ] = False,
+    log: Annotated[
+        list[str] | None,
+        typer.Option("--log", help="Log to it as well; may be repeated.", rich_help_panel="Output", **choosing(KINDS)),
+    ] = None,
     json: JsonOption = None,
 ) -> None:
     """Learn a mask over a frozen timm backbone from images, unlabeled or, with --labels, in class folders.
@@ -80,6 +85,7 @@ def adapt(
     """
     from smn_cli.console import Output, say_at_once
 
+    logs = check_logs(log or [], out if resume else None)
     say_at_once("smn adapt: loading torch")
     from smn_cli.distributed import device_of_process, team_of, told_of_the_others
     from smn_cli.features.cache import FeatureCache
@@ -105,6 +111,7 @@ def adapt(
             on_trunk=output.counter("the frozen first blocks look at the views that are kept, batch"),
             team=team,
             cache=None if no_cache else FeatureCache(),
+            logs=logs,
         )
         with told_of_the_others(team):
             if resume:

@@ -30,7 +30,9 @@ def cascade(
     *,
     images: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="IMAGES...", help="Folders, image files, tars, text files of paths; or the run's own."),
+        typer.Argument(
+            metavar="IMAGES...", help="Folders, image files, tar, zip, parquet, text files of paths; or the run's own."
+        ),
     ] = None,
     run: Annotated[
         Path | None,

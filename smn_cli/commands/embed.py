@@ -37,7 +37,12 @@ if TYPE_CHECKING:
 def embed(
     out: Annotated[
         Path,
-        typer.Option("--out", metavar="FILE", help="Features to write: .npy or .parquet.", rich_help_panel="Output"),
+        typer.Option(
+            "--out",
+            metavar="FILE",
+            help="Where to: .npy, .parquet, .csv, .faiss, .lance.",
+            rich_help_panel="Output",
+        ),
     ],
     images: ImagesArgument = None,
     adapter: Annotated[
@@ -71,6 +76,7 @@ def embed(
 ) -> None:
     """Write the features of images, sorted by path, under an adapted network or a base alone.
 
+    A .faiss is an exact index over the rows: of inner products with --l2, of squared distances without.
     Under torchrun processes share the images, and the file is the one of a single process.
 
     Examples:
@@ -79,13 +85,14 @@ def embed(
     """
     check_choice("smn embed", [] if adapter is None else [adapter], run, arch)
     if not images:
-        raise UsageError("smn embed needs IMAGES: folders, image files, tars or text files of paths")
-    check_out_file(out, overwrite=overwrite)
+        raise UsageError("smn embed needs IMAGES: folders, images, archives or text files of paths")
+    _check_out(out, overwrite=overwrite)
     from smn_cli.console import Output
     from smn_cli.data.images.find import find_images
     from smn_cli.distributed import device_of_process, team_of
     from smn_cli.features.embed import Embedding
-    from smn_cli.features.write import check_feature_file, paths_file
+    from smn_cli.features.exports import paths_file
+    from smn_cli.features.write import LISTED, check_feature_file
     from smn_cli.terminal.options import resolve_device, resolve_precision, resolve_workers
 
     chosen_device = device_of_process(resolve_device(device))
@@ -99,17 +106,17 @@ def embed(
         readout = None if no_readout else _readout_of(networks)
         embedding = Embedding(networks.preprocessing, number_format, resolve_workers(workers), team=team)
         rows = _rows(networks, readout, found.good, embedding, chosen_device, l2)
-        num_features = _write(output, out, found.good, rows, team)
+        num_features = _write(output, out, found.good, rows, team, is_unit=l2)
     if num_features is None:
         return  # the first process tells
-    is_npy = out.suffix == ".npy"
-    beside = f", their paths in {paths_file(out)}" if is_npy else ""
+    is_listed = out.suffix in LISTED
+    beside = f", their paths in {paths_file(out)}" if is_listed else ""
     what = "features" if readout is None else f"numbers by the adapter's readout {readout.kind}"
     output.result(f"{out}: {num_features} {what} of each of {len(found.good)} images{beside}")
     content: EmbedJson = {
         "schema": "smn.embed/1",
         "file": str(out),
-        "paths": str(paths_file(out)) if is_npy else None,
+        "paths": str(paths_file(out)) if is_listed else None,
         "images": len(found.good),
         "features": num_features,
         "bad": [{"path": str(path), "reason": reason} for path, reason in found.bad.items()],
@@ -121,6 +128,15 @@ def embed(
         "readout": None if readout is None else readout.kind,
     }
     output.json(content)
+
+
+def _check_out(out: Path, *, overwrite: bool) -> None:
+    from smn_cli.features.exports import check_lance_folder
+
+    if out.suffix == ".lance":
+        check_lance_folder(out, overwrite=overwrite)
+    else:
+        check_out_file(out, overwrite=overwrite)
 
 
 def _check(output: "Output", paths: list[Path], max_bad: float, out: Path, team: "Team") -> "ImageSet":
@@ -162,14 +178,16 @@ def _rows(
     return feature_batches(networks.backbone, change, paths, embedding, device=device, l2=l2, readout=readout)
 
 
-def _write(output: "Output", out: Path, paths: list[Path], rows: "Iterator[Tensor]", team: "Team") -> int | None:
+def _write(
+    output: "Output", out: Path, paths: list[Path], rows: "Iterator[Tensor]", team: "Team", *, is_unit: bool
+) -> int | None:
     """Features of an image; None in other processes of a team than the first, which writes."""
     from smn_cli.distributed import told_of_the_others
     from smn_cli.features.write import write_features
 
     with output.progress("embedding", len(paths)) as tick, told_of_the_others(team):
         if team.is_first:
-            return write_features(out, paths, _counted(rows, tick))
+            return write_features(out, paths, _counted(rows, tick), is_unit=is_unit)
         deque(rows, maxlen=0)
         return None
 

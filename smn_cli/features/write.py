@@ -1,54 +1,54 @@
-"""Features of images in a file: .npy with a list of the paths beside it, or .parquet; complete or not there."""
+"""Features of images in a file of any format that smn knows, by its ending; complete or not there."""
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 from torch import Tensor
 
-from smn_cli.atomic import atomic_path, write_atomically
+from smn_cli.atomic import atomic_path
+from smn_cli.config.option import any_of
 from smn_cli.errors import DataError, UsageError
+from smn_cli.features.exports import NEEDED, as_text, write_csv, write_faiss, write_lance, write_paths
 
-SUFFIXES = (".npy", ".parquet")
+SUFFIXES = (".npy", ".parquet", ".csv", ".faiss", ".lance")
+LISTED = (".npy", ".faiss")
+"""Endings of files that hold no paths: these stand in `paths_file`."""
 _ROWS_OF_GROUP = 8192
 """Rows of a row group in parquet: what is in memory at a time."""
-
-
-def paths_file(path: Path) -> Path:
-    """Where the paths of a .npy stand, one a line in the order of its rows."""
-    return path.with_suffix(".paths.txt")
 
 
 def check_feature_file(path: Path, images: Sequence[Path]) -> None:
     """Refuse, before the work is done, a file that cannot hold these images' features.
 
     Raises:
-        UsageError: the ending is none of `SUFFIXES`, or pyarrow, which parquet needs, is not installed.
+        UsageError: the ending is none of `SUFFIXES`, or the package that it needs is not installed.
         DataError: a path holds a line break, so that a list of paths would be ambiguous.
     """
     if path.suffix not in SUFFIXES:
-        raise UsageError(f"`out` {path}: expected a name ending in {' or '.join(SUFFIXES)}")
-    if path.suffix == ".parquet":
-        _pyarrow(path)
-        return
-    for image in images:
+        raise UsageError(f"`out` {path}: expected a name ending in {any_of(SUFFIXES)}")
+    module, extra = NEEDED.get(path.suffix, ("", ""))
+    if module and find_spec(module) is None:
+        raise UsageError(f"`out` {path} needs {module}: pip install 'smn-cli[{extra}]', or use .npy")
+    for image in images if path.suffix in LISTED else ():
         if "\n" in str(image) or "\r" in str(image):
             raise DataError(
-                f"{str(image)!r} holds a line break, which a list of paths cannot: rename it, or use .parquet"
+                f"{str(image)!r} holds a line break, which a list of paths cannot: rename it, or use .parquet or .csv"
             )
 
 
-def write_features(path: Path, images: Sequence[Path], batches: Iterable[Tensor]) -> int:
-    """Write features as they come; never more than a part of them is in memory.
+def write_features(path: Path, images: Sequence[Path], batches: Iterable[Tensor], *, is_unit: bool = False) -> int:
+    """Write features as they come; but for a `.faiss`, never more than a part of them is in memory.
 
     Args:
         path: of the file; its ending decides on the format. `.npy` is float32 (N, F), and `paths_file` its list;
-            `.parquet` has the columns path (string) and features (fixed-size list of F float32).
+            `.parquet` and `.lance` have the columns path (string) and features (fixed-size list of F float32);
+            `.csv` and `.faiss` are described in `smn_cli.features.exports`.
         images: N paths.
         batches: float32 (B, F) on the CPU, N rows in all.
+        is_unit: whether rows have length 1, which decides what a FAISS index compares by.
 
     Returns:
         F.
@@ -57,11 +57,17 @@ def write_features(path: Path, images: Sequence[Path], batches: Iterable[Tensor]
         ValueError: the batches do not hold N rows.
         OSError: the folder is missing or not writable.
     """
-    write = _write_parquet if path.suffix == ".parquet" else _write_npy
-    return write(path, images, (batch.numpy() for batch in batches))
+    writers = {
+        ".npy": _write_npy,
+        ".parquet": _write_parquet,
+        ".csv": write_csv,
+        ".faiss": write_faiss,
+        ".lance": write_lance,
+    }
+    return writers[path.suffix](path, images, (batch.numpy() for batch in batches), is_unit=is_unit)
 
 
-def _write_npy(path: Path, images: Sequence[Path], batches: Iterator[np.ndarray]) -> int:
+def _write_npy(path: Path, images: Sequence[Path], batches: Iterator[np.ndarray], *, is_unit: bool) -> int:
     with atomic_path(path) as temporary:
         rows: np.memmap | None = None
         num_done = 0
@@ -74,13 +80,12 @@ def _write_npy(path: Path, images: Sequence[Path], batches: Iterator[np.ndarray]
         if rows is None or num_done != len(images):
             raise ValueError(f"expected features of {len(images)} images, found {num_done}")
         rows.flush()
-        # first, so that features under their name have their list
-        write_atomically(paths_file(path), b"".join(os.fsencode(image) + b"\n" for image in images))
+        write_paths(path, images)
         return int(rows.shape[1])
 
 
-def _write_parquet(path: Path, images: Sequence[Path], batches: Iterator[np.ndarray]) -> int:
-    pyarrow = _pyarrow(path)
+def _write_parquet(path: Path, images: Sequence[Path], batches: Iterator[np.ndarray], *, is_unit: bool) -> int:
+    import pyarrow
     import pyarrow.parquet as parquet
 
     num_done = num_features = 0
@@ -90,7 +95,7 @@ def _write_parquet(path: Path, images: Sequence[Path], batches: Iterator[np.ndar
             num_features = rows.shape[1]
             values = pyarrow.array(rows.reshape(-1))
             column = pyarrow.FixedSizeListArray.from_arrays(values, num_features)
-            names = [_as_text(image) for image in images[num_done : num_done + len(rows)]]
+            names = [as_text(image) for image in images[num_done : num_done + len(rows)]]
             table = pyarrow.table({"path": pyarrow.array(names, pyarrow.string()), "features": column})
             if writer is None:
                 writer = stack.enter_context(parquet.ParquetWriter(temporary, table.schema, use_dictionary=False))
@@ -112,19 +117,3 @@ def _regrouped(batches: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
             held = []
     if held:
         yield np.concatenate(held)
-
-
-def _as_text(path: Path) -> str:
-    """A path as UTF-8; bytes of a name that are none become the replacement character."""
-    return os.fsencode(path).decode(errors="replace")
-
-
-def _pyarrow(path: Path) -> ModuleType:
-    try:
-        import pyarrow
-    except ImportError:
-        raise UsageError(
-            f"`out` {path}: parquet needs pyarrow, which is not installed: pip install 'smn-cli[parquet]', or use .npy"
-        ) from None
-    module: ModuleType = pyarrow
-    return module

@@ -28,7 +28,7 @@ class EmbedJson(TypedDict):
     file: Annotated[str, "path of the features, a row an image"]
     paths: Annotated[
         str | None,
-        "path of the list of images beside a `.npy`, in the order of its rows; null for a `.parquet`, which holds them",
+        "path of the list of images beside a `.npy` or `.faiss`, in the order of its rows; else null: the file has it",
     ]
     images: Annotated[int, "rows written"]
     features: Annotated[int, "columns: numbers an image"]

@@ -18,7 +18,7 @@ from smn_cli.terminal.help_page import HelpPage
 ENVIRONMENT_PREFIX = "SMN"
 """`SMN_ADAPT_STEPS` stands for `--steps` of `smn adapt`."""
 FILE_VARIABLE, OWN_FILE, PROJECT_FILE = "SMN_CONFIG", "smn.toml", "pyproject.toml"
-_OF_A_RUN = frozenset({"out", "weights", "device", "workers", "val", "json", "save_every"})
+_OF_A_RUN = frozenset({"out", "weights", "device", "workers", "val", "json", "log", "save_every"})
 """What `--resume` takes; all else is the run's own."""
 
 

@@ -15,7 +15,8 @@ from smn_cli.terminal.option_parameters import choosing
 TAKES_ADAPTER: dict[str, Any] = {"parser": local_file}
 """Of a parameter that is an adapter's path: an address on the hub becomes the file in the cache."""
 ImagesArgument = Annotated[
-    list[Path] | None, typer.Argument(metavar="IMAGES...", help="Folders, image files, tars, text files of paths.")
+    list[Path] | None,
+    typer.Argument(metavar="IMAGES...", help="Folders, image files, tar, zip, parquet, text files of paths."),
 ]
 ArchOption = Annotated[
     str | None,
@@ -74,7 +75,9 @@ def resolve_device(name: str) -> str:
     import torch
 
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         torch.empty(1, device=name)
     except (RuntimeError, AssertionError) as error:

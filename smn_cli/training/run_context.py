@@ -65,6 +65,7 @@ class Execution:
         on_trunk: called with (batches, batches in all) while the frozen first blocks look at the views that are kept.
         team: the processes that share the run.
         cache: where teachers' features are looked for and kept; None embeds the images in every run.
+        logs: names of logs that the first process writes besides metrics.jsonl, see `smn_cli.training.run_logs`.
     """
 
     device: str = "cpu"
@@ -76,6 +77,7 @@ class Execution:
     on_trunk: Callable[[int, int], None] | None = None
     team: Team = field(default_factory=Team)
     cache: FeatureCache | None = None
+    logs: tuple[str, ...] = ()
 
     def tell(self, words: str) -> None:
         """Say what begins, to whoever listens."""

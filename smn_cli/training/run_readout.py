@@ -7,7 +7,7 @@ import torch
 
 from smn_cli.adapters.adapter import Adapter, adapter_from_bytes
 from smn_cli.backbones.loading import Backbone
-from smn_cli.data.images.tar import is_tar_member
+from smn_cli.data.images.archives import is_archive_member
 from smn_cli.errors import DataError, UsageError
 from smn_cli.evaluation.readouts import MAX_FITTED
 from smn_cli.features.embed import Embedding
@@ -93,7 +93,7 @@ def readout_images(folder: RunFolder) -> list[Path]:
     training = [path for path in images if path not in held_out]
     chosen = training[:: -(-len(training) // MAX_FITTED) or 1]
     for path in chosen:
-        if not path.exists() and not is_tar_member(path):
+        if not path.exists() and not is_archive_member(path):
             raise DataError(
                 f"{path} of {folder.path} is gone: a readout is fitted to the run's images; put them back, or pack "
                 "without `readout`"

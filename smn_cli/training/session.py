@@ -29,6 +29,7 @@ from smn_cli.training.image_split import split_images
 from smn_cli.training.mask_setup import names_to_train
 from smn_cli.training.resolve_plan import resolve_plan
 from smn_cli.training.run_context import Execution, RunContext, RunRequest
+from smn_cli.training.run_logs import RunLogs, opened_logs
 from smn_cli.training.setup import Prepared, choose_judge, make_health_judge, make_objective, prepare_run
 from smn_cli.training.start_state import StartingPoint
 from smn_cli.training.trainer import StepReport, Trainer, make_source
@@ -64,6 +65,7 @@ class Session:
         self.best_state = BestState()
         self._threads_before: int | None = None
         self._kept: TrunkCache | None = None
+        self._logs: RunLogs | None = None
         self._base_buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
         self.execution.tell(f"the judge looks at the base, {len(self.split.held_out)} images held out")
         self.health = make_health_judge(context, preparation)
@@ -198,15 +200,27 @@ class Session:
         Raises:
             Interrupted: `stop` was requested; the state is saved.
             TrainingError: training cannot go on and the last state was to be kept; the last checkpoint stays.
+            UsageError: a log cannot be opened; the state is as it was.
         """
+        if self.is_finished:
+            return
+        self.look_ahead(stop)
+        with opened_logs(
+            self.execution.logs if self.team.is_first else (),
+            self.folder.path,
+            self.plan.to_json(),
+            self.folder.read_metrics(),
+            step=self.trainer.step,
+            tell=self.execution.tell,
+        ) as self._logs:
+            yield from self._take_steps(stop)
+
+    def _take_steps(self, stop: StopSignal | None) -> Iterator[StepReport]:
         plan, trainer = self.plan, self.trainer
         part = (self.team.rank, self.team.size)
         loader = ViewLoader(
             self.split.training, plan.views, plan.batch_size, plan.seed, self.execution.num_workers, part
         )
-        if self.is_finished:
-            return
-        self.look_ahead(stop)
         batches: Iterator[ViewBatch | TrunkBatch] = loader.batches(trainer.step, plan.num_steps)
         if self._kept is not None:
             batches = self._kept.batches(loader, trainer.step, plan.num_steps)
@@ -299,6 +313,8 @@ class Session:
     def _log(self, record: dict[str, Any]) -> None:
         if self.team.is_first:
             self.folder.append_metrics(record)
+        if self._logs is not None:
+            self._logs.write(record)
 
     def _save(self) -> None:
         if not self.team.is_first:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -180,7 +181,10 @@ def test_parquet_without_pyarrow_is_refused_before_any_work(
     ("words", "reason"),
     [
         (("--out", "f.npy"), "smn embed needs --adapter FILE, --run RUN or, for a base alone, --arch NAME"),
-        (("--out", "f.csv", "--arch", RESNET), "--out f.csv: expected a name ending in .npy or .parquet"),
+        (
+            ("--out", "f.txt", "--arch", RESNET),
+            "--out f.txt: expected a name ending in one of .npy, .parquet, .csv",
+        ),
         (("--out", "there.npy", "--arch", RESNET), "--out there.npy exists: --overwrite replaces it"),
         (("--out", "f.npy", "--adapter", "a", "--run", "b"), "--adapter and --run both name the masks"),
     ],
@@ -203,3 +207,54 @@ def test_an_adapter_over_another_base_leaves_no_file(road: Road, run_cli: Run, t
     words = (road.images, "--adapter", road.adapter, "--weights", road.other_weights)
     assert run_cli("embed", *words, "--out", tmp_path / "f.npy").code == 4
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_archives_give_the_features_of_the_folder_that_they_hold(road: Road, run_cli: Run, tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow", reason="needs the parquet extra")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    paths = sorted(road.images.iterdir())
+    words = ("--arch", RESNET, "--weights", road.weights, "--size", 32, "--workers", 2)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as file:
+        for path in paths:
+            file.write(path, path.name)
+    images = pyarrow.array([{"bytes": path.read_bytes(), "path": path.name} for path in paths])
+    parquet.write_table(pyarrow.table({"image": images}), tmp_path / "a.parquet", row_group_size=5)
+    embedded(run_cli, tmp_path / "folder.npy", road.images, *words)
+    for name in ("a.zip", "a.parquet"):
+        embedded(run_cli, tmp_path / "archive.npy", tmp_path / name, "--overwrite", *words)
+        assert rows_of(tmp_path / "archive.npy").tobytes() == rows_of(tmp_path / "folder.npy").tobytes()
+    assert (tmp_path / "archive.paths.txt").read_text().splitlines()[12] == f"{tmp_path}/a.parquet/0000012.img"
+
+
+def test_lance_tables_are_replaced_only_when_asked_and_other_folders_never(
+    road: Road, run_cli: Run, tmp_path: Path
+) -> None:
+    pytest.importorskip("lance", reason="needs the lance extra")
+    out = tmp_path / "f.lance"
+    words = ("embed", road.images, "--arch", RESNET, "--weights", road.weights, "--size", 32, "--out", out)
+    out.mkdir()
+    (out / "notes.txt").touch()
+    refused = run_cli(*words, "--overwrite")
+    assert (refused.code, refused.err) == (2, f"smn: --out {out} exists and is no Lance table: choose another --out\n")
+    (out / "notes.txt").rename(tmp_path / "notes.txt")
+    (out / "_versions").mkdir()
+    refused = run_cli(*words)
+    assert (refused.code, refused.err) == (2, f"smn: --out {out} exists: --overwrite replaces it\n")
+    assert run_cli(*words, "--overwrite").code == 0
+    import lance
+
+    assert lance.dataset(str(out)).count_rows() == 24
+    refused = run_cli(*words[:-1], tmp_path / "none" / "f.lance")
+    assert (refused.code, f"the folder {tmp_path / 'none'} does not exist" in refused.err) == (2, True)
+
+
+def test_a_faiss_index_of_unit_rows_compares_by_inner_products(road: Road, run_cli: Run, tmp_path: Path) -> None:
+    faiss = pytest.importorskip("faiss", reason="needs the scale extra")
+    words = (road.images, "--arch", RESNET, "--weights", road.weights, "--size", 32)
+    content = embedded(run_cli, tmp_path / "f.faiss", *words, "--l2")
+    assert content["paths"] == str(tmp_path / "f.paths.txt")
+    assert (tmp_path / "f.paths.txt").read_text().splitlines() == [str(path) for path in sorted(road.images.iterdir())]
+    assert faiss.read_index(str(tmp_path / "f.faiss")).metric_type == faiss.METRIC_INNER_PRODUCT
+    embedded(run_cli, tmp_path / "g.faiss", *words)
+    assert faiss.read_index(str(tmp_path / "g.faiss")).metric_type == faiss.METRIC_L2

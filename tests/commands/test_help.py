@@ -67,7 +67,9 @@ def test_the_examples_of_a_page_are_understood_by_its_command(run_cli: Callable[
         values = parser.make_context(name, words).params
         for parameter in parser.params:
             if (parameter.metavar or "").startswith("<"):
-                assert values[parameter.name] in (None, *parameter.metavar.strip("<>").split("|"))
+                value = values[parameter.name]
+                given = value if isinstance(value, (list, tuple)) else [value]
+                assert {*given} <= {None, *parameter.metavar.strip("<>").split("|")}
 
 
 @pytest.mark.parametrize(

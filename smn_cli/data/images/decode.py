@@ -1,4 +1,4 @@
-"""One image, a file or a member of a tar, to RGB pixels, whatever its mode; or a clear reason why not."""
+"""One image, a file or a member of an archive, to RGB pixels, whatever its mode; or a clear reason why not."""
 
 import warnings
 from collections.abc import Iterator
@@ -10,8 +10,8 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from smn_cli.data.images.archives import open_image
 from smn_cli.data.images.plugins import DICOM_SUFFIXES, formats, open_dicom, why_not
-from smn_cli.data.images.tar import open_image
 from smn_cli.errors import DataError
 
 MAX_PIXELS = 100_000_000

@@ -8,6 +8,7 @@ IMAGE_SUFFIXES = frozenset(
 )
 LIST_SUFFIXES = frozenset({".txt", ".lst"})
 TAR_SUFFIXES = frozenset({".tar"})
+ARCHIVE_SUFFIXES = TAR_SUFFIXES | {".zip", ".parquet"}
 COMPRESSED_SUFFIXES = frozenset({".gz", ".bz2", ".xz", ".zst", ".tgz", ".tbz", ".tbz2", ".txz", ".tzst"})
 
 
@@ -19,6 +20,11 @@ def suffix_of(name: str) -> str:
 def is_tar(path: PurePath) -> bool:
     """Whether a path is that of an uncompressed tar."""
     return path.suffix.lower() in TAR_SUFFIXES
+
+
+def is_archive(path: PurePath) -> bool:
+    """Whether a path is that of a tar, a zip or a parquet file, whose images can be read alone."""
+    return path.suffix.lower() in ARCHIVE_SUFFIXES
 
 
 def is_compressed_tar(path: PurePath) -> bool:

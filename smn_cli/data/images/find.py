@@ -1,23 +1,24 @@
-"""From what a user names (folders, files, tars, lists of paths) to a sorted list of images."""
+"""From what a user names (folders, files, archives, lists of paths) to a sorted list of images."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from smn_cli.data.images.archives import is_archive_member, list_archive
 from smn_cli.data.images.extensions import (
+    ARCHIVE_SUFFIXES,
     COMPRESSED_SUFFIXES,
     IMAGE_SUFFIXES,
     LIST_SUFFIXES,
-    TAR_SUFFIXES,
+    is_archive,
     is_compressed_tar,
-    is_tar,
     suffix_of,
 )
-from smn_cli.data.images.tar import is_tar_member, list_tar
+from smn_cli.data.images.parquet import NoImagesError
 from smn_cli.errors import DataError, first_few
 
-_LOOKED_FOR = IMAGE_SUFFIXES | TAR_SUFFIXES | COMPRESSED_SUFFIXES
+_LOOKED_FOR = IMAGE_SUFFIXES | ARCHIVE_SUFFIXES | COMPRESSED_SUFFIXES
 _Note = Callable[[str], None]
 
 
@@ -25,17 +26,19 @@ def find_images(inputs: Sequence[str | Path], *, note: _Note | None = None) -> l
     """All images that `inputs` name, each once, sorted: neither the file system nor the inputs' order matters.
 
     Args:
-        inputs: folders (searched to any depth, also through links; hidden entries are left out), image files, tars of
-            images, or text files with one path a line, relative to the list's own folder; blank and '#' lines are
-            skipped. A folder's tars count where it has no loose images: else they are mostly the same images, packed.
+        inputs: folders (searched to any depth, also through links; hidden entries are left out), image files,
+            archives of images (tar, zip, parquet), or text files with one path a line, relative to the list's own
+            folder; blank and '#' lines are skipped. A folder's archives count where it has no loose images: else they
+            are mostly the same images, packed. Its parquet files without images are left out.
         note: called with a line on what was left out.
 
     Returns:
-        Paths; an image in a tar has one below the tar, as if that were a folder, see `smn_cli.data.images.tar`.
+        Paths; an image in an archive has one below it, as if that were a folder, see `smn_cli.data.images.archives`.
 
     Raises:
-        DataError: an input does not exist, is neither kind, a folder or tar cannot be read, a tar is compressed, or
-            there is no image in any of them.
+        DataError: an input does not exist, is neither kind, a folder or archive cannot be read, a tar is
+            compressed, or there is no image in any of them.
+        UsageError: the package that reads an archive is not installed.
     """
     found: dict[str, Path] = {}
     for item in inputs:
@@ -68,21 +71,21 @@ def _expand(path: Path, note: _Note) -> Iterator[tuple[str, Path]]:
     if path.is_dir():
         yield from _in_folder(path, note)
     elif path.exists() and not path.is_file():
-        raise DataError(f"{path} is a pipe, a socket or a device: expected a folder, an image, a tar or a list")
+        raise DataError(f"{path} is a pipe, a socket or a device: expected a folder, an image, an archive or a list")
     elif path.exists():
         yield from _in_file(path)
-    elif is_tar_member(path):
+    elif is_archive_member(path):
         yield _absolute(path), path
     else:
-        raise DataError(f"{path} does not exist: expected a folder, an image, a tar or a text file of paths")
+        raise DataError(f"{path} does not exist: expected a folder, an image, an archive or a text file of paths")
 
 
 def _in_file(path: Path) -> Iterator[tuple[str, Path]]:
     suffix = path.suffix.lower()
     if suffix in LIST_SUFFIXES:
         yield from _read_list(path)
-    elif is_tar(path) or is_compressed_tar(path):
-        yield from _in_tar(path)
+    elif is_archive(path) or is_compressed_tar(path):
+        yield from _in_archive(path)
     elif suffix in IMAGE_SUFFIXES:
         yield _absolute(path), path
     else:
@@ -92,17 +95,20 @@ def _in_file(path: Path) -> Iterator[tuple[str, Path]]:
 def _in_folder(folder: Path, note: _Note) -> Iterator[tuple[str, Path]]:
     names = list_files(folder, _LOOKED_FOR, note)
     images = [name for name in names if suffix_of(name) in IMAGE_SUFFIXES]
-    tars = [folder / name for name in names if suffix_of(name) in TAR_SUFFIXES]
+    archives = [folder / name for name in names if suffix_of(name) in ARCHIVE_SUFFIXES]
     compressed = [
         path for name in names if suffix_of(name) in COMPRESSED_SUFFIXES and is_compressed_tar(path := folder / name)
     ]
     if images:
         yield from _named(folder, images)
-        if tars:
-            note(f"{folder} has images and tars ({_first(tars)}): the tars are left out; name them to use them")
-    elif tars or compressed:
-        for tar in tars or compressed:
-            yield from _in_tar(tar)
+        if archives:
+            note(f"{folder} has images and archives ({_first(archives)}): those are left out; name them to use them")
+    else:
+        for archive in archives or compressed:
+            try:
+                yield from _in_archive(archive)
+            except NoImagesError as error:
+                note(f"{archive} is left out: {error}")
     if compressed:
         note(f"{folder}: compressed tars are left out ({_first(compressed)})")
 
@@ -179,12 +185,12 @@ def _list_folder(path: str, suffixes: frozenset[str], note: _Note) -> _Listing:
     return listing
 
 
-def _in_tar(tar: Path) -> Iterator[tuple[str, Path]]:
-    if is_compressed_tar(tar):
+def _in_archive(archive: Path) -> Iterator[tuple[str, Path]]:
+    if is_compressed_tar(archive):
         raise DataError(
-            f"{tar} is compressed, so that no image in it can be read alone: unpack it, or repack it as .tar"
+            f"{archive} is compressed, so that no image in it can be read alone: unpack it, or repack it as .tar"
         )
-    yield from _named(tar, list_tar(tar))
+    yield from _named(archive, list_archive(archive))
 
 
 def _named(parent: Path, names: list[str]) -> Iterator[tuple[str, Path]]:
@@ -207,9 +213,9 @@ def _read_list(path: Path) -> Iterator[tuple[str, Path]]:
         if not entry or entry.startswith("#"):
             continue
         target = path.parent / entry
-        if is_tar(target) or is_compressed_tar(target):
-            yield from _in_tar(target)
-        elif target.is_file() or is_tar_member(target):
+        if is_archive(target) or is_compressed_tar(target):
+            yield from _in_archive(target)
+        elif target.is_file() or is_archive_member(target):
             yield _absolute(target), target
         else:
             raise DataError(f"{path} line {number}: {entry} is not a file; paths are taken relative to {path.parent}")

@@ -9,7 +9,7 @@ import tarfile
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from smn_cli.data.images.extensions import IMAGE_SUFFIXES, suffix_of
+from smn_cli.data.images.members import MAX_MEMBERS, label_of
 from smn_cli.errors import DataError
 
 Place = tuple[int, int] | str
@@ -18,15 +18,12 @@ Place = tuple[int, int] | str
 BLOCK = 512
 MAX_EXTENDED_BYTES = 1 << 20
 """Longest name or extended header that is read; the longest path that systems know has 4,096 bytes."""
-MAX_MEMBERS = 2_000_000
-"""Images of one tar that are kept in mind: some 400 MB of names."""
 _LONG_NAME, _LONG_LINK = tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK
 _EXTENDED, _GLOBAL = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE), tarfile.XGLTYPE
 _WITHOUT_BYTES = (
     tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE
 )  # fmt: skip
 """Types that are only a header, whatever size it claims."""
-_CONTROL = frozenset(map(chr, [*range(32), 127]))
 _REASONS = {
     tarfile.LNKTYPE: "a hard link in the tar: not followed",
     tarfile.SYMTYPE: "a symbolic link in the tar: not followed",
@@ -158,21 +155,12 @@ def _from_records(content: bytes, extra: _Extra) -> _Extra:
 def _note(members: dict[str, Place], header: tarfile.TarInfo, extra: _Extra, place: tuple[int, int]) -> None:
     """Keep a member if it is an image."""
     name = header.name if extra.name is None else extra.name
-    parts = [part for part in name.split("/") if part not in ("", ".")]
-    if not parts or suffix_of(parts[-1]) not in IMAGE_SUFFIXES or header.isdir():
+    label = None if header.isdir() else label_of(name, "tar")
+    if label is None:
         return
     reason = _REASONS.get(header.type, "" if header.isreg() else "of an unknown type in the tar")
     if extra.is_sparse:
         reason = _REASONS[tarfile.GNUTYPE_SPARSE]
-    if name.startswith("/") or ".." in parts:
-        reason = "its name in the tar is absolute or leads outside"
-        parts = ["__" if part == ".." else part for part in parts]
-    if any(part.startswith(".") for part in parts):
-        return
-    label = "/".join(parts)
-    if any(letter in _CONTROL for letter in label):
-        reason = "control characters in its name in the tar"
-        label = "".join("?" if letter in _CONTROL else letter for letter in label)
-    if len(members) >= MAX_MEMBERS and label not in members:
+    if len(members) >= MAX_MEMBERS and label.name not in members:
         raise _BadTarError(f"has more than {MAX_MEMBERS:,} images: split it into shards")
-    members[label] = reason or place
+    members[label.name] = label.reason or reason or place

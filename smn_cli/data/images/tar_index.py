@@ -1,15 +1,17 @@
-"""Indexes of tars, kept in the user's cache folder: whole, or ignored. Losing one costs time alone."""
+"""Indexes of tars and zips, kept in the user's cache folder: whole, or ignored. Losing one costs time alone."""
 
 import contextlib
 import hashlib
 import json
 import os
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from smn_cli.atomic import write_atomically
 from smn_cli.cache_folder import cache_folder
+from smn_cli.data.images.members import Stamp
 
 VERSION = 1
 SETTLED_NS = 2_000_000_000
@@ -19,11 +21,34 @@ KEPT_FOR_S = 30 * 86_400
 _DIGEST_BYTES = 32
 
 
-def load_index(subject: str) -> Any:
-    """What `save_index` kept of a tar, or None: nothing is kept, or it is damaged or of another version.
+def kept_or_read(archive: str, stamp: Stamp, read: Callable[[], Mapping[str, Any]], *, least: int) -> dict[str, Any]:
+    """What is known of the members of an archive, by name: as it was kept, or read and, if it is much, kept.
 
     Args:
-        subject: absolute path of the tar.
+        archive: path.
+        stamp: of the file now.
+        read: reads the archive; gives a text or a tuple of numbers by name, and raises what it likes.
+        least: members of an archive that is kept.
+
+    Returns:
+        The same values; tuples may have become lists.
+    """
+    subject = os.path.abspath(archive)  # noqa: PTH100
+    kept = load_index(subject)
+    if kept is not None and tuple(kept["stamp"]) == stamp:
+        return dict(kept["places"])
+    seen_ns = time.time_ns()
+    places = dict(read())
+    if len(places) >= least and is_settled(stamp[1], seen_ns):
+        save_index(subject, {"stamp": list(stamp), "places": list(places.items())})
+    return places
+
+
+def load_index(subject: str) -> Any:
+    """What `save_index` kept of an archive, or None: nothing is kept, or it is damaged or of another version.
+
+    Args:
+        subject: absolute path of the archive.
     """
     try:
         path = _path_of(subject)

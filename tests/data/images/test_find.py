@@ -139,7 +139,7 @@ def test_a_file_of_another_kind_is_named(tmp_path: Path) -> None:
 
 def test_a_folder_without_images_is_named_with_what_was_looked_for(tmp_path: Path) -> None:
     touch(tmp_path, "notes.md", ".a.png")
-    with pytest.raises(DataError, match=rf"no images in {tmp_path}: expected files ending in bmp, gif, jpe"):
+    with pytest.raises(DataError, match=rf"no images in {tmp_path}: expected files ending in avif, bmp, dcm"):
         find_images([tmp_path])
 
 

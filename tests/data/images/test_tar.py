@@ -103,7 +103,7 @@ def test_a_tar_beside_loose_images_is_left_out_with_a_word(tmp_path: Path) -> No
     (tmp_path / "b.tar.gz").write_bytes(b"")
     notes: list[str] = []
     assert find_images([tmp_path], note=notes.append) == [tmp_path / "000.png"]
-    assert "has images and tars (a.tar): the tars are left out; name them to use them" in notes[0]
+    assert "has images and archives (a.tar): those are left out; name them to use them" in notes[0]
     assert "compressed tars are left out (b.tar.gz)" in notes[1]
 
 
@@ -232,7 +232,7 @@ def test_what_is_no_tar_is_refused(tmp_path: Path, data: bytes, message: str) ->
 
 def test_a_pipe_under_the_name_of_a_tar_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.tar")
-    with pytest.raises(DataError, match="not a regular file"):
+    with pytest.raises(DataError, match="is a pipe, a socket or a device"):
         find_images([tmp_path / "a.tar"])
 
 
