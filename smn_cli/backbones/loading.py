@@ -96,11 +96,11 @@ def _own_classifier(
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """The classifier of a file, of however many classes; none, and why, if its tensors are no such layer."""
     classifier = {name: found[name].float() for name in expected if name in found}
-    odd = [
-        name for name, tensor in classifier.items() if tensor.ndim == 0 or tensor.shape[1:] != expected[name].shape[1:]
-    ]
-    lengths = {len(tensor) for name, tensor in classifier.items() if name not in odd}
-    if not odd and (len(lengths) <= 1 or len({len(expected[name]) for name in classifier}) > 1):
+    kinds = {name: (tensor.ndim, tensor.shape[1:]) for name, tensor in expected.items()}
+    odd = [name for name, tensor in classifier.items() if (tensor.ndim, tensor.shape[1:]) != kinds[name]]
+    layers = {name: tensor for name, tensor in classifier.items() if tensor.ndim and name not in odd}
+    lengths = {len(tensor) for tensor in layers.values()}
+    if not odd and (len(lengths) <= 1 or len({len(expected[name]) for name in layers}) > 1):
         return classifier, ()
     shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in classifier.items())
     return {}, (f"left out the file's classifier, whose tensors make no layer: {shapes}",)

@@ -22,7 +22,7 @@ from tests.declared_json import check_json, declarations
 pytestmark = pytest.mark.slow
 
 Run = Callable[..., Outcome]
-RUN_FOLDERS = {"smn.run/1", "smn.cascade-run/1"}
+RUN_FOLDERS = {"smn.run/1", "smn.cascade-run/1", "smn.onnx/1"}
 """What `config.json` of a run folder says of itself."""
 
 
@@ -95,6 +95,7 @@ def test_data_writes_what_is_declared(run_cli: Run, tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.real
+@pytest.mark.long
 def test_the_demo_writes_what_is_declared(run_cli: Run, tmp_path: Path) -> None:
     try:
         lite0_weights()

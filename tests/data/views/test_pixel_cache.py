@@ -1,6 +1,7 @@
 """The pixel cache gives back what was put in, up to its room, and is shared with forked processes."""
 
 import os
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -48,7 +49,9 @@ def test_threads_do_not_write_over_each_other() -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no forked processes")
 def test_what_a_forked_process_puts_in_is_seen_here() -> None:
     kept = PixelCache(2, 1000)
-    child = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a library that another test has imported may not like it
+        child = os.fork()
     if not child:
         kept.put(1, pixels(1))
         os._exit(0)
