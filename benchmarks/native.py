@@ -227,6 +227,9 @@ def draw(rows: list[dict[str, Any]]) -> None:
                           textcoords="offset points", ha="center", fontsize=7, color="#555555")  # fmt: skip
         axis.axhline(own[-1]["scores"]["raw k20"]["base"], color="#bbbbbb", linewidth=0.8, linestyle="--")
         axis.set(title=name, xlabel="milliseconds an image", xscale="log")
+        axis.set_xticks([2, 4, 8], ["2", "4", "8"])
+        axis.minorticks_off()
+        axis.margins(x=0.1, y=0.12)
     numpy.atleast_1d(axes)[0].set_ylabel("k-NN 20 accuracy")
     numpy.atleast_1d(axes)[0].legend(frameon=False)
     figure.savefig(RESULTS.parent / "sizes.svg")
