@@ -75,6 +75,13 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         return load(file.read(path.stat().st_size - _DIGEST_BYTES))
 
 
+def recorded_digest(path: Path) -> str:
+    """The digest at the end of a file, 64 hex characters; whoever reads the file compares it."""
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - _DIGEST_BYTES, 0))
+        return file.read().hex()
+
+
 def _mapped(path: Path) -> dict[str, Tensor] | None:
     """Private maps of a safetensors file's tensors; None if it has some that cannot be."""
     with path.open("rb") as file:

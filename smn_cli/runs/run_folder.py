@@ -1,7 +1,6 @@
 """A run on disk: settings, images, metrics and the state to resume from. Every file is complete or not there."""
 
 import hashlib
-import io
 import json
 import shutil
 import tempfile
@@ -16,7 +15,7 @@ from torch import Tensor
 from smn_cli.atomic import write_atomically
 from smn_cli.errors import CheckpointError, UsageError
 from smn_cli.holding import Hold, clear_orphans, hold_patiently
-from smn_cli.runs.checked_files import check_file, read_tensors, write_checked, write_tensors
+from smn_cli.runs.checked_files import check_file, read_tensors, recorded_digest, write_checked, write_tensors
 
 SCHEMA = "smn.run/1"
 CONFIG, IMAGES, BAD_IMAGES, METRICS = "config.json", "images.txt", "bad_images.txt", "metrics.jsonl"
@@ -30,7 +29,6 @@ _SEALED = "sealed"
 BEST_STATE = "keeper"
 """Key of the best state in `STATE`, as runs of version 0.1 have it."""
 CASCADE_SCHEMA, CASCADE_FILE = "smn.cascade-run/1", "cascade.safetensors"
-_DIGEST_BYTES = 32
 _REQUIRED = frozenset(
     {"judge", "arch", "weights", "base_digest", "plan", "preprocessing", "images", "threads", "versions"}
 )
@@ -221,7 +219,9 @@ class RunFolder:
         texts = {name: self.path / name for name in (CONFIG, IMAGES)}
         found = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in texts.items() if path.is_file()}
         tensors = {name: self.path / STATE.parent / name for name in _TENSOR_FILES}
-        return found | {f"{STATE.parent}/{name}": _last(path) for name, path in tensors.items() if path.is_file()}
+        return found | {
+            f"{STATE.parent}/{name}": recorded_digest(path) for name, path in tensors.items() if path.is_file()
+        }
 
     def _check_sealed(self, sealed: Any) -> None:
         if not isinstance(sealed, dict):  # of an older smn, which knew no seal
@@ -252,13 +252,6 @@ class RunFolder:
 
 def _in_use(path: Path) -> str:
     return f"`out` {path} is being worked on by another smn: wait for it, or choose another `out`"
-
-
-def _last(path: Path) -> str:
-    """The digest at the end of a file of `checked_files`, 64 hex characters; whoever reads the file compares it."""
-    with path.open("rb") as file:
-        file.seek(-min(_DIGEST_BYTES, path.stat().st_size), io.SEEK_END)
-        return file.read().hex()
 
 
 def is_run(path: Path, schema: str = SCHEMA) -> bool:
