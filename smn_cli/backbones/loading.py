@@ -275,12 +275,16 @@ def _outline(arch: str) -> nn.Module | None:
 
 
 def _fill(model: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Load tensors by name; an outline is given memory first, with zeros for counters that a file lacks."""
+    """Load tensors by name; an outline takes copies, out of reach of a mapped file, and zeros for missing counters."""
     own = model.state_dict()
-    if any(tensor.is_meta for tensor in own.values()):
-        own = {name: torch.zeros_like(tensor, device="cpu") for name, tensor in own.items()}
-        model.load_state_dict(own, assign=True)
-    model.load_state_dict({**own, **{name: tensors[name] for name in own if name in tensors}})
+    if not any(tensor.is_meta for tensor in own.values()):
+        model.load_state_dict({**own, **{name: tensors[name] for name in own if name in tensors}})
+        return
+    found = {
+        name: tensors[name].to(tensor.dtype, copy=True) if name in tensors else torch.zeros_like(tensor, device="cpu")
+        for name, tensor in own.items()
+    }
+    model.load_state_dict(found, assign=True)
 
 
 def to_device(backbone: Backbone, device: str) -> None:
