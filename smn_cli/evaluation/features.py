@@ -55,7 +55,7 @@ def extract_features(
 def on_device(
     network: Callable[[Tensor], Tensor], device: torch.device, precision: str = "fp32"
 ) -> Callable[[Tensor], Tensor]:
-    """The same network for images that still lie elsewhere; channels last, which convolutions like best.
+    """The same network for images, or activations, that lie elsewhere; channels last, which convolutions like best.
 
     Args:
         network: images (B, 3, H, W) to features (B, F), on `device`.
@@ -65,6 +65,7 @@ def on_device(
 
     def run(images: Tensor) -> Tensor:
         with autocasting(precision, device):
-            return network(images.to(device, memory_format=torch.channels_last))
+            layout = torch.channels_last if images.ndim == 4 else torch.preserve_format
+            return network(images.to(device, memory_format=layout))
 
     return run

@@ -14,9 +14,10 @@ from smn_cli.data.views.crop_cache import CropCache
 from smn_cli.distributed import Team
 from smn_cli.errors import DataError, TrainingError, first_few
 from smn_cli.evaluation.compare import accuracy
-from smn_cli.evaluation.features import Network, extract_features
+from smn_cli.evaluation.features import Network
 from smn_cli.evaluation.intervals import paired_difference
-from smn_cli.judging.judges import Candidate, HealthJudge, Judgement
+from smn_cli.judging.judges import HealthJudge, Judgement
+from smn_cli.judging.looks import Candidate, Looks
 
 
 class ClassifierJudge:
@@ -31,6 +32,7 @@ class ClassifierJudge:
         base: the frozen network.
         base_head: its classifier, fitted to the same training images.
         team: the processes that share the run; each embeds a share of the images, and all judge alike.
+        trunk: that every candidate shares, see `Looks`.
     """
 
     uses_labels = True
@@ -41,14 +43,17 @@ class ClassifierJudge:
         images: Sequence[Path],
         labels: Tensor,
         preprocessing: Preprocessing,
-        base: Network,
+        base: Candidate,
         base_head: StoredHead,
         team: Team | None = None,
+        *,
+        trunk: Network | None = None,
     ) -> None:
         self._health = health
         self._team = team or Team()
         self._labels = labels
-        self._images = CropCache(self._team.own(list(images)), preprocessing)
+        crops = CropCache(self._team.own(list(images)), preprocessing)
+        self._looks = Looks(crops.batches, len(crops.paths), trunk)
         self._rounded = partial(rounded_head, name=base_head.name, classes=base_head.classes)
         self._base = self._correct(base, base_head)
 
@@ -60,7 +65,7 @@ class ClassifierJudge:
         """
         assert candidate.classifier is not None
         health = self._health.judge(candidate)
-        correct = self._correct(candidate.network, self._rounded(candidate.classifier))
+        correct = self._correct(candidate, self._rounded(candidate.classifier))
         measures = {
             **health.measures,
             "classifier.top1": accuracy(correct),
@@ -68,8 +73,8 @@ class ClassifierJudge:
         }
         return Judgement(paired_difference(self._base.double(), correct.double()), True, measures)
 
-    def _correct(self, network: Network, head: StoredHead) -> Tensor:
-        features = self._team.joined(extract_features(network, self._images.batches()), len(self._labels))
+    def _correct(self, candidate: Candidate, head: StoredHead) -> Tensor:
+        features = self._team.joined(self._looks.features(candidate), len(self._labels))
         if not torch.isfinite(features).all():
             raise TrainingError("the features are no longer finite numbers: lower `lr_scores`")
         return head.classifier().logits(features).argmax(dim=1) == self._labels

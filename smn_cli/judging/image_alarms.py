@@ -14,6 +14,9 @@ from smn_cli.evaluation.view_consistency import resized
 CHANCE_LEVEL = 0.01
 """Above this probability of a likeness by chance, images are taken to hold no structure."""
 
+NUM_AT_ONCE = 100
+CLEAR_DEVIATIONS = 5
+"""So many images tell enough if their standing lies so far, in deviations under chance, above what is asked for."""
 
 MIN_CLASSES, MAX_SURE = 100, 0.40
 """Mean probability of the likeliest class. Of sets whose images are large enough .08, .24 and .38 on three that
@@ -38,21 +41,14 @@ def learnability_alarms(network: Network, batches: Iterable[Tensor], features: T
         batches: prepared images (B, 3, size, size), in all a sample of at least a few dozen.
         features: (N, F) of the same network for the same images.
     """
-    left, right = [], []
-    for batch in batches:
-        halves = batch.chunk(2, dim=3)
-        left.append(network(resized(halves[0], batch.shape[-1])))
-        right.append(network(resized(halves[1], batch.shape[-1])))
-    num_images = len(features)
     rank = effective_rank(features)
     if rank < 3:
         return [
             f"copies: the images are nearly all alike (effective rank {rank:.1f}); add other images, or "
             "set `keep` to last"
         ]
-    standing = own_standing(torch.cat(left).cpu(), torch.cat(right).cpu())
-    # under chance the mean of N uniform numbers, whose deviation is 1 / sqrt(12 N)
-    by_chance = _normal_tail((standing - 0.5) * (12 * num_images) ** 0.5)
+    standing, num_images = _standing(network, batches)
+    by_chance = _normal_tail((standing - 0.5) / _deviation(num_images))
     if by_chance > CHANCE_LEVEL or standing < MIN_STANDING:
         return [
             f"no structure: the two halves of an image are no more alike than those of different images "
@@ -60,6 +56,28 @@ def learnability_alarms(network: Network, batches: Iterable[Tensor], features: T
             "with `keep` last they are trained on all the same"
         ]
     return []
+
+
+def _standing(network: Network, batches: Iterable[Tensor]) -> tuple[float, int]:
+    """That of the halves of images, and of how many: of the first hundred, if those leave no doubt."""
+    left: list[Tensor] = []
+    right: list[Tensor] = []
+    standing, num_images = 0.5, 0
+    for part in (part for batch in batches for part in torch.split(batch, NUM_AT_ONCE)):
+        for found, half in zip((left, right), part.chunk(2, dim=3), strict=True):
+            found.append(network(resized(half, part.shape[-1])).cpu())
+        num_images += len(part)
+        if num_images > 1:
+            standing = own_standing(torch.cat(left), torch.cat(right))
+        is_clear = standing - MIN_STANDING > CLEAR_DEVIATIONS * _deviation(num_images)
+        if is_clear and num_images >= NUM_AT_ONCE:
+            break
+    return standing, num_images
+
+
+def _deviation(num_images: int) -> float:
+    """Under chance, of the mean of N numbers that are uniform from 0 to 1."""
+    return 1 / math.sqrt(12 * num_images)
 
 
 def own_standing(left: Tensor, right: Tensor) -> float:

@@ -3,6 +3,7 @@
 A judge is a class with a `judge` method; `smn_cli.training.setup.choose_judge` says which one a run has.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,9 +17,8 @@ from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.data.views.crop_cache import CropCache
 from smn_cli.distributed import Team
 from smn_cli.errors import TrainingError
-from smn_cli.evaluation.classifier import LinearClassifier
 from smn_cli.evaluation.compare import LabeledFeatures, ScoringProtocol, accuracy, score
-from smn_cli.evaluation.features import Network, extract_features
+from smn_cli.evaluation.features import Network
 from smn_cli.evaluation.health import (
     Health,
     centred,
@@ -30,6 +30,7 @@ from smn_cli.evaluation.health import (
 from smn_cli.evaluation.intervals import Gain, paired_difference
 from smn_cli.evaluation.readouts import fit_readout
 from smn_cli.evaluation.view_consistency import corner_crops, nearest, resized, view_consistency
+from smn_cli.judging.looks import Candidate, Looks
 
 NUM_NEIGHBOURS = 20
 NUM_SEARCHED = 1000
@@ -67,14 +68,6 @@ class Judgement:
         }
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """What is judged: the network as it is now and, in a run with labels, its classifier."""
-
-    network: Network
-    classifier: LinearClassifier | None = None
-
-
 class Judge(Protocol):
     """Says how much better a network is than the one that a run started from."""
 
@@ -97,8 +90,9 @@ class HealthJudge:
         held_out, training: images; the neighbours of the first are looked for among the second.
         preprocessing: of the working size.
         teacher_held_out, teacher_training: (H, F) and (N, F) features of the teacher for the same images.
-        base: the frozen network at the working size.
+        base: the frozen network at the working size, a `Candidate` if a trunk is shared.
         team: the processes that share the run; each embeds a share of the images, and all judge alike.
+        trunk: that every candidate shares, see `Looks`.
         is_own_space: whether the teacher's features are the backbone's own, so that places in them can be compared.
         witness: (H + N, F) features of an independent model for the same images, which has to agree; None for none.
     """
@@ -112,15 +106,23 @@ class HealthJudge:
         preprocessing: Preprocessing,
         teacher_held_out: Tensor,
         teacher_training: Tensor,
-        base: Network,
+        base: Candidate,
         team: Team | None = None,
         *,
+        trunk: Network | None = None,
         is_own_space: bool = True,
         witness: Tensor | None = None,
     ) -> None:
         self._team, self._is_own_space = team or Team(), is_own_space
         paths = [*held_out, *training]
         self.images = CropCache(self._team.own(paths), preprocessing)
+        num_viewed = len(self._team.own(held_out))
+
+        def views_by(crop: Callable[[Tensor], Tensor]) -> Looks:
+            return Looks(lambda: map(crop, self.images.batches(num_viewed)), num_viewed, trunk)
+
+        self._whole = Looks(self.images.batches, len(self.images.paths), trunk)
+        self._mirrored, self._first = views_by(_mirrored_crop), views_by(lambda batch: corner_crops(batch)[0])
         self._num_images, self._num_held_out = len(paths), len(held_out)
         self._k = min(NUM_NEIGHBOURS, max(1, len(training) // 5))
         teacher_mean = functional.normalize(teacher_training.float(), dim=1).mean(dim=0)
@@ -138,11 +140,10 @@ class HealthJudge:
         That is nearness to the teacher where both have one space, else that two views of a held-out image find the
         same neighbours at least as often as under the base: which the teacher has no say in.
         """
-        network = candidate.network
-        held_out, training = self.embed(network)
+        held_out, training = self.embed(candidate)
         if not (torch.isfinite(held_out).all() and torch.isfinite(training).all()):
             raise TrainingError("the features are no longer finite numbers: lower `lr_scores`")
-        likeness, consistency, health = self._measure(network, held_out, training)
+        likeness, consistency, health = self._measure(candidate, held_out, training)
         difference = paired_difference(self._base_likeness, likeness)
         agreement = self._agreement(held_out, training)
         is_sound = self._is_sound(health, consistency, agreement)
@@ -150,9 +151,9 @@ class HealthJudge:
             health = replace(health, witness_agreement=float(agreement.mean()))
         return Judgement(difference, is_sound, dict(health.to_json()), self._collapse(health))
 
-    def embed(self, network: Network) -> tuple[Tensor, Tensor]:
+    def embed(self, candidate: Candidate) -> tuple[Tensor, Tensor]:
         """Features (H, F) of the held-out images and (N, F) of the training images."""
-        features = self._team.joined(extract_features(network, self.images.batches()), self._num_images)
+        features = self._team.joined(self._whole.features(candidate), self._num_images)
         return features[: self._num_held_out], features[self._num_held_out :]
 
     def _neighbours(self, rows: Tensor) -> Tensor:
@@ -175,13 +176,11 @@ class HealthJudge:
             return health.teacher_nearness > self.base_health.teacher_nearness
         return paired_difference(self._base_consistency, consistency).high >= 0
 
-    def _measure(self, network: Network, held_out: Tensor, training: Tensor) -> tuple[Tensor, Tensor, Health]:
+    def _measure(self, candidate: Candidate, held_out: Tensor, training: Tensor) -> tuple[Tensor, Tensor, Health]:
         """Likeness (H,), view consistency (H,), and the rest."""
         likeness = neighbour_likeness(held_out, training, self._likeness, k=self._k)
-        views = self.images.batches(len(self._team.own(range(self._num_held_out))))
-        mirrored = extract_features(network, (_mirrored_crop(batch) for batch in views))
-        mirrored = self._team.joined(mirrored, self._num_held_out)
-        consistency = self._consistency(network, mirrored)
+        mirrored = self._team.joined(self._mirrored.features(candidate), self._num_held_out)
+        consistency = self._consistency(candidate, mirrored)
         return (
             likeness,
             consistency,
@@ -195,13 +194,12 @@ class HealthJudge:
             ),
         )
 
-    def _consistency(self, network: Network, mirrored: Tensor) -> Tensor:
+    def _consistency(self, candidate: Candidate, mirrored: Tensor) -> Tensor:
         """(H,) of the upper left crop and the mirrored lower right one, in the network's centred features."""
         if self._is_own_space:
             return torch.empty(0)
-        views = self.images.batches(len(self._team.own(range(self._num_held_out))))
-        first = extract_features(network, (corner_crops(batch)[0] for batch in views))
-        both = torch.cat([self._team.joined(first, self._num_held_out), mirrored])
+        first = self._team.joined(self._first.features(candidate), self._num_held_out)
+        both = torch.cat([first, mirrored])
         rows = fit_readout(both, "centred")(both)
         return view_consistency(rows[: self._num_held_out], rows[self._num_held_out :])
 
@@ -233,7 +231,7 @@ class LabeledJudge:
         split: training and test images.
         preprocessing: of the working size.
         base: the frozen network.
-        team: see `HealthJudge`.
+        team, trunk: see `HealthJudge`.
     """
 
     uses_labels = True
@@ -243,27 +241,30 @@ class LabeledJudge:
         health: HealthJudge,
         split: LabeledSplit,
         preprocessing: Preprocessing,
-        base: Network,
+        base: Candidate,
         team: Team | None = None,
+        *,
+        trunk: Network | None = None,
     ) -> None:
         self._health = health
         self._split = split
         self._team = team or Team()
-        self._images = CropCache(self._team.own([*split.train_paths, *split.test_paths]), preprocessing)
+        images = CropCache(self._team.own([*split.train_paths, *split.test_paths]), preprocessing)
+        self._looks = Looks(images.batches, len(images.paths), trunk)
         self._base = self._correct(base)
 
     def judge(self, candidate: Candidate) -> Judgement:
         """The mean over both k counts; see `Judge.judge`."""
-        health, correct = self._health.judge(candidate), self._correct(candidate.network)
+        health, correct = self._health.judge(candidate), self._correct(candidate)
         measures = health.measures | {name: accuracy(right) for name, right in correct.items()}
         measures |= {f"base {name}": accuracy(right) for name, right in self._base.items()}
         return Judgement(paired_difference(_mean(self._base), _mean(correct)), True, measures, health.alarms)
 
-    def _correct(self, network: Network) -> dict[str, Tensor]:
+    def _correct(self, candidate: Candidate) -> dict[str, Tensor]:
         split = self._split
         num_train = len(split.train_paths)
         num_images = num_train + len(split.test_paths)
-        features = self._team.joined(extract_features(network, self._images.batches()), num_images)
+        features = self._team.joined(self._looks.features(candidate), num_images)
         labeled = LabeledFeatures(
             features[:num_train],
             torch.tensor(split.train_labels),

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from smn_cli.atomic import write_atomically
 from smn_cli.errors import SmnError
-from smn_cli.masking.backbone import run_backbone
+from smn_cli.judging.looks import Candidate
 from smn_cli.masking.binarize import count_kept, effective_weight
 from smn_cli.reports.curves import health_curves, loss_curve
 from smn_cli.reports.figures import density_figure
@@ -49,7 +49,7 @@ def write_report(session: Session, ending: Ending | None = None) -> Path:
     learned = read_learned(session.folder)
     steps, evaluations = _read_metrics(session.folder.path)
     before = session.health.base_features
-    after = session.health.embed(_kept_network(session, learned))  # each process of a team a share
+    after = session.health.embed(_kept(session, learned))  # each process of a team a share
     path = session.folder.path / REPORT
     if not session.team.is_first:
         return path
@@ -87,12 +87,11 @@ def _read_metrics(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, An
     )
 
 
-def _kept_network(session: Session, learned: Learned) -> Any:
-    backbone = session.backbone.model
-    own = dict(backbone.named_parameters())
+def _kept(session: Session, learned: Learned) -> Candidate:
+    own = dict(session.backbone.model.named_parameters())
     weights = {name: effective_weight(own[name], mask.to(own[name].device)) for name, mask in learned.masks.items()}
     tensors = {**weights, **learned.weights, **learned.norm_stats}
-    return session.context.placed(lambda images: run_backbone(backbone, images, tensors))
+    return session.context.candidate(tensors)
 
 
 def _images_words(session: Session) -> str:

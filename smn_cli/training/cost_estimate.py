@@ -5,6 +5,7 @@ import sys
 from dataclasses import dataclass
 
 from smn_cli.config.plan import AdaptPlan
+from smn_cli.judging.image_alarms import NUM_AT_ONCE
 from smn_cli.judging.judges import NUM_SEARCHED
 from smn_cli.objectives.table import objective_of
 from smn_cli.training.profiling import Profile, num_judge_views
@@ -13,7 +14,7 @@ from smn_cli.training.teachers import NUM_CERTIFYING
 MASK_BITS = (0.24, 0.34)
 """Bits a masked weight of the default recipe at its usual densities, .94 to .91, see docs/benchmarks.md."""
 HEADER_BYTES = 4800
-_NUM_ALARM_VIEWS = 2 * 500
+_NUM_ALARM_VIEWS = 2 * NUM_AT_ONCE
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,11 @@ def estimate_run(profile: Profile, *, num_usable: int, num_sample: int, check_s:
     num_held_out = plan.num_holdout or min(500, num_training // 5 or 1)
     num_embedded = plan.num_holdout + (num_training if objective_of(plan).needs_teacher else num_searched)
     num_evaluations = -(-plan.num_steps // plan.eval_every)
-    # once more for the base, and with the teacher its features at the working size
-    views = num_judge_views(plan, num_held_out, num_searched) * (num_evaluations + 1) + num_searched + _NUM_ALARM_VIEWS
+    judged = num_judge_views(plan, num_held_out, num_searched)
+    # of the base, whose trunk is kept, and with the teacher its features at the working size
+    whole = judged + num_searched + _NUM_ALARM_VIEWS
     if objective_of(plan).learns_relations:  # two views of each image that certifies
-        views += 2 * min(NUM_CERTIFYING, num_training)
+        whole += 2 * min(NUM_CERTIFYING, num_training)
     extra = num_embedded - min(num_embedded, num_sample)
     peak = _peak_process_bytes()
     return Estimate(
@@ -73,7 +75,7 @@ def estimate_run(profile: Profile, *, num_usable: int, num_sample: int, check_s:
             "prototypes": profile.preparation_s,
             "trunk": profile.trunk_s * plan.cached_views * num_training,
             "steps": profile.median_step_s * plan.num_steps,
-            "evaluations": profile.judge_s * views,
+            "evaluations": profile.judge_s * judged * num_evaluations + profile.look_s * whole,
         },
         process_bytes=None if peak is None else peak + extra * _bytes_of_an_image(profile) + plan.cached_bytes,
         run_folder_bytes=2 * profile.state_bytes + num_embedded * 2 * profile.num_features + num_used * path_bytes,

@@ -16,7 +16,7 @@ from smn_cli.config.plan import AdaptPlan
 from smn_cli.data.images.validate import ImageSet
 from smn_cli.data.labels.labeled_images import LabeledImages
 from smn_cli.errors import BackboneError, DataError
-from smn_cli.judging.judges import Candidate
+from smn_cli.judging.looks import Candidate
 from smn_cli.objectives.table import objective_of
 from smn_cli.recipes import recipe_of
 from smn_cli.seeding import named_draw
@@ -46,6 +46,7 @@ class Profile:
         step_s: of the steps that count, those after the first ones, which wait for loaders and caches.
         teacher_embedding_s: to embed an image for the teacher.
         judge_s: an image, for an evaluation; `num_judge_views` of them make one evaluation of the profile.
+        look_s: the same where the whole network runs, and not only what lies behind the trunk.
         preparation_s: estimate for what the objective computes once, such as k-means.
         state_bytes: a checkpoint.
         device_bytes: peak memory of the accelerator, None on a CPU.
@@ -61,6 +62,7 @@ class Profile:
     step_s: list[float]
     teacher_embedding_s: float
     judge_s: float
+    look_s: float
     preparation_s: float
     state_bytes: int
     device_bytes: int | None
@@ -133,7 +135,8 @@ def profile_run(
                 num_features=backbone.num_features,
                 step_s=step_s,
                 teacher_embedding_s=_an_image(ticks),
-                judge_s=_time_judge(session),
+                judge_s=_time_judge(session, session.candidate()),
+                look_s=_time_judge(session, Candidate(session.network())),
                 preparation_s=objective_of(plan).preparation_s(plan, backbone.num_features, images.num_usable),
                 state_bytes=_bytes_in(session.trainer.state()) + sum(tensor.numel() for tensor in trained),
                 trunk_s=_an_image(trunk_ticks) / plan.batch_size if len(trunk_ticks) > 1 else 0.0,
@@ -210,11 +213,11 @@ def _an_image(ticks: list[tuple[int, float]]) -> float:
     return (last_time - first_time) / (last_done - first_done)
 
 
-def _time_judge(session: Session) -> float:
+def _time_judge(session: Session, candidate: Candidate) -> float:
+    """Seconds an image that an evaluation embeds."""
     num_views = num_judge_views(session.plan, len(session.split.held_out), len(session.split.searched))
-    network = session.network()
     started = time.monotonic()
-    session.health.judge(Candidate(network))
+    session.health.judge(candidate)
     return (time.monotonic() - started) / num_views
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from smn_cli.backbones.loading import Backbone
+from smn_cli.backbones.trunk import CutNetwork
 from smn_cli.config.options import AdaptOptions
 from smn_cli.config.plan import AdaptPlan
 from smn_cli.data.images.validate import ImageSet
@@ -17,14 +18,18 @@ from smn_cli.data.labels.labeled_images import LabeledImages
 from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.data.views.loader import image_batches
 from smn_cli.distributed import Team
+from smn_cli.errors import BackboneError
+from smn_cli.evaluation.classifier import LinearClassifier
 from smn_cli.evaluation.features import Network, extract_features, on_device
 from smn_cli.features.cache import FeatureCache
 from smn_cli.judging.judges import Judgement
+from smn_cli.judging.looks import Candidate
 from smn_cli.masking.backbone import run_backbone
 from smn_cli.masking.binarize import effective_weight
 from smn_cli.runs.run_folder import RunFolder
 from smn_cli.runs.run_result import Origin
 from smn_cli.training.image_split import ImageSplit
+from smn_cli.training.trunk_plan import LEAST_SHARE, cut_of_plan
 
 
 @dataclass(frozen=True)
@@ -138,6 +143,33 @@ class RunContext:
         weights = {name: effective_weight(own[name], mask.to(device)) for name, mask in origin.masks.items()}
         weights |= {name: tensor.to(device) for name, tensor in origin.norm_stats.items()}
         return self.placed(lambda images: run_backbone(model, images, weights))
+
+    @cached_property
+    def cut(self) -> CutNetwork | None:
+        """The backbone cut before its first trained block, if all networks of the run share enough before that."""
+        plan = self.plan
+        if plan.norm_stats == "adapt" or not plan.mode.moves or not self.starts_at_base:
+            return None
+        try:
+            cut = cut_of_plan(self.backbone, plan)
+        except BackboneError:
+            return None
+        return cut if cut.share >= LEAST_SHARE else None
+
+    @property
+    def trunk(self) -> Network | None:
+        """What all networks of the run share, from images that lie anywhere to activations; None if there is no cut."""
+        return None if self.cut is None else self.placed(self.cut.trunk)
+
+    def candidate(self, weights: dict[str, Tensor], classifier: LinearClassifier | None = None) -> Candidate:
+        """The network under effective weights by first names, for a judge."""
+        model, cut = self.backbone.model, self.cut
+        late = None if cut is None else self.placed(lambda activations: cut.late(activations, weights))
+        return Candidate(self.placed(lambda images: run_backbone(model, images, weights)), classifier, late)
+
+    def candidate_at_start(self) -> Candidate:
+        """The network that the run started from, for a judge."""
+        return Candidate(self.network_at_start()) if self.cut is None else self.candidate({})
 
     def features(self, network: Network, images: list[Path]) -> Tensor:
         """(N, F) float32 on the CPU, of images at the working size."""

@@ -15,10 +15,11 @@ from smn_cli.backbones.loading import Backbone, checkpoint_gradients, to_device
 from smn_cli.data.labels.eval_split import LabeledSplit
 from smn_cli.data.views.loader import RepeatedViewLoader, ViewBatch, ViewLoader
 from smn_cli.errors import CheckpointError, Interrupted, TrainingError
+from smn_cli.evaluation.classifier import LinearClassifier
 from smn_cli.evaluation.features import Network
 from smn_cli.judging.best_state import BestState
-from smn_cli.judging.judges import Candidate, Judge
-from smn_cli.masking.backbone import run_backbone
+from smn_cli.judging.judges import Judge
+from smn_cli.judging.looks import Candidate
 from smn_cli.objectives.table import objective_of
 from smn_cli.runs.run_config import check_run_base, plan_of, restore_threads
 from smn_cli.runs.run_folder import BEST_STATE, RunFolder
@@ -285,8 +286,11 @@ class Session:
 
     def network(self) -> Network:
         """The adapted network as it is now, in eval mode."""
-        weights = self.trainer.source.final_weights() | self.trainer.norm_stats()
-        return self.context.placed(lambda images: run_backbone(self.backbone.model, images, weights))
+        return self.candidate().network
+
+    def candidate(self, classifier: LinearClassifier | None = None) -> Candidate:
+        """The adapted network as it is now, for a judge."""
+        return self.context.candidate(self.trainer.source.final_weights() | self.trainer.norm_stats(), classifier)
 
     def features(self, num_images: int) -> Tensor:
         """(N, F) of the first training images, under the network as it is now."""
@@ -302,7 +306,7 @@ class Session:
 
     def _evaluate(self, step: int) -> None:
         classifier = self.trainer.objective.classifier()
-        judgement = self.judge.judge(Candidate(self.network(), classifier))
+        judgement = self.judge.judge(self.candidate(classifier))
         tensors = self.trainer.source.masks() or dict(self.trainer.source.trained)
         self.best_state.consider(step, judgement, tensors, self.trainer.norm_stats(), classifier)
         self.best_state.alarms = self.team.from_first(lambda: self.best_state.alarms)

@@ -17,6 +17,7 @@ from smn_cli.evaluation.features import extract_features, on_device
 from smn_cli.features.row_store import MANY
 from smn_cli.judging.classifier_judge import ClassifierJudge, labels_in_order
 from smn_cli.judging.judges import HealthJudge, Judge, LabeledJudge
+from smn_cli.judging.looks import Candidate
 from smn_cli.objectives.base import Objective, ObjectiveInputs
 from smn_cli.objectives.table import objective_of
 from smn_cli.runs.run_config import describe_run
@@ -120,8 +121,9 @@ def make_health_judge(context: RunContext, prepared: Prepared) -> HealthJudge:
         context.preprocessing,
         prepared.teacher_held_out.float(),
         prepared.teacher_training[: len(searched)].float(),
-        context.network_at_start(),
+        context.candidate_at_start(),
         context.execution.team,
+        trunk=context.trunk,
         is_own_space=not objective_of(context.plan).learns_relations,
         witness=prepared.witness,
     )
@@ -141,9 +143,10 @@ def choose_judge(context: RunContext, prepared: Prepared, health: HealthJudge) -
         if val is not None:
             images, labels = val.test_paths, labels_in_order(val, classes)
         base_head = rounded_head(base_classifier, name=context.backbone.classifier_name, classes=classes)
-        return ClassifierJudge(health, images, labels, working, context.base(), base_head, team)
+        base = context.candidate_at_start() if context.starts_at_base else Candidate(context.base())
+        return ClassifierJudge(health, images, labels, working, base, base_head, team, trunk=context.trunk)
     if val is not None:
-        return LabeledJudge(health, val, working, context.network_at_start(), team)
+        return LabeledJudge(health, val, working, context.candidate_at_start(), team, trunk=context.trunk)
     return health
 
 

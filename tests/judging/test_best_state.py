@@ -18,7 +18,8 @@ from smn_cli.evaluation.features import Network, extract_features, on_device
 from smn_cli.evaluation.intervals import Gain
 from smn_cli.judging.best_state import BestState
 from smn_cli.judging.image_alarms import learnability_alarms, own_standing
-from smn_cli.judging.judges import Candidate, Judgement
+from smn_cli.judging.judges import Judgement
+from smn_cli.judging.looks import Candidate
 from smn_cli.runs.pack import pack_run
 from smn_cli.runs.run_result import read_learned
 from smn_cli.training.run_context import RunRequest

@@ -13,7 +13,8 @@ from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.data.views.loader import image_batches
 from smn_cli.evaluation.features import extract_features
 from smn_cli.evaluation.intervals import Gain
-from smn_cli.judging.judges import Candidate, HealthJudge, Judge, Judgement
+from smn_cli.judging.judges import HealthJudge, Judge, Judgement
+from smn_cli.judging.looks import Candidate
 from smn_cli.runs.run_result import read_learned
 from tests.small_runs import Workshop, equal, log_of, masks_of
 
@@ -83,7 +84,8 @@ def test_better_neighbours_count_only_where_two_views_agree_as_often_as_before(
     held_out, training = paths[::2], paths[1::2]
     preprocessing = Preprocessing(64, (0.5,) * 3, (0.5,) * 3, "bilinear")
     teacher = torch.nn.functional.normalize(torch.randn(120, 16, generator=torch.Generator().manual_seed(0)), dim=1)
-    judge = HealthJudge(held_out, training, preprocessing, teacher[::2], teacher[1::2], brightness, is_own_space=False)
+    base, taught = Candidate(brightness), (teacher[::2], teacher[1::2])
+    judge = HealthJudge(held_out, training, preprocessing, *taught, base, is_own_space=False)
     judgement = judge.judge(Candidate(candidate))
     assert judgement.is_sound is is_sound
     assert "teacher_nearness" not in judgement.measures
@@ -101,9 +103,8 @@ def test_a_witness_has_to_find_the_neighbours_no_stranger_than_before(
     batches = image_batches([*held_out, *training], preprocessing)
     witness = extract_features(witness_of, batches)
     teacher = torch.nn.functional.normalize(torch.randn(120, 16, generator=torch.Generator().manual_seed(0)), dim=1)
-    judge = HealthJudge(
-        held_out, training, preprocessing, teacher[::2], teacher[1::2], corner, is_own_space=False, witness=witness
-    )
+    base, taught = Candidate(corner), (teacher[::2], teacher[1::2])
+    judge = HealthJudge(held_out, training, preprocessing, *taught, base, is_own_space=False, witness=witness)
     judgement = judge.judge(Candidate(brightness))
     assert judgement.is_sound is is_sound
     assert (judgement.measures["witness_agreement"] > 0.9) is is_sound

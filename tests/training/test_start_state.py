@@ -11,7 +11,8 @@ from torch import Tensor
 from smn_cli.backbones.loading import to_device as put
 from smn_cli.errors import CheckpointError
 from smn_cli.evaluation.intervals import Gain
-from smn_cli.judging.judges import Candidate, Judgement
+from smn_cli.judging.judges import Judgement
+from smn_cli.judging.looks import Candidate
 from smn_cli.masking.binarize import binarize
 from smn_cli.runs.pack import pack_run
 from smn_cli.runs.run_folder import RunFolder
