@@ -2,6 +2,7 @@
 
     python benchmarks/native.py --data FOLDER --work FOLDER --sets tomato flowers17 --seeds 0 1 2
     python benchmarks/native.py --data FOLDER --work FOLDER --sets tomato --size 96     # and other sizes
+    python benchmarks/native.py --data FOLDER --work FOLDER --sets flowers17 --folds 3  # all images test, in turn
     python benchmarks/native.py --table
     python benchmarks/native.py --cost 64 96 128 160 224                                            # on quiet cores
     python benchmarks/native.py --picture
@@ -10,10 +11,11 @@ FOLDER holds sets with train/ and test/ by class, of which at most --max-train a
 for every run. A run is `smn adapt` with what its arm says (ARMS) and nothing else but its length. Base and adapted
 features are scored as they are, centred and partly whitened (fitted to the training images without labels), and by the
 linear probe; every gain has its paired 95 % interval. One line of benchmarks/results/native.jsonl a run; --table prints
-them as Markdown.
+them as Markdown; those of folds with one interval over all.
 """
 
 import argparse
+import itertools
 import json
 import shutil
 import sys
@@ -26,6 +28,7 @@ import matplotlib
 import numpy
 import torch
 from matplotlib import pyplot
+from sklearn.model_selection import StratifiedKFold
 
 from smn_cli.backbones.loading import Backbone, load_backbone
 from smn_cli.backbones.packaged import LITE0_ARCH, lite0_weights
@@ -79,6 +82,7 @@ def main() -> None:
     parser.add_argument("--precision", help="by default what smn chooses")
     parser.add_argument("--max-train", type=int, default=1000)
     parser.add_argument("--max-test", type=int, default=500)
+    parser.add_argument("--folds", type=int, default=1, help="so many runs, each tested on another part of all images")
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--cost", nargs="+", type=int, help="measure milliseconds an image at these sizes, in turn")
     parser.add_argument("--picture", action="store_true", help="draw accuracy against work an image, of all sizes")
@@ -98,16 +102,18 @@ def main() -> None:
     RECIPES["before"] = replace(RECIPES["default"], native_objective="")
     for seed in options.seeds:
         for name in options.sets:
-            for arm in options.arms:
-                row = measure(name, arm, seed, options)
+            for arm, fold in itertools.product(options.arms, range(options.folds)):
+                row = measure(name, arm, seed, fold, options)
                 with RESULTS.open("a") as file:
                     file.write(json.dumps(row) + "\n")
                 print(json.dumps(row), flush=True)
 
 
-def measure(name: str, arm: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+def measure(name: str, arm: str, seed: int, fold: int, options: argparse.Namespace) -> dict[str, Any]:
     """One run, scored."""
     split = load_labeled_split(options.data / name, max_train=options.max_train, max_test=options.max_test)
+    if options.folds > 1:
+        split = folded(split, fold, options.folds)
     images = unlabeled(split, options.work / f"{name}-images")
     run = options.work / f"{name}-{arm}-{seed}"
     words = f"adapt {images} --arch {LITE0_ARCH} --weights {lite0_weights()} --seed {seed} --overwrite --out {run}"
@@ -126,6 +132,7 @@ def measure(name: str, arm: str, seed: int, options: argparse.Namespace) -> dict
         "data": name,
         "arm": arm,
         "seed": seed,
+        **({"fold": fold, "folds": options.folds} if options.folds > 1 else {}),
         "size": size,
         "steps": folder.read_config()["plan"]["num_steps"],
         "kept_step": learned.step,
@@ -137,6 +144,20 @@ def measure(name: str, arm: str, seed: int, options: argparse.Namespace) -> dict
         **score(split, folder, backbone),
         "versions": versions(),
     }
+
+
+def folded(split: LabeledSplit, fold: int, folds: int) -> LabeledSplit:
+    """All images of a split divided anew, evenly over the classes: one part of so many tests."""
+    paths, labels = [*split.train_paths, *split.test_paths], [*split.train_labels, *split.test_labels]
+    parts = StratifiedKFold(folds, shuffle=True, random_state=0).split(paths, labels)
+    train, test = next(itertools.islice(parts, fold, None))
+    return replace(
+        split,
+        train_paths=[paths[position] for position in train],
+        train_labels=[labels[position] for position in train],
+        test_paths=[paths[position] for position in test],
+        test_labels=[labels[position] for position in test],
+    )
 
 
 def unlabeled(split: LabeledSplit, folder: Path) -> Path:
@@ -177,18 +198,31 @@ def table(rows: list[dict[str, Any]]) -> str:
     """Markdown: a row for each set, arm and size, means over the seeds; ** where every seed's interval leaves out 0."""
     lines = [f"| set | arm | px | seeds | {' | '.join(COLUMNS)} | stages k20 | density | minutes |"]
     lines.append("|" + "---|" * (len(COLUMNS) + 7))
-    keys = dict.fromkeys((row["data"], row["arm"], row["size"]) for row in rows)
-    for data, arm, size in keys:
-        own = [row for row in rows if (row["data"], row["arm"], row["size"]) == (data, arm, size)]
-        cells = [cell([row["scores"][column] for row in own]) for column in COLUMNS]
+    keys = dict.fromkeys(kind(row) for row in rows)
+    for data, arm, size, folds in keys:
+        own = [row for row in rows if kind(row) == (data, arm, size, folds)]
+        write = cell if folds == 1 else pooled_cell
+        cells = [write([row["scores"][column] for row in own]) for column in COLUMNS]
         stages = mean([row["scores"]["stages k20"]["base"] for row in own])
         kept = [row["density"] for row in own if row["density"] is not None]
         minutes = mean([row["seconds"] for row in own]) / 60
         shown = f"{mean(kept):.3f}" if kept else "-"
         lines.append(
-            f"| {data} | {arm} | {size} | {len(own)} | {' | '.join(cells)} | {stages:.3f} | {shown} | {minutes:.1f} |"
+            f"| {data} | {arm} | {size} | {len(own)}{' folds' if folds > 1 else ''} | {' | '.join(cells)} | {stages:.3f} | {shown} | {minutes:.1f} |"
         )
     return "\n".join(lines)
+
+
+def kind(row: dict[str, Any]) -> tuple[str, str, int, int]:
+    return row["data"], row["arm"], row["size"], row.get("folds", 1)
+
+
+def pooled_cell(scores: list[dict[str, float]]) -> str:
+    """base -> adapted (the gain's interval), over folds whose test images are different ones."""
+    base, adapted = (mean([score[name] for score in scores]) for name in ("base", "adapted"))
+    variance = sum(((score["high"] - score["low"]) / (2 * 1.96)) ** 2 for score in scores) / len(scores) ** 2
+    gain, margin = adapted - base, 1.96 * variance**0.5
+    return f"{base:.3f} -> {adapted:.3f} ({gain - margin:+.4f} .. {gain + margin:+.4f})"
 
 
 def cell(scores: list[dict[str, float]]) -> str:
