@@ -115,7 +115,7 @@ def measure(name: str, arm: str, seed: int, fold: int, options: argparse.Namespa
     if options.folds > 1:
         split = folded(split, fold, options.folds)
     images = unlabeled(split, options.work / f"{name}-images")
-    run = options.work / f"{name}-{arm}-{seed}"
+    run = options.work / (f"{name}-{arm}-{seed}" + (f"-{fold}" if options.folds > 1 else ""))
     words = f"adapt {images} --arch {LITE0_ARCH} --weights {lite0_weights()} --seed {seed} --overwrite --out {run}"
     given = ((key, getattr(options, key)) for key in ("size", "steps", "precision"))
     words += "".join(f" --{key} {value}" for key, value in given if value) + f" {ARMS[arm]}"
@@ -207,9 +207,9 @@ def table(rows: list[dict[str, Any]]) -> str:
         kept = [row["density"] for row in own if row["density"] is not None]
         minutes = mean([row["seconds"] for row in own]) / 60
         shown = f"{mean(kept):.3f}" if kept else "-"
-        lines.append(
-            f"| {data} | {arm} | {size} | {len(own)}{' folds' if folds > 1 else ''} | {' | '.join(cells)} | {stages:.3f} | {shown} | {minutes:.1f} |"
-        )
+        numbers = f"{stages:.3f} | {shown} | {minutes:.1f}"
+        runs = f"{len(own)} folds" if folds > 1 else str(len(own))
+        lines.append(f"| {data} | {arm} | {size} | {runs} | {' | '.join(cells)} | {numbers} |")
     return "\n".join(lines)
 
 
