@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from smn_cli.backbones.folding import folded
 from smn_cli.backbones.loading import load_backbone
 from smn_cli.backbones.packaged import LITE0_ARCH, lite0_weights
 from smn_cli.backbones.stages import with_stages
@@ -64,7 +65,8 @@ def embed_all(split: LabeledSplit, options: argparse.Namespace) -> dict[str, Ten
     paths = [*split.train_paths, *split.test_paths]
     for name, (arch, weights) in nets.items():
         backbone = load_backbone(arch, weights)
-        both, width = with_stages(backbone.model), backbone.num_features
+        network = folded(backbone.model, backbone.native_size).to(memory_format=torch.channels_last)
+        both, width = with_stages(network), backbone.num_features
 
         def joined(batch: Tensor, both: Callable[..., tuple[Tensor, Tensor]] = both) -> Tensor:
             return torch.cat([each.float() for each in both(batch)], dim=1)
