@@ -61,11 +61,13 @@ ARMS = {
     "two_draws": "--cache-trunk 60MB",
     "four_draws": "--cache-trunk 120MB",
     "stages": "--teacher stages",
+    "stages_unjudged": "--teacher stages --keep last",
     "from_0": "--mask-only late:0",
     **{f"from_{first}": f"--mask-only name:blocks.[{first}-6].* name:conv_head.*" for first in (2, 3, 4, 5, 6)},
 }
 """What is added to `smn adapt`. `before` is the default recipe as it was: codes of the last layer, at every size.
-`stages` is the default at the native size; below it, where larger views teach codes, its own stages at 224 px teach.
+`stages` is the default at the native size; below it, where larger views teach codes, its own stages at 224 px teach;
+that the images look familiar to a classifier at such a size ends the judged run.
 The bytes are for 900 images and what Lite0 gives before block 4. `from_N` masks Lite0's block N and later ones."""
 PROTOCOL = ScoringProtocol(knn=True, linear=True, ks=(20, 200))
 
