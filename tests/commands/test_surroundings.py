@@ -1,5 +1,6 @@
 """What surrounds a command: streams that are closed, disks that are full, folders that are gone, names that steer."""
 
+import ctypes
 import os
 import resource
 import subprocess
@@ -10,8 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from smn_cli.console import Output
-from smn_cli.errors import UsageError, printable
+from smn_cli.errors import printable
 from tests.conftest import RESNET, Outcome
 
 Run = Callable[..., Outcome]
@@ -52,6 +52,16 @@ def test_a_working_directory_that_is_gone(tmp_path: Path) -> None:
     assert done.stderr.splitlines()[-1] == "smn: the working directory is no longer there: change to another one"
 
 
+@pytest.mark.slow
+def test_torch_is_not_loaded_where_it_would_end_the_process(tmp_path: Path) -> None:
+    """MKL, which PyPI's torch for x86-64 brings, finds itself by way of the working directory."""
+    (tmp_path / "gone").mkdir()
+    words = f"plan {tmp_path} --arch {RESNET}"
+    done = smn(words, cwd=tmp_path / "gone", preexec_fn=(tmp_path / "gone").rmdir)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "smn: the working directory is no longer there: change to another one"
+
+
 def test_a_disk_that_is_full_is_told_with_the_file_and_what_helps(tmp_path: Path) -> None:
     def little_room() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
@@ -63,10 +73,52 @@ def test_a_disk_that_is_full_is_told_with_the_file_and_what_helps(tmp_path: Path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_json_that_may_not_be_written_is_known_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "access", lambda path, _mode: Path(path) != tmp_path)  # the tests may run as root
-    with pytest.raises(UsageError, match="may not be written to there"):
-        Output(str(tmp_path / "a.json"))
+@pytest.mark.slow
+def test_a_run_whose_disk_fills_up_names_its_state_and_leaves_no_half_of_it(
+    tmp_path: Path, weights_file: Callable[[str], Path], image_folder: Path
+) -> None:
+    def little_room() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    out = tmp_path / "run"
+    words = f"--arch {RESNET} --weights {weights_file(RESNET)} --size 32 --batch-size 8 --steps 2 --keep last"
+    done = smn(f"adapt {image_folder} {words} --recipe paper --out {out}", preexec_fn=little_room)
+    told = done.stderr.splitlines()[-1]
+    assert done.returncode == 1
+    assert told.startswith(
+        f"smn: cannot read or write {out / 'checkpoint' / 'state.pt'}: File too large; make room and"
+    )
+    assert not list(tmp_path.rglob(".*"))
+
+
+def no_rights() -> None:
+    """Root gets rights over what belongs to others from two capabilities; others have them never."""
+    libc = ctypes.CDLL(None)
+    for capability in (1, 2):  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH are lost when the process becomes smn
+        libc.prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="capabilities are Linux's")
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("inspect {adapter} --json {closed}/x.json", "--json {closed}/x.json: it may not be written to there"),
+        ("merge {adapter} {adapter} --out {closed}/x", "--out {closed}/x: it may not be written to there"),
+        ("eval {closed} --adapter {adapter} --report {closed}/x.html", "--report {closed}/x.html: it may not be"),
+        ("export {adapter} --onnx {closed}/x", "--onnx {closed}/x: it may not be written to there"),
+    ],
+)
+def test_a_folder_without_rights_is_known_before_the_work(tmp_path: Path, words: str, said: str) -> None:
+    if "export" in words:
+        pytest.importorskip("onnxscript", reason="needs the onnx extra")
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o555)
+    if os.geteuid() == 0:
+        os.chown(closed, 65534, 65534)
+    places = {"adapter": ADAPTER, "closed": closed}
+    done = smn(words.format_map(places), preexec_fn=no_rights)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(f"smn: {said.format_map(places)}")
 
 
 @pytest.mark.parametrize("name", ["\x1b]0;owned\x07.png", "\x1b[2J.png", "a\u202eb.png", "\x9bm.png"])
