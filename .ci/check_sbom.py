@@ -1,4 +1,4 @@
-"""Whether a bill of materials names exactly what is installed: check_sbom.py SBOM FREEZE, the latter of `pip freeze`."""
+"""Whether a bill of materials names just what is installed: check_sbom.py SBOM FREEZE, of `pip freeze`."""
 
 import json
 import re

@@ -5,6 +5,7 @@ import os
 import resource
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image
 
 from smn_cli.errors import printable
-from tests.conftest import RESNET, Outcome
+from tests.conftest import RESNET, Outcome, write_images
 
 Run = Callable[..., Outcome]
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -43,6 +44,46 @@ def test_a_closed_stream_is_not_taken_by_the_next_file(tmp_path: Path) -> None:
     """Without care the JSON's file would be number 1, and what is printed would end in it."""
     assert smn(f"inspect {ADAPTER} --json {tmp_path / 'a.json'} >&-").returncode == 0
     assert (tmp_path / "a.json").read_text().startswith("{")
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ("inspect {pipe}", 6),
+        ("verify {pipe}", 6),
+        ("verify --quick {pipe}", 6),
+        ("apply {pipe} --out {out}", 6),
+        ("diff {adapter} {pipe}", 6),
+        ("merge {pipe} {adapter} --out {out}", 6),
+        ("pack {pipe} --out {out}", 6),
+        ("plan {pipe} --arch test_resnet", 5),
+        ("plan {folder} --arch test_resnet --weights {pipe}", 5),
+        ("eval {folder} --adapter {pipe}", 6),
+        ("eval {pipe} --adapter {adapter}", 5),
+    ],
+)
+def test_no_command_waits_for_a_pipe(tmp_path: Path, run_cli: Run, words: str, code: int) -> None:
+    pipe, folder = tmp_path / "a.safetensors", tmp_path / "images"
+    os.mkfifo(pipe)
+    write_images(folder / "a", 3)
+    write_images(folder / "b", 3)
+
+    opened = threading.Event()
+
+    def write() -> None:
+        with pipe.open("wb"):  # which waits for a reader, and then gives it the end of the file
+            opened.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    places = {"pipe": pipe, "adapter": ADAPTER, "folder": folder, "out": tmp_path / "o.safetensors"}
+    outcome = run_cli(*words.format_map(places).split())
+    was_opened = opened.is_set()
+    os.close(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK))
+    writer.join()
+    assert not was_opened
+    assert outcome.code == code, outcome.err
+    assert f"{pipe} " in outcome.err
 
 
 def test_a_working_directory_that_is_gone(tmp_path: Path) -> None:
