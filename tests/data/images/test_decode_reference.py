@@ -46,7 +46,8 @@ def over_white(rgba: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(("suffix", "most"), [("png", 0), ("bmp", 0), ("tiff", 0), ("webp", 1), ("jpg", 2)])
 def test_plain_colours(tmp_path: Path, suffix: str, most: int) -> None:
     path = tmp_path / f"a.{suffix}"
-    Image.fromarray(LEVELS).save(path, **({"quality": 95} if suffix in ("webp", "jpg") else {}))
+    options: dict[str, Any] = {"quality": 95} if suffix in ("webp", "jpg") else {}
+    Image.fromarray(LEVELS).save(path, **options)
     assert np.abs(pixels(path) - by_opencv(path)).max() <= most
 
 
@@ -91,7 +92,8 @@ def test_a_palette_with_transparency(tmp_path: Path) -> None:
 def test_alpha(tmp_path: Path, suffix: str) -> None:
     rgba = np.concatenate([LEVELS, (LEVELS[::-1, :, :1])], axis=2)
     path = tmp_path / f"a.{suffix}"
-    Image.fromarray(rgba).save(path, **({"lossless": True, "exact": True} if suffix == "webp" else {}))
+    options: dict[str, Any] = {"lossless": True, "exact": True} if suffix == "webp" else {}
+    Image.fromarray(rgba).save(path, **options)
     found = by_tifffile(path) if suffix == "tiff" else by_opencv(path)  # OpenCV multiplies a TIFF's by its alpha
     assert np.abs(pixels(path) - over_white(found)).max() <= 1
 
@@ -144,7 +146,8 @@ def test_the_first_frame_of_an_animation(tmp_path: Path, suffix: str) -> None:
     cv2 = pytest.importorskip("cv2", reason=REASON)
     frames = [Image.fromarray(LEVELS), Image.fromarray(255 - LEVELS), Image.new("RGB", (32, 24), "blue")]
     path = tmp_path / f"a.{suffix}"
-    frames[0].save(path, save_all=True, append_images=frames[1:], **({"lossless": True} if suffix == "webp" else {}))
+    options: dict[str, Any] = {"lossless": True} if suffix == "webp" else {}
+    frames[0].save(path, save_all=True, append_images=frames[1:], **options)
     is_read, found = cv2.imreadanimation(str(path))[:2]
     assert is_read
     assert len(found.frames) == 3
