@@ -1,6 +1,7 @@
 """Files and folders that are either complete or not there, also after a crash."""
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -8,6 +9,60 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from smn_cli.holding import clear_orphans, hold
+
+
+def may_be_written(path: Path) -> bool:
+    """Whether `write_result` and the others here may write a path whose folder is there: a file is made beside it."""
+    is_device = path.exists() and not (path.is_file() or path.is_dir())
+    return os.access(path, os.W_OK) if is_device else os.access(path.absolute().parent, os.W_OK | os.X_OK)
+
+
+@contextmanager
+def naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Around what writes `path`: errors of the system name it, where they name nothing or a temporary path.
+
+    A full disk names no file, and a library that writes may hide it in an error of its own.
+
+    Args:
+        path: which the user knows.
+        temporary: file or folder that is written in its place.
+
+    Raises:
+        OSError: whatever the system said, with the path.
+    """
+    try:
+        yield
+    except Exception as error:
+        said = _said_by_system(error)
+        if said is None:
+            raise
+        if said.filename is None:
+            said.filename = str(path)
+        elif (found := Path(str(said.filename))).is_relative_to(temporary or path):
+            said.filename = str(path / found.relative_to(temporary or path))
+        if said is error:
+            raise
+        raise said from error
+
+
+@contextmanager
+def _made_beside(path: Path) -> Iterator[None]:
+    """Around the making of a temporary file, whose own name says nothing to a user."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        raise
+
+
+def _said_by_system(error: BaseException) -> OSError | None:
+    """The system's error in that of a library that writes: torch has it behind its own, safetensors in its text."""
+    if isinstance(error, OSError):
+        return error if error.errno else None
+    if told := re.search(r"\(os error (\d+)\)", str(error)):
+        return OSError(int(told[1]), os.strerror(int(told[1])))
+    behind = error.__context__ if isinstance(error, RuntimeError) else None
+    return None if behind is None else _said_by_system(behind)
 
 
 @contextmanager
@@ -18,20 +73,20 @@ def atomic_path(path: Path) -> Iterator[Path]:
         OSError: the folder is missing or not writable.
     """
     clear_orphans(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with _made_beside(path):
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
     temporary = Path(name)
     held = hold(temporary)
     try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())  # mkstemp makes it private; a shipped file is not
-        temporary.replace(path)
-    except BaseException as error:
+        with naming(path, temporary):
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.chmod(0o666 & ~_umask())  # mkstemp makes it private; a shipped file is not
+            temporary.replace(path)
+    except BaseException:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno and error.filename in (None, str(temporary)):
-            error.filename = str(path)  # which the user knows; a full disk names no file at all
         raise
     finally:
         if held is not None:
@@ -69,17 +124,19 @@ def atomic_folder(path: Path, *, replaces: bool = False) -> Iterator[Path]:
     """
     path = path.absolute()  # "." lies in no folder by its name
     clear_orphans(path)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    with _made_beside(path):
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     held = hold(temporary)
     try:
-        yield temporary
-        if hasattr(os, "sync"):
-            os.sync()  # one call for many files
-        temporary.chmod(0o777 & ~_umask())
-        with _set_aside(path) if replaces and path.is_dir() else nullcontext():
-            if path.is_dir():
-                path.rmdir()  # the empty one, which not every system lets be replaced
-            temporary.rename(path)
+        with naming(path, temporary):
+            yield temporary
+            if hasattr(os, "sync"):
+                os.sync()  # one call for many files
+            temporary.chmod(0o777 & ~_umask())
+            with _set_aside(path) if replaces and path.is_dir() else nullcontext():
+                if path.is_dir():
+                    path.rmdir()  # the empty one, which not every system lets be replaced
+                temporary.rename(path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise

@@ -21,7 +21,7 @@ from rich.progress import (
 )
 from rich.table import Column, Table
 
-from smn_cli.atomic import write_result
+from smn_cli.atomic import may_be_written, write_result
 from smn_cli.errors import UsageError, printable
 from smn_cli.process import stdout_is_closed
 
@@ -57,7 +57,7 @@ class Output:
                 raise UsageError(f"--json {json_target}: its folder does not exist")
             if path.is_dir():
                 raise UsageError(f"--json {json_target} is a folder: expected a file name or '-'")
-            if not os.access(path if path.exists() else path.parent, os.W_OK):
+            if not may_be_written(path):
                 raise UsageError(f"--json {json_target}: it may not be written to there; name another file or '-'")
 
     def talk(self, line: str) -> None:

@@ -1,10 +1,15 @@
 """A file is written whole or not at all."""
 
+import errno
+import io
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors import SafetensorError
 
 from smn_cli.adapters.adapter import load_adapter
 from smn_cli.atomic import atomic_folder, atomic_path, write_atomically
@@ -107,3 +112,53 @@ def test_a_folder_whose_successor_does_not_come_is_put_back(tmp_path: Path, monk
     with pytest.raises(PowerCut), atomic_folder(path, replaces=True) as making:
         (making / "new").write_text("new")
     assert (names(tmp_path), names(path)) == (["net"], ["old"])
+
+
+def full_by_safetensors(path: Path) -> None:
+    raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+
+def full_by_torch(path: Path) -> None:
+    class Full(io.BytesIO):
+        def write(self, data: object) -> int:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    torch.save({"a": torch.ones(99)}, Full())
+
+
+def full_by_the_system(path: Path) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def full_with_its_name(path: Path) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+
+FULL = [full_by_safetensors, full_by_torch, full_by_the_system, full_with_its_name]
+
+
+@pytest.mark.parametrize("fail", FULL)
+def test_a_full_disk_is_told_with_the_file_that_was_asked_for(fail: Callable[[Path], None], tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No space left") as caught, atomic_path(tmp_path / "a") as temporary:
+        fail(temporary)
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path / "a"))
+    told = pytest.raises(OSError, match="No space left")
+    with told as caught, atomic_folder(tmp_path / "b") as making, atomic_path(making / "c") as temporary:
+        fail(temporary)
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path / "b" / "c"))
+    assert names(tmp_path) == []
+
+
+def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="a mistake"), atomic_path(tmp_path / "a"):
+        raise RuntimeError("a mistake")
+    with pytest.raises(FileNotFoundError) as caught, atomic_path(tmp_path / "a"):
+        (tmp_path / "other").read_bytes()
+    assert caught.value.filename == str(tmp_path / "other")
+
+
+def test_a_folder_that_is_not_there_is_told_with_the_file_that_was_asked_for(tmp_path: Path) -> None:
+    for write in (atomic_path, atomic_folder):
+        with pytest.raises(FileNotFoundError) as caught, write(tmp_path / "no" / "a"):
+            pass
+        assert caught.value.filename == str(tmp_path / "no" / "a")

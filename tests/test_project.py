@@ -142,6 +142,7 @@ NO_MODULES = {
     "test_guides",
     "test_notebooks",
     "test_site",
+    "test_supply_chain",
     "adapters/test_format_page",
     "adapters/test_numpy_reader",
 }

@@ -26,7 +26,7 @@ def read_matching_base(path: Path, expected: Fingerprint) -> dict[str, np.ndarra
         None if it is no readable safetensors file, has other names, as files of other layouts do, or other values:
         whoever asked has to load a network to know, or to say what is wrong.
     """
-    if path.suffix != ".safetensors":
+    if path.suffix != ".safetensors" or not path.is_file():  # a pipe would be waited for
         return None
     try:
         tensors = _read(path, expected)

@@ -8,7 +8,7 @@ from typing import Any
 from smn_cli.adapters.fields import digest, get, parse_object, plain, typed
 from smn_cli.errors import AdapterFileError
 from smn_cli.hub import local_file
-from smn_cli.recognise import METADATA_KEY
+from smn_cli.recognise import METADATA_KEY, check_regular
 
 FORMAT = "smn.cascade"
 VERSION = 1
@@ -137,8 +137,11 @@ def is_cascade(path: str | Path) -> bool:
     Raises:
         HubError: it is at an address of the hub, and cannot be fetched.
     """
+    local = local_file(path)
+    if check_regular(local) is not None:  # a pipe would be waited for
+        return False
     try:
-        with local_file(path).open("rb") as file:
+        with local.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             text = json.loads(file.read(length) if length <= _HEAD_BYTES else b"")["__metadata__"][METADATA_KEY]
             return bool(json.loads(text)["format"] == FORMAT)

@@ -9,7 +9,6 @@ from smn_cli.datasets.known_sets import KNOWN_SETS
 from smn_cli.terminal.options import JsonOption
 
 if TYPE_CHECKING:
-    from smn_cli.cache_folder import cache_folder
     from smn_cli.console import Output
     from smn_cli.schemas.images import DataJson, DataNoteJson, SplitNoteJson
 
@@ -35,6 +34,7 @@ def data(
     """
     from functools import partial
 
+    from smn_cli.cache_folder import cache_folder
     from smn_cli.console import Output
     from smn_cli.datasets.class_folders import read_note, write_class_folders
     from smn_cli.datasets.fetch import fetch

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from smn_cli.atomic import may_be_written
 from smn_cli.errors import UsageError, first_few
 from smn_cli.terminal.flags import in_flags
 from smn_cli.terminal.options import JsonOption, WeightsOption
@@ -82,5 +83,7 @@ def _check(files: list[Path], folder: Path, *, is_static: bool) -> None:
         raise UsageError(f"smn export needs {', '.join(missing)}: pip install 'smn-cli[onnx]'")
     if not folder.absolute().parent.is_dir():
         raise UsageError(f"--onnx {folder}: the folder {folder.absolute().parent} does not exist")
+    if not may_be_written(folder):
+        raise UsageError(f"--onnx {folder}: it may not be written to there; name another folder")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"--onnx {folder} is there already: name a new folder")

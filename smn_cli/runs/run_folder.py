@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from smn_cli.atomic import write_atomically
+from smn_cli.atomic import naming, write_atomically
 from smn_cli.errors import CheckpointError, UsageError
 from smn_cli.holding import Hold, clear_orphans, hold_patiently
 from smn_cli.runs.checked_files import check_file, read_tensors, recorded_digest, write_checked, write_tensors
@@ -95,10 +95,11 @@ class RunFolder:
             raise UsageError(f"`out` {path} cannot be made: {error.strerror}") from None
         folder = cls(making)
         try:
-            (making / STATE.parent).mkdir()
-            making.chmod(0o755)
-            folder.hold()
-            yield folder
+            with naming(path, making):
+                (making / STATE.parent).mkdir()
+                making.chmod(0o755)
+                folder.hold()
+                yield folder
             cls.check_free(path, overwrite=overwrite)  # another process may have been faster
             if path.exists():
                 shutil.rmtree(path)
@@ -173,7 +174,8 @@ class RunFolder:
 
     def append_metrics(self, record: dict[str, Any]) -> None:
         """Add one line to metrics.jsonl."""
-        with (self.path / METRICS).open("a", encoding="utf-8") as file:
+        path = self.path / METRICS
+        with naming(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 
     def keep_metrics_until(self, step: int) -> None:

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from smn_cli.atomic import may_be_written
 from smn_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ def check_result_file(flag: str, path: Path | None, suffixes: tuple[str, ...] = 
         raise UsageError(f"{flag} {path}: expected a name ending in {' or '.join(suffixes)}")
     if not path.absolute().parent.is_dir() or path.is_dir():
         raise UsageError(f"{flag} {path}: its folder does not exist, or it is a folder itself")
+    if not may_be_written(path):
+        raise UsageError(f"{flag} {path}: it may not be written to there; name another file")
 
 
 def write_files(output: "Output", options: "EvalOptions", evaluation: "Evaluation") -> None:

@@ -49,7 +49,12 @@ class Command(HelpPage):
     """A command that tells which of its settings were not typed."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Tell, then run."""
+        """Tell, then run.
+
+        Raises:
+            OSError: the working directory is no longer there, where torch would end the process.
+        """
+        Path.cwd()
         rows = [row for parameter in self.get_params(ctx) if (row := _told(ctx, parameter)) is not None]
         if any(source != "command line" for _, _, source in rows) and os.environ.get("RANK", "0") == "0":
             from smn_cli.console import Output

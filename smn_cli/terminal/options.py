@@ -5,6 +5,7 @@ from typing import Annotated, Any, get_args
 
 import typer
 
+from smn_cli.atomic import may_be_written
 from smn_cli.config.option import any_of
 from smn_cli.errors import UsageError
 from smn_cli.hub import local_file
@@ -120,5 +121,7 @@ def check_out_file(path: Path, *, overwrite: bool) -> None:
         raise UsageError(f"--out {path}: the folder {path.absolute().parent} does not exist")
     if path.is_dir():
         raise UsageError(f"--out {path} is a folder: expected a file name")
+    if not may_be_written(path):
+        raise UsageError(f"--out {path}: it may not be written to there; name another file")
     if path.exists() and not overwrite:
         raise UsageError(f"--out {path} exists: --overwrite replaces it")

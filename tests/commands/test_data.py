@@ -77,6 +77,7 @@ def test_coops_split_takes_the_place_of_ours(run_cli: Run, tmp_path: Path, monke
         (["cifer10", "out"], 2, "did you mean cifar10"),
         (["dtd", "no/such/out"], 2, "does not exist"),
         (["dtd", "out", "--root", "root"], 5, "cannot be downloaded"),
+        (["dtd", "out"], 5, "downloads and cannot be downloaded"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(

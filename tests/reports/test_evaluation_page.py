@@ -114,9 +114,9 @@ def test_a_class_that_the_labels_do_not_have_is_told(tmp_path: Path) -> None:
     assert ["cedar", "another class", "0", "10"] in Reader(page).rows
 
 
-def test_a_name_that_is_no_text_does_not_break_the_page(tmp_path: Path) -> None:
-    page = evaluation_page(evaluation(tmp_path, facts={"labels": "a\udcff"})).decode()
-    assert "a?</td>" in page
+def test_names_that_are_no_text_or_steer_a_terminal_are_shown_escaped(tmp_path: Path) -> None:
+    page = evaluation_page(evaluation(tmp_path, facts={"labels": "a\udcff\x1b[31mb\u202e"})).decode()
+    assert r"a\udcff\x1b[31mb\u202e</td>" in page
 
 
 @pytest.mark.slow
