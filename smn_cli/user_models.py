@@ -11,7 +11,8 @@ from torch import nn
 
 from smn_cli.adapters.adapter import Adapter, load_adapter, remove_adapter
 from smn_cli.adapters.swap import unwrapped
-from smn_cli.backbones.loading import Backbone, checkpointing_choice_kept, wrap_backbone
+from smn_cli.backbones.checkpointing import checkpointing_choice_kept
+from smn_cli.backbones.loading import Backbone, wrap_backbone
 from smn_cli.cascade.cascade import Cascade
 from smn_cli.cascade.file import load_cascade
 from smn_cli.cascade.schema import is_cascade

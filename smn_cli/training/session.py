@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from smn_cli.backbones.loading import Backbone, checkpoint_gradients, to_device
+from smn_cli.backbones.checkpointing import checkpoint_gradients
+from smn_cli.backbones.loading import Backbone, to_device
 from smn_cli.data.labels.eval_split import LabeledSplit
 from smn_cli.data.views.loader import RepeatedViewLoader, ViewBatch, ViewLoader
 from smn_cli.errors import CheckpointError, Interrupted, TrainingError
