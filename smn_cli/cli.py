@@ -99,7 +99,7 @@ def main(arguments: list[str] | None = None) -> None:
     Typed.command = shlex.join([_program(), *words])
     try:
         names = {name: frozenset(signature(command).parameters) for name, command in _COMMANDS.items()}
-        code = app(words, prog_name=_program(), standalone_mode=False, **settings_for(words, names))
+        code = app(words, prog_name=_program(), standalone_mode=False, **settings_for(names))
         sys.stdout.flush()
     except SmnError as error:
         code = _fail(in_flags(str(error), _parameter_names()), error.exit_code, words)

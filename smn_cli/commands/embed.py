@@ -9,6 +9,7 @@ import typer
 
 from smn_cli.errors import UsageError
 from smn_cli.terminal.networks import check_choice, open_networks
+from smn_cli.terminal.option_parameters import checked_by
 from smn_cli.terminal.options import (
     TAKES_ADAPTER,
     DeviceOption,
@@ -34,6 +35,11 @@ if TYPE_CHECKING:
     from smn_cli.terminal.networks import Networks
 
 
+def _check_choice(*, adapter: Path | None, run: Path | None, arch: str | None) -> None:
+    check_choice("smn embed", [] if adapter is None else [adapter], run, arch)
+
+
+@checked_by(_check_choice)
 def embed(
     out: Annotated[
         Path,
@@ -83,7 +89,6 @@ def embed(
         smn embed ./images --adapter adapter.safetensors --out features.npy
         smn embed ./images --arch resnet50 --l2 --out base.npy
     """
-    check_choice("smn embed", [] if adapter is None else [adapter], run, arch)
     if not images:
         raise UsageError("smn embed needs IMAGES: folders, images, archives or text files of paths")
     _check_out(out, overwrite=overwrite)

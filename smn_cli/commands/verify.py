@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from smn_cli.errors import UsageError
+from smn_cli.errors import ClashError
 from smn_cli.imports import quick_imports
+from smn_cli.terminal.option_parameters import checked_by
 from smn_cli.terminal.options import TAKES_ADAPTER, JsonOption, WeightsOption
 
 if TYPE_CHECKING:
@@ -16,6 +17,13 @@ if TYPE_CHECKING:
     from smn_cli.schemas.adapter_files import VerifiedExpertsJson, VerifyJson
 
 
+def _check(*, quick: bool, weights: Path | None, checkpoint: Path | None) -> None:
+    if quick and (weights is not None or checkpoint is not None):
+        words = "--quick looks at the file alone: leave --weights and --checkpoint out"
+        raise ClashError(words, "quick", ["weights", "checkpoint"])
+
+
+@checked_by(_check)
 def verify(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Adapter or cascade file.", **TAKES_ADAPTER)],
     weights: WeightsOption = None,
@@ -37,8 +45,6 @@ def verify(
 
     output = Output(json)
     if quick:
-        if weights is not None or checkpoint is not None:
-            raise UsageError("--quick looks at the file alone: leave --weights and --checkpoint out")
         output.json(_verify_file(output, file))
         return
     output.json(_verify_network(output, file, weights, checkpoint))
