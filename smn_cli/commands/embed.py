@@ -12,6 +12,7 @@ from smn_cli.terminal.networks import check_choice, open_networks
 from smn_cli.terminal.option_parameters import checked_by
 from smn_cli.terminal.options import (
     TAKES_ADAPTER,
+    BaseOption,
     DeviceOption,
     ImagesArgument,
     JsonOption,
@@ -56,9 +57,7 @@ def embed(
         typer.Option("--adapter", metavar="FILE", help="Adapter file.", rich_help_panel="Network", **TAKES_ADAPTER),
     ] = None,
     run: RunOption = None,
-    arch: Annotated[
-        str | None, typer.Option("--arch", help="timm model, for a base alone.", rich_help_panel="Network")
-    ] = None,
+    arch: BaseOption = None,
     weights: WeightsOption = None,
     size: SizeOption = None,
     l2: Annotated[

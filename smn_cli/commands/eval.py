@@ -19,6 +19,7 @@ from smn_cli.terminal.networks import check_choice, open_networks
 from smn_cli.terminal.option_parameters import checked_by, takes_options
 from smn_cli.terminal.options import (
     TAKES_ADAPTER,
+    BaseOption,
     DeviceOption,
     JsonOption,
     PrecisionOption,
@@ -64,9 +65,7 @@ def evaluate(
         ),
     ] = None,
     run: RunOption = None,
-    arch: Annotated[
-        str | None, typer.Option("--arch", help="timm model, to score a base alone.", rich_help_panel="Network")
-    ] = None,
+    arch: BaseOption = None,
     weights: WeightsOption = None,
     size: SizeOption = None,
     options: EvalOptions,

@@ -9,9 +9,12 @@ from typing import Any, get_args, get_origin
 import typer
 
 from smn_cli.config.option import Option, options_of
+from smn_cli.terminal.arch_names import complete_arch, complete_teacher
 
 CHECK = "check_given"
 """Attribute of a command: holds its parameters, by name, against each other."""
+_NAMES = {"teacher": complete_teacher, "witness": complete_arch}
+"""Options whose words are no fixed choice, with what completes them."""
 
 
 def checked_by(check: Callable[..., None]) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -90,7 +93,7 @@ def _make(options: type, given: dict[str, Any]) -> Any:
 def _parameter(declared: Option) -> inspect.Parameter:
     """The parameter that Typer makes an option of."""
     kind, flag = declared.type, declared.flag
-    shown: dict[str, Any] = {"metavar": declared.metavar}
+    shown: dict[str, Any] = {"metavar": declared.metavar, "autocompletion": _NAMES.get(declared.name)}
     if declared.choices:  # plain words to Typer, so that one check speaks to the command line and to Python
         kind, shown = str | None, choosing(declared.choices)
     elif get_origin(kind) is tuple:
