@@ -138,6 +138,9 @@ def _rebuilt(
     out: Path,
 ) -> "tuple[Header, RebuiltNetwork[Any]]":
     """The checkpoint or the folder written; `folder` is its path, and whether it may be replaced."""
+    from smn_cli.console import say_at_once
+
+    say_at_once("smn apply: loading torch")
     with quick_imports():
         from smn_cli.adapters.adapter import load_adapter
         from smn_cli.cascade.file import load_expert

@@ -79,8 +79,10 @@ def cascade(
         raise UsageError("smn cascade needs the --run of a dispatcher, or --resume with the --out of a cascade")
     from functools import partial
 
+    from smn_cli.console import Output, say_at_once
+
+    say_at_once("smn cascade: loading torch")
     from smn_cli.cascade.run import CascadeFolder
-    from smn_cli.console import Output
     from smn_cli.distributed import launched_size
     from smn_cli.terminal.options import resolve_device, resolve_workers
     from smn_cli.training.run_context import Execution

@@ -91,7 +91,9 @@ def embed(
     if not images:
         raise UsageError("smn embed needs IMAGES: folders, images, archives or text files of paths")
     _check_out(out, overwrite=overwrite)
-    from smn_cli.console import Output
+    from smn_cli.console import Output, say_at_once
+
+    say_at_once("smn embed: loading torch")
     from smn_cli.data.images.find import find_images
     from smn_cli.distributed import device_of_process, team_of
     from smn_cli.features.embed import Embedding

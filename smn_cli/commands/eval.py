@@ -93,7 +93,9 @@ def evaluate(
     check_files(options)
     fractions = parse_fractions(options.label_fraction) if options.label_fraction is not None else []
     check_metrics(known_early(gates), names_asked_for(options, fractions, is_adapted=bool(adapter or run)))
-    from smn_cli.console import Output
+    from smn_cli.console import Output, say_at_once
+
+    say_at_once("smn eval: loading torch")
     from smn_cli.data.labels.eval_split import load_labeled_split
     from smn_cli.distributed import device_of_process, team_of
     from smn_cli.features.cache import FeatureCache
@@ -110,8 +112,7 @@ def evaluate(
         networks = open_networks(adapter or [], run, arch, weights, size)
         output.talk(f"{_in_words(split)}, {networks.preprocessing.size} px")
         if networks.cascade is not None and fractions:
-            words = "--label-fraction does not take a cascade: give adapters"
-            raise ClashError(words, "label_fraction", ["adapter"])
+            raise ClashError("--label-fraction does not take a cascade: give adapters", "label_fraction", ["adapter"])
         if gates:
             check_metrics(gates, names_of(networks, options, fractions, len(split.train_paths)))
         cache = None if no_cache else FeatureCache()

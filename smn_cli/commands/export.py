@@ -41,9 +41,11 @@ def export(
         smn export steel.safetensors --onnx steel-onnx/ --static
     """
     _check_place(onnx)
+    from smn_cli.console import Output, say_at_once, size
+
+    say_at_once("smn export: loading torch")
     from smn_cli.adapters.adapter import load_adapter
     from smn_cli.adapters.comparing import check_same_base
-    from smn_cli.console import Output, size
     from smn_cli.onnx.export import export_adapters
     from smn_cli.rebuild import backbone_for
 

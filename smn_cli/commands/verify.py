@@ -88,6 +88,7 @@ def _verify_file(output: "Output", file: Path) -> "VerifyJson":
 def _verify_network(output: "Output", file: Path, weights: Path | None, checkpoint: Path | None) -> "VerifyJson":
     from smn_cli.adapters.stored import load_stored
     from smn_cli.cascade.schema import is_cascade
+    from smn_cli.console import say_at_once
     from smn_cli.file_rebuild import prove_rebuild
 
     if not is_cascade(file):
@@ -96,6 +97,7 @@ def _verify_network(output: "Output", file: Path, weights: Path | None, checkpoi
         if weights is not None and stored.readout is None and prove_rebuild(stored, weights):
             _tell_rebuilt(output, stored)
             return _proven(output, file, stored, checkpoint, {})
+    say_at_once("smn verify: loading torch")
     with quick_imports():
         from smn_cli.adapters.adapter import load_adapter
         from smn_cli.cascade.file import load_cascade
