@@ -1,7 +1,8 @@
 """smn inspect: what is in an adapter file. Needs no base."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -69,10 +70,7 @@ def inspect(
             f"carries a readout, {readout.kind}: {readout.num_features} features to {readout.dim} numbers at "
             f"{readout.entry.bits} bits, fitted to {readout.entry.num_images} images"
         )
-    told = {
-        key.replace("_", " "): _short(value) for key, value in header.provenance.items() if value not in (None, "", [])
-    }
-    output.result("made with " + ", ".join(f"{key} {words}" for key, words in told.items()))
+    output.result(f"made with {_made_with(header.provenance)}")
     output.json(_describe(file, adapter, {"file": file_bytes, **parts}, {}))
 
 
@@ -157,6 +155,11 @@ def _describe_cascade(cascade: "Cascade") -> "CascadeInFileJson":
 
 def _bar(share: float) -> str:
     return "█" * round(share * BAR_WIDTH)
+
+
+def _made_with(provenance: Mapping[str, Any]) -> str:
+    told = {key.replace("_", " "): _short(value) for key, value in provenance.items() if value not in (None, "", [])}
+    return ", ".join(f"{key} {words}" for key, words in told.items())
 
 
 def _short(value: object) -> str:
