@@ -23,10 +23,11 @@ COMMANDS = (
 HEAD = """# In the terminal
 
 Written by `docs/make_terminal.py`: what a terminal of {columns} columns shows, command by command. The images are
-{num_images} photographs of tomato leaves, too few for a gain to be expected; the network is an EfficientNet-Lite0 with
-ImageNet's weights. The first line of a command comes at once, and while torch loads nothing else does. In a file or a
-pipe the same lines come whole, without bars and codes, with a line of progress every ten seconds. `NO_COLOR=1` leaves
-no colours.
+{num_images} photographs of tomato leaves, too few for a gain to be expected. The network is an EfficientNet-Lite0 with
+ImageNet's weights.
+
+A command says what it is about to do before it loads torch, which takes seconds. In a file or a pipe the same lines come
+whole, without bars and codes, with a line of progress every ten seconds. `NO_COLOR=1` leaves the colours out.
 """
 
 
