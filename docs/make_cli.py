@@ -39,8 +39,10 @@ directory (`$SMN_CONFIG` names another), or in the environment, as `SMN_ADAPT_ST
     arch = "resnet50"
     batch-size = 64
 
-What is typed comes first, then the environment, then the file. A command that takes settings from there lists them
-all, with where each came from. `smn adapt --resume` keeps the settings of its run.
+What is typed comes first, then the environment, then the file. That holds for options that exclude each other, too:
+with `weights` in the file, `smn verify --quick` leaves the weights out. A command that takes settings from there lists
+them all, with where each came from, and which are not used because of what. Only gates never give way: a job that was
+to be stopped would pass. `smn adapt --resume` keeps the settings of its run.
 """
 
 

@@ -36,14 +36,17 @@ from smn_cli.commands.push import push
 from smn_cli.commands.verify import verify
 from smn_cli.errors import SmnError, printable
 from smn_cli.process import Typed, settle_process
+from smn_cli.terminal.arch_names import complete_arch
 from smn_cli.terminal.flags import in_flags
 from smn_cli.terminal.given_settings import Command, settings_for
+from smn_cli.terminal.help_page import StartPage
 
 # Typer vendors click since 0.26, so its usage error is reached through the class that both have
 _USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
 
 app = typer.Typer(
     name="smn",
+    cls=StartPage,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain text, see HelpPage
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -67,6 +70,8 @@ def _smn(
 
     Exit codes: 0 done, 1 unexpected fault, 2 wrong usage, 3 a gate failed, 4 adapter and base do not match,
     5 bad or missing data, 6 unreadable or damaged file, 130 interrupted (state saved).
+
+    Every option may also stand in smn.toml, or in the environment: SMN_ADAPT_STEPS=400 is --steps of smn adapt.
     """
 
 
@@ -88,8 +93,27 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "data": data,
     "demo": demo,
 }
+_IN_SHORT = {
+    "adapt": "Learn a mask from images, without labels",
+    "plan": "Say what smn adapt would do, and what it takes",
+    "eval": "Score base and adapted: better, same or worse",
+    "embed": "Write features of images for other tools",
+    "pack": "Pack a run into one small adapter file",
+    "apply": "Rebuild the adapted network as a checkpoint",
+    "export": "Write base and adapters for ONNX Runtime",
+    "inspect": "Show what an adapter file holds",
+    "verify": "Prove that adapter and base belong together",
+    "diff": "Compare two adapters, layer by layer",
+    "merge": "Make one adapter of several",
+    "push": "Send an adapter to the Hugging Face hub",
+    "pull": "Fetch an adapter from the Hugging Face hub",
+    "cascade": "Experimental: an expert mask for each cluster",
+    "data": "Write a known data set as class folders",
+    "demo": "Go the whole road offline, in minutes",
+}
+"""For lists of all commands, which would cut longer texts."""
 for _name, _command in _COMMANDS.items():
-    app.command(_name, cls=Command)(_command)
+    app.command(_name, cls=Command, short_help=_IN_SHORT[_name])(_command)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -98,8 +122,10 @@ def main(arguments: list[str] | None = None) -> None:
     settle_process()
     Typed.command = shlex.join([_program(), *words])
     try:
+        if "--install-completion" in words:
+            complete_arch("")  # loads timm for seconds the first time, which nobody expects of a key
         names = {name: frozenset(signature(command).parameters) for name, command in _COMMANDS.items()}
-        code = app(words, prog_name=_program(), standalone_mode=False, **settings_for(words, names))
+        code = app(words, prog_name=_program(), standalone_mode=False, **settings_for(names))
         sys.stdout.flush()
     except SmnError as error:
         code = _fail(in_flags(str(error), _parameter_names()), error.exit_code, words)

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,11 +16,13 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Column, Table
+from rich.text import Text
 
 from smn_cli.atomic import may_be_written, write_result
 from smn_cli.errors import UsageError, printable
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from smn_cli.schemas.commands import CommandJson
 
 PLAIN_LINE_EVERY_S = 10.0
+_SHORTEST_BAR = 12
 
 
 class Ticker(Protocol):
@@ -62,20 +66,41 @@ class Output:
 
     def talk(self, line: str) -> None:
         """A line for whoever watches."""
-        self._talk.print(printable(line), markup=False)
+        self._line(self._talk, line)
 
     def result(self, line: str) -> None:
         """A line of the result."""
-        self._results.print(printable(line), markup=False)
+        self._line(self._results, line)
+
+    @staticmethod
+    def _line(console: Console, line: str) -> None:
+        """Print a line; on a terminal it breaks between words, and what goes on is set in."""
+        text = printable(line)
+        if console.is_terminal:
+            words = text.lstrip()
+            start = " " * (len(text) - len(words))
+            text = textwrap.fill(
+                words,
+                console.width,
+                initial_indent=start,
+                subsequent_indent=f"{start}  ",
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+        console.print(text, markup=False, soft_wrap=True)
 
     def table(
         self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, texts: Collection[str] = ()
     ) -> None:
-        """A result as a table; the first column is text, and those of `texts`, the others are numbers."""
+        """A result as a table; the first column is text, and those of `texts`, the others are numbers.
+
+        On a narrow terminal the first column breaks, for numbers would lose their end.
+        """
         table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
         for position, column in enumerate(columns):
             is_text = position == 0 or column in texts
-            table.add_column(column, justify="left" if is_text else "right", no_wrap=True)
+            width = max(len(printable(row[position])) for row in [columns, *rows]) if position else None
+            table.add_column(column, justify="left" if is_text else "right", no_wrap=position > 0, min_width=width)
         for row in rows:
             table.add_row(*map(printable, row))
         self._results.print(table)
@@ -118,7 +143,7 @@ class Output:
         def count(done: int, total: int) -> None:
             nonlocal bar
             if bar is None:
-                bar = Progress(*_columns(), console=self._talk)
+                bar = Progress(*_columns(self._talk), console=self._talk)
                 bar.add_task(what, total=total, words="")
                 bar.start()
             bar.update(bar.task_ids[0], completed=done, total=total)
@@ -130,7 +155,7 @@ class Output:
 
     @contextmanager
     def _bar(self, what: str, total: int, done: int) -> Iterator[Ticker]:
-        with Progress(*_columns(), console=self._talk) as bar:
+        with Progress(*_columns(self._talk), console=self._talk) as bar:
             task = bar.add_task(what, total=total, completed=done, words="")
 
             def tick(done: int, words: str = "") -> None:
@@ -145,18 +170,34 @@ def say_at_once(line: str) -> None:
         Output().talk(line)
 
 
-def _columns() -> tuple[ProgressColumn, ...]:
+def _columns(console: Console) -> tuple[ProgressColumn, ...]:
     """What it is, how far, since when and how long still; what else there is to say comes last, where a narrow
     terminal cuts it."""
     return (
         TextColumn("{task.description}", table_column=Column(no_wrap=True)),
-        BarColumn(bar_width=24, table_column=Column(min_width=12)),
+        BarColumn(bar_width=24, table_column=Column(min_width=_SHORTEST_BAR)),
         MofNCompleteColumn(table_column=Column(no_wrap=True)),
         TimeElapsedColumn(table_column=Column(no_wrap=True)),
         TextColumn("left", table_column=Column(no_wrap=True)),
         TimeRemainingColumn(table_column=Column(no_wrap=True)),
-        TextColumn("{task.fields[words]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
+        _WordsColumn(console),
     )
+
+
+class _WordsColumn(ProgressColumn):
+    """A task's words: as many of their parts, with commas between them, as a line of the terminal has room for."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(table_column=Column(no_wrap=True))
+        self._console = console
+
+    def render(self, task: Task) -> Text:
+        """What Rich puts at the end of the bar's line."""
+        shortest = f"{task.description} {'-' * _SHORTEST_BAR} {task.total:.0f}/{task.total:.0f} 0:00:00 left 0:00:00 "
+        words = str(task.fields["words"])
+        while len(shortest) + len(words) > self._console.width and words:
+            words = words.rpartition(", ")[0]
+        return Text(words)
 
 
 def _console(*, stderr: bool, quiet: bool) -> Console:
@@ -180,7 +221,7 @@ def _plain_ticker(output: Output, what: str, total: int, done_before: int) -> Ti
         elapsed_s = now - started
         left_s = elapsed_s / max(done - done_before, 1) * (total - done)
         times = f"{duration(elapsed_s)}, {duration(left_s)} left" if done < total else duration(elapsed_s)
-        output.talk(f"{what} {done}/{total} {words} {times}".replace("  ", " "))
+        output.talk(f"{what} {done}/{total} {f'{words}, ' if words else ''}{times}")
 
     return tick
 

@@ -3,6 +3,8 @@
 Every message is one line that says what, which file or option, what was expected and found, and what to do.
 """
 
+from collections.abc import Collection
+
 
 class SmnError(Exception):
     """Base of all errors a user can cause or mend; `smn` prints the message and exits with `exit_code`."""
@@ -14,6 +16,22 @@ class UsageError(SmnError):
     """An option or argument has a value that cannot be used, alone or with the others."""
 
     exit_code = 2
+
+
+class ClashError(UsageError):
+    """An option does not go with others that were given, too.
+
+    On the command line a setting of a file or of the environment gives way to what was typed.
+
+    Args:
+        message: as of every error.
+        option: parameter that is given.
+        others: parameters that it does not go with, as they are.
+    """
+
+    def __init__(self, message: str, option: str = "", others: Collection[str] = ()) -> None:
+        super().__init__(message)
+        self.option, self.others = option, tuple(others)
 
 
 class GateError(SmnError):

@@ -19,7 +19,7 @@ from smn_cli.cascade.options import CombinationKind, Mode
 from smn_cli.cascade.projection import Projection, check_finite, fit_projection
 from smn_cli.cascade.router import unit
 from smn_cli.cascade.whitening import Whitening, fit_whitening
-from smn_cli.errors import DataError, UsageError
+from smn_cli.errors import ClashError, DataError, UsageError
 
 KINDS: tuple[str, ...] = get_args(CombinationKind)
 WHITENED_DIM = 256
@@ -162,8 +162,10 @@ def plain_combination(
     if kind not in KINDS:
         raise UsageError(f"combination {kind!r} is unknown: expected one of {', '.join(KINDS)}")
     if kind == "none" and dim not in (None, width):
-        raise UsageError(
-            f"`dim` {dim}: blocks side by side have {width} features, which cannot be chosen; give another `combine`"
+        raise ClashError(
+            f"`dim` {dim}: blocks side by side have {width} features, which cannot be chosen; give another `combine`",
+            "dim",
+            ["combine"],
         )
     widest = {"none": width, "whitened": min(WHITENED_DIM, width)}.get(kind, num_features)
     wanted = widest if dim is None else dim

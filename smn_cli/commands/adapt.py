@@ -1,6 +1,7 @@
 """smn adapt: learn a mask from unlabeled images."""
 
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from smn_cli.config.options import AdaptOptions
-from smn_cli.errors import Interrupted, UsageError, first_few
+from smn_cli.errors import ClashError, Interrupted, UsageError, first_few
 from smn_cli.terminal.conclusion import conclude_run
 from smn_cli.terminal.flags import in_flags
-from smn_cli.terminal.option_parameters import choosing, takes_options
+from smn_cli.terminal.option_parameters import checked_by, choosing, names_given, takes_options
 from smn_cli.terminal.options import (
     TAKES_ADAPTER,
     ArchOption,
@@ -32,7 +33,23 @@ if TYPE_CHECKING:
     from smn_cli.training.session import Session
 
 
+def _check(
+    *,
+    resume: bool,
+    images: Sequence[Path] | None,
+    arch: str | None,
+    overwrite: bool,
+    start: Path | None,
+    options: AdaptOptions,
+) -> None:
+    own = {"images": images, "arch": arch, "overwrite": overwrite, "start": start}
+    if resume and (others := [name for name, value in own.items() if value] + names_given(options)):
+        words = "--resume goes on with the settings of the run: leave out IMAGES, --arch and other settings"
+        raise ClashError(words, "resume", others)
+
+
 @takes_options
+@checked_by(_check)
 def adapt(
     *,
     images: ImagesArgument = None,
@@ -93,8 +110,6 @@ def adapt(
     from smn_cli.terminal.options import resolve_device, resolve_workers
     from smn_cli.training.run_context import Execution
 
-    if resume and (images or arch or overwrite or start or options != AdaptOptions()):
-        raise UsageError("--resume goes on with the settings of the run: leave out IMAGES, --arch and other settings")
     if not resume and (arch is None or not images):
         raise UsageError("smn adapt needs IMAGES and --arch, or --resume with the --out of a run")
     chosen = device_of_process(_device_of_run(out) if resume and device == "auto" else resolve_device(device))
@@ -105,10 +120,10 @@ def adapt(
             chosen,
             resolve_workers(workers),
             save_every,
-            on_teacher_embedding=output.counter("the frozen network looks at the images"),
+            on_teacher_embedding=output.counter("frozen network looks at images"),
             on_judgement=partial(report_judgement, output),
             on_phase=output.talk,
-            on_trunk=output.counter("the frozen first blocks look at the views that are kept, batch"),
+            on_trunk=output.counter("frozen blocks look at kept views, batch"),
             team=team,
             cache=None if no_cache else FeatureCache(),
             logs=logs,

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from smn_cli.errors import UsageError, first_few
+from smn_cli.errors import ClashError, UsageError, first_few
 from smn_cli.imports import quick_imports
 from smn_cli.publishing.place import WEIGHTS, check_free
 from smn_cli.terminal.flags import in_flags
+from smn_cli.terminal.option_parameters import checked_by
 from smn_cli.terminal.options import TAKES_ADAPTER, JsonOption, WeightsOption, check_out_file
 
 if TYPE_CHECKING:
@@ -20,6 +21,13 @@ if TYPE_CHECKING:
     from smn_cli.schemas.adapter_files import ApplyJson
 
 
+def _check(*, readout: bool, drop_classifier: bool) -> None:
+    if readout and drop_classifier:
+        words = "--readout takes the place of the classifier: leave --drop-classifier out"
+        raise ClashError(words, "readout", ["drop_classifier"])
+
+
+@checked_by(_check)
 def apply(
     file: Annotated[
         Path, typer.Argument(metavar="FILE", help="Adapter file, or a cascade with --expert.", **TAKES_ADAPTER)
@@ -53,8 +61,6 @@ def apply(
     """
     target, is_folder = Path(out), out.endswith(("/", os.sep)) or Path(out).is_dir()
     _check_out(target, is_folder=is_folder, overwrite=overwrite)
-    if readout and drop_classifier:
-        raise UsageError("--readout takes the place of the classifier: leave --drop-classifier out")
     from smn_cli.console import Output
 
     output = Output(json)
@@ -132,6 +138,9 @@ def _rebuilt(
     out: Path,
 ) -> "tuple[Header, RebuiltNetwork[Any]]":
     """The checkpoint or the folder written; `folder` is its path, and whether it may be replaced."""
+    from smn_cli.console import say_at_once
+
+    say_at_once("smn apply: loading torch")
     with quick_imports():
         from smn_cli.adapters.adapter import load_adapter
         from smn_cli.cascade.file import load_expert

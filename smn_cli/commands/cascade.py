@@ -1,16 +1,17 @@
 """smn cascade: an expert for each cluster of a run's images, in one file with the run's own masks."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from smn_cli.cascade.options import CascadeOptions
-from smn_cli.errors import Interrupted, UsageError
+from smn_cli.errors import ClashError, Interrupted, UsageError
 from smn_cli.terminal.cascades import CascadeSizes, describe_experts, report_cascade
 from smn_cli.terminal.flags import in_flags
-from smn_cli.terminal.option_parameters import takes_options
+from smn_cli.terminal.option_parameters import checked_by, names_given, takes_options
 from smn_cli.terminal.options import DeviceOption, JsonOption, WeightsOption, WorkersOption
 from smn_cli.terminal.stopping import saving_on_signals
 from smn_cli.terminal.tables import report_judgement
@@ -25,7 +26,17 @@ if TYPE_CHECKING:
     from smn_cli.training.session import Session
 
 
+def _check(
+    *, resume: bool, images: Sequence[Path] | None, run: Path | None, overwrite: bool, options: CascadeOptions
+) -> None:
+    own = {"images": images, "run": run, "overwrite": overwrite}
+    if resume and (others := [name for name, value in own.items() if value] + names_given(options)):
+        words = "--resume goes on with the settings of the cascade: leave out IMAGES, --run and other settings"
+        raise ClashError(words, "resume", others)
+
+
 @takes_options
+@checked_by(_check)
 def cascade(
     *,
     images: Annotated[
@@ -64,16 +75,14 @@ def cascade(
         smn cascade --run run --out cascade
         smn cascade --run run --experts 3 --mode conditional --out cascade
     """
-    if resume and (images or run or overwrite or options != CascadeOptions()):
-        raise UsageError(
-            "--resume goes on with the settings of the cascade: leave out IMAGES, --run and other settings"
-        )
     if not resume and run is None:
         raise UsageError("smn cascade needs the --run of a dispatcher, or --resume with the --out of a cascade")
     from functools import partial
 
+    from smn_cli.console import Output, say_at_once
+
+    say_at_once("smn cascade: loading torch")
     from smn_cli.cascade.run import CascadeFolder
-    from smn_cli.console import Output
     from smn_cli.distributed import launched_size
     from smn_cli.terminal.options import resolve_device, resolve_workers
     from smn_cli.training.run_context import Execution

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from smn_cli.datasets.known_sets import KNOWN_SETS
+from smn_cli.terminal.option_parameters import choosing
 from smn_cli.terminal.options import JsonOption
 
 if TYPE_CHECKING:
@@ -14,7 +15,10 @@ if TYPE_CHECKING:
 
 
 def data(
-    name: Annotated[str, typer.Argument(metavar="NAME", help=f"One of {', '.join(KNOWN_SETS)}.")],
+    name: Annotated[
+        str,
+        typer.Argument(help=f"One of {', '.join(KNOWN_SETS)}.", **{**choosing(tuple(KNOWN_SETS)), "metavar": "NAME"}),
+    ],
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where train/CLASS/ and test/CLASS/ are written.")],
     root: Annotated[
         Path | None,

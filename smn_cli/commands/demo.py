@@ -38,9 +38,11 @@ def demo(
         smn demo
         smn demo --out demo --steps 40 --overwrite
     """
+    from smn_cli.console import Output, duration, say_at_once
+
+    say_at_once("smn demo: loading torch")
     from smn_cli.backbones.loading import load_backbone
     from smn_cli.backbones.packaged import LITE0_ARCH, lite0_weights
-    from smn_cli.console import Output, duration
     from smn_cli.datasets.digits import DESCRIPTION, write_digits
 
     started = time.monotonic()
@@ -110,7 +112,7 @@ def _adapt(output: "Output", images: Path, run: Path, weights: Path, steps: int,
     checked = check_images(find_images([images]), max_bad=0)
     started = time.monotonic()
     request = RunRequest(run, checked, AdaptOptions(steps=steps, seed=seed, size=SIZE), str(weights))
-    execution = Execution(on_teacher_embedding=output.counter("the frozen network looks at the images"))
+    execution = Execution(on_teacher_embedding=output.counter("frozen network looks at images"))
     session = Session.start(request, load_backbone(LITE0_ARCH, weights), execution=execution)
     with output.progress("adapting", steps) as tick:
         for report in session.steps():

@@ -1,7 +1,7 @@
 """smn embed: features of images under a base or an adapted network, for other tools."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,8 +9,10 @@ import typer
 
 from smn_cli.errors import UsageError
 from smn_cli.terminal.networks import check_choice, open_networks
+from smn_cli.terminal.option_parameters import checked_by
 from smn_cli.terminal.options import (
     TAKES_ADAPTER,
+    BaseOption,
     DeviceOption,
     ImagesArgument,
     JsonOption,
@@ -34,6 +36,13 @@ if TYPE_CHECKING:
     from smn_cli.terminal.networks import Networks
 
 
+def _check_given(*, images: Sequence[Path] | None, adapter: Path | None, run: Path | None, arch: str | None) -> None:
+    check_choice("smn embed", [] if adapter is None else [adapter], run, arch)
+    if not images:
+        raise UsageError("smn embed needs IMAGES: folders, images, archives or text files of paths")
+
+
+@checked_by(_check_given)
 def embed(
     out: Annotated[
         Path,
@@ -50,9 +59,7 @@ def embed(
         typer.Option("--adapter", metavar="FILE", help="Adapter file.", rich_help_panel="Network", **TAKES_ADAPTER),
     ] = None,
     run: RunOption = None,
-    arch: Annotated[
-        str | None, typer.Option("--arch", help="timm model, for a base alone.", rich_help_panel="Network")
-    ] = None,
+    arch: BaseOption = None,
     weights: WeightsOption = None,
     size: SizeOption = None,
     l2: Annotated[
@@ -83,11 +90,10 @@ def embed(
         smn embed ./images --adapter adapter.safetensors --out features.npy
         smn embed ./images --arch resnet50 --l2 --out base.npy
     """
-    check_choice("smn embed", [] if adapter is None else [adapter], run, arch)
-    if not images:
-        raise UsageError("smn embed needs IMAGES: folders, images, archives or text files of paths")
     _check_out(out, overwrite=overwrite)
-    from smn_cli.console import Output
+    from smn_cli.console import Output, say_at_once
+
+    say_at_once("smn embed: loading torch")
     from smn_cli.data.images.find import find_images
     from smn_cli.distributed import device_of_process, team_of
     from smn_cli.features.embed import Embedding
@@ -99,7 +105,7 @@ def embed(
     number_format = resolve_precision(precision, chosen_device)
     with team_of(chosen_device) as team:
         output = Output(json, is_silent=not team.is_first)
-        paths = team.from_first(lambda: find_images(images, note=output.talk))
+        paths = team.from_first(lambda: find_images(images or [], note=output.talk))
         check_feature_file(out, paths)
         networks = open_networks([] if adapter is None else [adapter], run, arch, weights, size)
         found = _check(output, paths, max_bad, out, team)

@@ -1,5 +1,6 @@
 """smn eval: base and adapted features on labeled folders, with gates for CI."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Annotated
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from smn_cli.config.eval_options import EvalOptions
-from smn_cli.errors import GateError, UsageError
+from smn_cli.errors import ClashError, GateError
 from smn_cli.evaluation.gates import check_metrics, parse_gate
 from smn_cli.evaluation.metric_names import DEFAULT_KS
 from smn_cli.terminal.cascades import report_rows
@@ -15,9 +16,10 @@ from smn_cli.terminal.eval_files import check_files, write_files
 from smn_cli.terminal.eval_results import hold_gates, known_early, names_asked_for, names_of, scores_json
 from smn_cli.terminal.low_shot import check_low_shot_options, parse_fractions, report_low_shot
 from smn_cli.terminal.networks import check_choice, open_networks
-from smn_cli.terminal.option_parameters import takes_options
+from smn_cli.terminal.option_parameters import checked_by, takes_options
 from smn_cli.terminal.options import (
     TAKES_ADAPTER,
+    BaseOption,
     DeviceOption,
     JsonOption,
     PrecisionOption,
@@ -42,7 +44,13 @@ if TYPE_CHECKING:
     from smn_cli.terminal.networks import Networks
 
 
+def _check(*, adapter: Sequence[Path] | None, run: Path | None, arch: str | None, options: EvalOptions) -> None:
+    check_choice("smn eval", adapter or [], run, arch)
+    check_low_shot_options(options)
+
+
 @takes_options
+@checked_by(_check)
 def evaluate(
     *,
     data: Annotated[Path, typer.Argument(metavar="DATA", help="train/ and test/ (or val/), or class folders alone.")],
@@ -57,9 +65,7 @@ def evaluate(
         ),
     ] = None,
     run: RunOption = None,
-    arch: Annotated[
-        str | None, typer.Option("--arch", help="timm model, to score a base alone.", rich_help_panel="Network")
-    ] = None,
+    arch: BaseOption = None,
     weights: WeightsOption = None,
     size: SizeOption = None,
     options: EvalOptions,
@@ -84,12 +90,12 @@ def evaluate(
     """
     started = monotonic()
     gates = _parse_gates(options)
-    check_choice("smn eval", adapter or [], run, arch)
-    check_low_shot_options(options)
     check_files(options)
     fractions = parse_fractions(options.label_fraction) if options.label_fraction is not None else []
     check_metrics(known_early(gates), names_asked_for(options, fractions, is_adapted=bool(adapter or run)))
-    from smn_cli.console import Output
+    from smn_cli.console import Output, say_at_once
+
+    say_at_once("smn eval: loading torch")
     from smn_cli.data.labels.eval_split import load_labeled_split
     from smn_cli.distributed import device_of_process, team_of
     from smn_cli.features.cache import FeatureCache
@@ -106,7 +112,7 @@ def evaluate(
         networks = open_networks(adapter or [], run, arch, weights, size)
         output.talk(f"{_in_words(split)}, {networks.preprocessing.size} px")
         if networks.cascade is not None and fractions:
-            raise UsageError("--label-fraction does not take a cascade: give adapters")
+            raise ClashError("--label-fraction does not take a cascade: give adapters", "label_fraction", ["adapter"])
         if gates:
             check_metrics(gates, names_of(networks, options, fractions, len(split.train_paths)))
         cache = None if no_cache else FeatureCache()

@@ -1,5 +1,6 @@
 """smn export: adapters and their base for ONNX Runtime."""
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -7,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from smn_cli.atomic import may_be_written
-from smn_cli.errors import UsageError, first_few
+from smn_cli.errors import ClashError, UsageError, first_few
 from smn_cli.terminal.flags import in_flags
+from smn_cli.terminal.option_parameters import checked_by
 from smn_cli.terminal.options import JsonOption, WeightsOption
 
 if TYPE_CHECKING:
@@ -17,6 +19,13 @@ if TYPE_CHECKING:
 _NEEDED = ("onnx", "onnxscript", "onnxruntime")
 
 
+def _check(*, static: bool, files: Sequence[Path]) -> None:
+    if static and len(files) != 1:
+        words = f"--static takes one adapter: found {len(files)}; leave it out for one graph of all"
+        raise ClashError(words, "static", ["files"])
+
+
+@checked_by(_check)
 def export(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Adapter files over the same base.")],
     onnx: Annotated[Path, typer.Option("--onnx", metavar="DIR", help="Folder to write.")],
@@ -32,10 +41,12 @@ def export(
         smn export steel.safetensors leaves.safetensors --onnx served/
         smn export steel.safetensors --onnx steel-onnx/ --static
     """
-    _check(files, onnx, is_static=static)
+    _check_place(onnx)
+    from smn_cli.console import Output, say_at_once, size
+
+    say_at_once("smn export: loading torch")
     from smn_cli.adapters.adapter import load_adapter
     from smn_cli.adapters.comparing import check_same_base
-    from smn_cli.console import Output, size
     from smn_cli.onnx.export import export_adapters
     from smn_cli.rebuild import backbone_for
 
@@ -76,9 +87,7 @@ def export(
     output.json(content)
 
 
-def _check(files: list[Path], folder: Path, *, is_static: bool) -> None:
-    if is_static and len(files) != 1:
-        raise UsageError(f"--static takes one adapter: found {len(files)}; leave it out for one graph of all")
+def _check_place(folder: Path) -> None:
     if missing := [name for name in _NEEDED if find_spec(name) is None]:
         raise UsageError(f"smn export needs {', '.join(missing)}: pip install 'smn-cli[onnx]'")
     if not folder.absolute().parent.is_dir():

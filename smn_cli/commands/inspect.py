@@ -1,7 +1,8 @@
 """smn inspect: what is in an adapter file. Needs no base."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -52,7 +53,7 @@ def inspect(
     if header.licence:
         output.result(f"licence {header.licence}")
     codec_needs = " (needs the base to decode)" if header.needs_base else ""
-    by_part = ", ".join(f"{name} {count:,}" for name, count in parts.items())
+    by_part = ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in parts.items() if count)
     output.result(
         f"{header.num_weights:,} weights in {len(header.masks)} tensors, density {header.density:.4f}, "
         f"codec {header.codec}{codec_needs}, {file_bytes:,} bytes ({by_part})"
@@ -69,7 +70,7 @@ def inspect(
             f"carries a readout, {readout.kind}: {readout.num_features} features to {readout.dim} numbers at "
             f"{readout.entry.bits} bits, fitted to {readout.entry.num_images} images"
         )
-    output.result("made from " + ", ".join(f"{key} {_short(value)}" for key, value in header.provenance.items()))
+    output.result(f"made with {_made_with(header.provenance)}")
     output.json(_describe(file, adapter, {"file": file_bytes, **parts}, {}))
 
 
@@ -156,8 +157,15 @@ def _bar(share: float) -> str:
     return "█" * round(share * BAR_WIDTH)
 
 
+def _made_with(provenance: Mapping[str, Any]) -> str:
+    told = {key.replace("_", " "): _short(value) for key, value in provenance.items() if value not in (None, "", [])}
+    return ", ".join(f"{key} {words}" for key, words in told.items())
+
+
 def _short(value: object) -> str:
     if isinstance(value, dict):
         chosen = ("recipe", "num_steps", "batch_size", "seed", "smn", "torch", "timm")
         return "(" + ", ".join(f"{key} {value[key]}" for key in chosen if key in value) + ")"
-    return str(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

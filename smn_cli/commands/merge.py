@@ -37,11 +37,13 @@ def merge(
         smn merge a.safetensors b.safetensors --how or --out merged.safetensors
     """
     check_out_file(out, overwrite=overwrite)
+    from smn_cli.console import Output, say_at_once
+
+    say_at_once("smn merge: loading torch")
     from smn_cli.adapters.adapter import load_adapter
     from smn_cli.adapters.combining import HOW
     from smn_cli.adapters.combining import merge as merge_adapters
     from smn_cli.adapters.comparing import check_same_base
-    from smn_cli.console import Output
     from smn_cli.errors import UsageError
     from smn_cli.rebuild import backbone_for
 

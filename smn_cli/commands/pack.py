@@ -68,8 +68,9 @@ def pack(
         smn pack run --out adapter.safetensors
         smn pack run --readout whitened --out adapter.safetensors
     """
-    from smn_cli.console import Output
+    from smn_cli.console import Output, say_at_once
 
+    say_at_once("smn pack: loading torch")
     with quick_imports():
         from smn_cli.adapters.schema import check_texts
         from smn_cli.adapters.sizes import measure_sizes

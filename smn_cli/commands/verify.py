@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from smn_cli.errors import UsageError
+from smn_cli.errors import ClashError
 from smn_cli.imports import quick_imports
+from smn_cli.terminal.option_parameters import checked_by
 from smn_cli.terminal.options import TAKES_ADAPTER, JsonOption, WeightsOption
 
 if TYPE_CHECKING:
@@ -16,6 +17,13 @@ if TYPE_CHECKING:
     from smn_cli.schemas.adapter_files import VerifiedExpertsJson, VerifyJson
 
 
+def _check(*, quick: bool, weights: Path | None, checkpoint: Path | None) -> None:
+    if quick and (weights is not None or checkpoint is not None):
+        words = "--quick looks at the file alone: leave --weights and --checkpoint out"
+        raise ClashError(words, "quick", ["weights", "checkpoint"])
+
+
+@checked_by(_check)
 def verify(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Adapter or cascade file.", **TAKES_ADAPTER)],
     weights: WeightsOption = None,
@@ -37,8 +45,6 @@ def verify(
 
     output = Output(json)
     if quick:
-        if weights is not None or checkpoint is not None:
-            raise UsageError("--quick looks at the file alone: leave --weights and --checkpoint out")
         output.json(_verify_file(output, file))
         return
     output.json(_verify_network(output, file, weights, checkpoint))
@@ -82,6 +88,7 @@ def _verify_file(output: "Output", file: Path) -> "VerifyJson":
 def _verify_network(output: "Output", file: Path, weights: Path | None, checkpoint: Path | None) -> "VerifyJson":
     from smn_cli.adapters.stored import load_stored
     from smn_cli.cascade.schema import is_cascade
+    from smn_cli.console import say_at_once
     from smn_cli.file_rebuild import prove_rebuild
 
     if not is_cascade(file):
@@ -90,6 +97,7 @@ def _verify_network(output: "Output", file: Path, weights: Path | None, checkpoi
         if weights is not None and stored.readout is None and prove_rebuild(stored, weights):
             _tell_rebuilt(output, stored)
             return _proven(output, file, stored, checkpoint, {})
+    say_at_once("smn verify: loading torch")
     with quick_imports():
         from smn_cli.adapters.adapter import load_adapter
         from smn_cli.cascade.file import load_cascade

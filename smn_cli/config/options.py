@@ -5,9 +5,9 @@ from typing import Literal
 
 from smn_cli.config.cache_budget import EXPECTED, OFF, parse_budget
 from smn_cli.config.mask_selection import MIN_SHARE, parse_selection
-from smn_cli.config.option import check_options, documents_options, option, require
+from smn_cli.config.option import check_options, documents_options, option
 from smn_cli.config.teachers import parse_teacher
-from smn_cli.errors import UsageError
+from smn_cli.errors import ClashError, UsageError
 from smn_cli.recipes import (
     RECIPES,
     TRAIN_MODES,
@@ -132,7 +132,9 @@ class AdaptOptions:
             )
         _check_labels(self)
         if self.steps is not None and self.epochs is not None:
-            raise UsageError("`steps` and `epochs` both set the length of the run: give one of them")
+            raise ClashError(
+                "`steps` and `epochs` both set the length of the run: give one of them", "steps", ["epochs"]
+            )
         _check_mask(self)
 
 
@@ -146,15 +148,17 @@ def _check_mask(options: AdaptOptions) -> None:
         )
         given = sorted(name for name in idle if getattr(options, name)) + ["mask_kind"] * (options.mask_kind == "topk")
         if selection.draw is not None and not given:
-            raise UsageError(f"`train` full trains whole tensors: `mask_only` {selection.draw} needs `train` mask")
+            words = f"`train` full trains whole tensors: `mask_only` {selection.draw} needs `train` mask"
+            raise ClashError(words, "mask_only", ["train"])
         if given:
-            raise UsageError(f"`{given[0]}` has no effect with `train` {options.train}")
+            raise ClashError(f"`{given[0]}` has no effect with `train` {options.train}", given[0], ["train"])
     if options.mask_kind == "threshold":
         for name in ("density", "density_start"):
             if getattr(options, name) is not None:
-                raise UsageError(f"`{name}` has no effect on a threshold: add `mask_kind` topk")
+                raise ClashError(f"`{name}` has no effect on a threshold: add `mask_kind` topk", name, ["mask_kind"])
         if options.score_init == "kaiming":
-            raise UsageError("`score_init` kaiming starts half of the scores below 0: add `mask_kind` topk")
+            words = "`score_init` kaiming starts half of the scores below 0: add `mask_kind` topk"
+            raise ClashError(words, "score_init", ["mask_kind"])
         return
     _check_density(options)
 
@@ -163,16 +167,21 @@ def _check_density(options: AdaptOptions) -> None:
     if options.density is None:
         raise UsageError("`mask_kind` topk needs `density`, the fraction of every tensor to keep, such as 0.9")
     start = options.density_start
-    require(start is None or options.density < start, "`density_start`", start, "above `density` and at most 1")
+    if start is not None and start <= options.density:
+        words = f"`density_start` is {start}: expected above `density` and at most 1"
+        raise ClashError(words, "density_start", ["density"])
     if options.score_init == "constant":
-        raise UsageError(
+        raise ClashError(
             "`score_init` constant makes all scores equal, so that topk would cut by position: "
-            "give magnitude or kaiming"
+            "give magnitude or kaiming",
+            "score_init",
+            ["mask_kind"],
         )
 
 
 def _check_labels(options: AdaptOptions) -> None:
     if options.labels is not None and options.recipe not in WITH_LABELS:
-        raise UsageError(f"`labels` with `recipe` {options.recipe}: expected one of {', '.join(WITH_LABELS)}")
+        words = f"`labels` with `recipe` {options.recipe}: expected one of {', '.join(WITH_LABELS)}"
+        raise ClashError(words, "labels", ["recipe"])
     if options.label_fraction is not None and options.labels is None:
-        raise UsageError("`label_fraction` has no effect without `labels` folders")
+        raise ClashError("`label_fraction` has no effect without `labels` folders", "label_fraction", ["labels"])

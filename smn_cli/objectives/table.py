@@ -2,7 +2,7 @@
 
 from smn_cli.config.options import AdaptOptions
 from smn_cli.config.plan import AdaptPlan
-from smn_cli.errors import UsageError
+from smn_cli.errors import ClashError
 from smn_cli.objectives.base import Objective, PlanRules
 from smn_cli.objectives.neighbourhood import NeighbourhoodObjective
 from smn_cli.objectives.supervised import SupervisedObjective
@@ -41,7 +41,8 @@ def refuse_idle(options: AdaptOptions, objective: str, where: str) -> PlanRules:
     rules = OBJECTIVES[objective].rules
     for name in rules.idle_options:
         if getattr(options, name) not in (None, ()):
-            raise UsageError(f"`{name}` has no effect with `recipe` {where}")
+            chosen_by = [each for each in ("recipe", "labels", "teacher", "size") if each != name]
+            raise ClashError(f"`{name}` has no effect with `recipe` {where}", name, chosen_by)
     return rules
 
 
@@ -55,6 +56,8 @@ def refuse_idle_options(options: AdaptOptions) -> None:
     rules = refuse_idle(options, recipe_of(options.recipe, options.labels).objective, f"{options.recipe}{with_labels}")
     if not (TRAIN_MODES[options.train].changes_network or rules.has_head):
         others = ", ".join(name for name, recipe in RECIPES.items() if OBJECTIVES[recipe.objective].rules.has_head)
-        raise UsageError(
-            f"`train` {options.train}: `recipe` {options.recipe} has no head; add `recipe` {others} or `labels`"
+        raise ClashError(
+            f"`train` {options.train}: `recipe` {options.recipe} has no head; add `recipe` {others} or `labels`",
+            "train",
+            ["recipe"],
         )

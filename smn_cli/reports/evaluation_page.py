@@ -29,6 +29,7 @@ def evaluation_page(evaluation: Evaluation) -> bytes:
         "evaluation.html.j2",
         evaluation=evaluation,
         headline=sentence(evaluation.headline),
+        is_better=verdict == "better",
         is_bad=verdict == "worse" or bool(evaluation.failed),
         networks=[_network(evaluation, name, each) for name, each in evaluation.comparisons.items()],
         few=low_shot_part(evaluation.rows) if evaluation.rows else None,

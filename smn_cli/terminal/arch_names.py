@@ -5,6 +5,12 @@ from importlib.metadata import PackageNotFoundError, version
 
 from smn_cli.atomic import write_atomically
 from smn_cli.cache_folder import cache_folder
+from smn_cli.config.teachers import LAST, STAGES
+
+
+def complete_teacher(incomplete: str) -> list[str]:
+    """The words that name a teacher, then timm's names, that begin so."""
+    return [word for word in (STAGES, LAST) if word.startswith(incomplete)] + complete_arch(incomplete)
 
 
 def complete_arch(incomplete: str) -> list[str]:

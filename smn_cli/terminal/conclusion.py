@@ -32,8 +32,8 @@ def conclude_run(output: "Output", session: "Session", seconds: float) -> "Adapt
         output.result(f"{run}: nothing beat the base, so the base itself is kept ({kept})")
     else:
         judged = f", {learned.judge_gain:+.4f} against the base to its judge" if learned.judge_gain is not None else ""
-        way = "smn pack" if plan.mode.has_mask else "smn eval DATA --run"
-        output.result(f"{run}: kept step {learned.step} of {session.trainer.step}{judged}; next: {way} {run}")
+        output.result(f"{run}: kept step {learned.step} of {session.trainer.step}{judged}")
+        output.result(f"next: {'smn pack' if plan.mode.has_mask else 'smn eval DATA --run'} {run}")
     return {
         "schema": "smn.adapt/1",
         "run": str(run),

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 """Names the file that GitHub shows at a job; what is there already stays."""
 
+PLOT_SUFFIXES = (".png", ".svg")
+
 
 def check_files(options: "EvalOptions") -> None:
     """Refuse files that cannot be written or would hold nothing.
@@ -25,6 +27,7 @@ def check_files(options: "EvalOptions") -> None:
     check_result_file("--report", options.report, (".html",))
     check_result_file("--summary", options.summary)
     check_result_file("--junit", options.junit)
+    check_result_file("--plot", options.plot, PLOT_SUFFIXES)
     if options.junit is not None and not (options.fail_under or options.min_gain):
         raise UsageError(f"--junit {options.junit} has a test case a gate: add --fail-under or --min-gain")
 

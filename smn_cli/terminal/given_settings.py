@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -12,30 +12,28 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-from smn_cli.errors import UsageError
+from smn_cli.errors import ClashError, UsageError
 from smn_cli.terminal.help_page import HelpPage
+from smn_cli.terminal.option_parameters import CHECK
 
 ENVIRONMENT_PREFIX = "SMN"
 """`SMN_ADAPT_STEPS` stands for `--steps` of `smn adapt`."""
 FILE_VARIABLE, OWN_FILE, PROJECT_FILE = "SMN_CONFIG", "smn.toml", "pyproject.toml"
-_OF_A_RUN = frozenset({"out", "weights", "device", "workers", "val", "json", "log", "save_every"})
-"""What `--resume` takes; all else is the run's own."""
+_SOURCES = ("DEFAULT_MAP", "ENVIRONMENT", "COMMANDLINE")
+"""Click's names of who gave a parameter, the weakest first."""
+_TYPED = _SOURCES.index("COMMANDLINE")
 
 
-def settings_for(words: list[str], commands: Mapping[str, frozenset[str]]) -> dict[str, Any]:
+def settings_for(commands: Mapping[str, frozenset[str]]) -> dict[str, Any]:
     """What Typer is to be called with, so that a command takes settings from file and environment.
 
     Args:
-        words: of the command line.
         commands: names of parameters by name of the command.
 
     Raises:
         UsageError: the file cannot be read, or names what there is not.
     """
-    found = _read(commands)
-    if "--resume" in words:  # the settings are those of the run
-        return {"default_map": {name: _kept(table) for name, table in found.items()}}
-    return {"default_map": found, "auto_envvar_prefix": ENVIRONMENT_PREFIX}
+    return {"default_map": _read(commands), "auto_envvar_prefix": ENVIRONMENT_PREFIX}
 
 
 def settings_file() -> Path | None:
@@ -46,40 +44,111 @@ def settings_file() -> Path | None:
 
 
 class Command(HelpPage):
-    """A command that tells which of its settings were not typed."""
+    """A command that tells which of its settings were not typed, and lets these give way where options clash."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Tell, then run.
+        """Settle what clashes, tell, then run.
 
         Raises:
             OSError: the working directory is no longer there, where torch would end the process.
         """
         Path.cwd()
-        rows = [row for parameter in self.get_params(ctx) if (row := _told(ctx, parameter)) is not None]
-        if any(source != "command line" for _, _, source in rows) and os.environ.get("RANK", "0") == "0":
-            from smn_cli.console import Output
+        given = _Given(ctx, self.get_params(ctx))
+        if given.has_settings:
+            given.settle(getattr(self.callback, CHECK, None))
+            given.tell(given.names)
+        while True:
+            try:
+                return super().invoke(ctx)
+            except ClashError as clash:  # one that only the work shows, such as what a network lacks
+                if int(os.environ.get("WORLD_SIZE", "1")) > 1 or not (lost := given.give_way(clash)):
+                    raise
+                given.tell(lost)
 
-            output = Output()
-            output.talk("settings, and where they come from:")
-            widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-            for name, value, source in rows:
-                output.talk(f"  {name.ljust(widths[0])}  {value.ljust(widths[1])}  {source}")
-        return super().invoke(ctx)
 
+class _Given:
+    """The parameters of a command that someone gave, with who it was, and what gave way to what.
 
-def _told(ctx: Any, parameter: Any) -> tuple[str, str, str] | None:
-    """Name, value and source of a setting; None if it is a default."""
-    kind = getattr(ctx.get_parameter_source(parameter.name), "name", "DEFAULT")
-    names = {
-        "COMMANDLINE": "command line",
-        "ENVIRONMENT": f"${ENVIRONMENT_PREFIX}_{ctx.info_name}_{parameter.name}".upper(),
-        "DEFAULT_MAP": str(settings_file()),
-    }
-    if kind not in names:
-        return None
-    value = ctx.params.get(parameter.name)
-    shown = " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-    return parameter.opts[0], shown, names[kind]
+    Args:
+        ctx: of the command; a parameter that gives way is set to its default there.
+        parameters: of the command.
+    """
+
+    def __init__(self, ctx: Any, parameters: list[Any]) -> None:
+        self.ctx = ctx
+        sources = {each.name: getattr(ctx.get_parameter_source(each.name), "name", "") for each in parameters}
+        self.parameters = {
+            each.name: each
+            for each in parameters
+            # older releases of Typer call an empty list of arguments typed
+            if sources[each.name] in _SOURCES and ctx.params.get(each.name) not in ([], ())
+        }
+        self.ranks = {name: _SOURCES.index(sources[name]) for name in self.parameters}
+        self.values = {name: ctx.params.get(name) for name in self.parameters}
+        self.causes: dict[str, str] = {}  # by name of what gave way
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.parameters)
+
+    @property
+    def has_settings(self) -> bool:
+        return any(rank < _TYPED for rank in self.ranks.values())
+
+    def settle(self, check: Callable[..., None] | None) -> None:
+        """Let settings give way as long as something clashes and they can; the command refuses what is left."""
+        is_settled = check is None
+        while check is not None and not is_settled:
+            is_settled = True
+            try:
+                check(**self.ctx.params)
+            except ClashError as clash:
+                is_settled = not self.give_way(clash)
+            except UsageError:
+                pass
+
+    def give_way(self, clash: ClashError) -> list[str]:
+        """Set to their defaults what stands below what it clashes with; returns their names, none if none does."""
+        own = self._rank(clash.option)
+        strongest = max(clash.others, key=self._rank, default=clash.option)
+        if own < self._rank(strongest):
+            losers = {clash.option: strongest}
+        else:
+            losers = {other: clash.option for other in clash.others if self._rank(other) < own}
+        losers = {name: cause for name, cause in losers.items() if name in self.ranks and name not in self.causes}
+        for name, cause in losers.items():
+            parameter = self.parameters[name]
+            self.causes[name] = self.causes.get(cause, cause)
+            self.ctx.params[name] = parameter.process_value(self.ctx, parameter.default)
+        return list(losers)
+
+    def tell(self, names: list[str]) -> None:
+        """A line for each: name, value, and where it comes from."""
+        if os.environ.get("RANK", "0") != "0":
+            return
+        from smn_cli.console import Output
+
+        output, rows = Output(), [self._row(name) for name in names]
+        output.talk("settings, and where they come from:")
+        widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+        for name, value, source in rows:
+            output.talk(f"  {name.ljust(widths[0])}  {value.ljust(widths[1])}  {source}")
+
+    def _rank(self, name: str) -> int:
+        """Who stands higher wins; what gave way stands where its winner does, a default below all."""
+        return self.ranks.get(self.causes.get(name, name), -1)
+
+    def _row(self, name: str) -> tuple[str, str, str]:
+        value, source = self.values[name], self._source(name)
+        if cause := self.causes.get(name):
+            how = "was typed" if self.ranks[cause] == _TYPED else f"comes from {self._source(cause)}"
+            source += f", not used because {self.parameters[cause].opts[0]} {how}"
+        shown = " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+        return self.parameters[name].opts[0], shown, source
+
+    def _source(self, name: str) -> str:
+        variable = f"${ENVIRONMENT_PREFIX}_{self.ctx.info_name}_{name}".upper()
+        return (str(settings_file()), variable, "command line")[self.ranks[name]]
 
 
 def _read(commands: Mapping[str, frozenset[str]]) -> dict[str, dict[str, Any]]:
@@ -112,7 +181,3 @@ def _table(path: Path, name: str, table: Any, commands: Mapping[str, frozenset[s
 def _near(word: str, words: Any) -> str:
     near = get_close_matches(word, list(words), n=1)
     return f"; is it {near[0]}?" if near else f": expected one of {', '.join(sorted(words))}"
-
-
-def _kept(table: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in table.items() if key in _OF_A_RUN}

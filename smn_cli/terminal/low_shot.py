@@ -2,8 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from smn_cli.errors import UsageError
-from smn_cli.terminal.eval_files import check_result_file
+from smn_cli.errors import ClashError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -11,8 +10,6 @@ if TYPE_CHECKING:
     from smn_cli.config.eval_options import EvalOptions
     from smn_cli.console import Output
     from smn_cli.evaluation.low_shot import LowShotRow
-
-PLOT_SUFFIXES = (".png", ".svg")
 
 
 def parse_fractions(text: str) -> list[float]:
@@ -33,15 +30,15 @@ def parse_fractions(text: str) -> list[float]:
 
 
 def check_low_shot_options(options: "EvalOptions") -> None:
-    """Refuse options that have nothing to work on, and a plot that cannot be written, before the work is done.
+    """Refuse options that have nothing to work on, before the work is done.
 
     Raises:
-        UsageError: it is so.
+        ClashError: it is so.
     """
     asked = ["--unbalanced"] * options.unbalanced + [f"--plot {options.plot}"] * (options.plot is not None)
     if options.label_fraction is None and asked:
-        raise UsageError(f"{asked[0]} is about few labels: add --label-fraction, such as 1,0.1,0.01")
-    check_result_file("--plot", options.plot, PLOT_SUFFIXES)
+        words = f"{asked[0]} is about few labels: add --label-fraction, such as 1,0.1,0.01"
+        raise ClashError(words, "unbalanced" if options.unbalanced else "plot", ["label_fraction"])
 
 
 def report_low_shot(output: "Output", rows: "Sequence[LowShotRow]") -> None:

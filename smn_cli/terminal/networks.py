@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from smn_cli.errors import UsageError
+from smn_cli.errors import ClashError, UsageError
 
 if TYPE_CHECKING:
     from smn_cli.adapters.swap import Change
@@ -39,10 +39,11 @@ def check_choice(command: str, adapters: Sequence[Path], run: Path | None, arch:
     """Refuse options that name no network, or two.
 
     Raises:
-        UsageError: it is so.
+        UsageError: they name none.
+        ClashError: they name two.
     """
     if adapters and run is not None:
-        raise UsageError("--adapter and --run both name the masks: give one of them")
+        raise ClashError("--adapter and --run both name the masks: give one of them", "adapter", ["run"])
     if not adapters and run is None and arch is None:
         raise UsageError(f"{command} needs --adapter FILE, --run RUN or, for a base alone, --arch NAME")
 
@@ -53,8 +54,8 @@ def open_networks(
     """Load what the options name; of several adapters the first says which base and which preparation of images.
 
     Raises:
-        UsageError: --arch is another network than the adapter's, adapters work at different sizes and no size is given,
-            or a cascade is not alone.
+        ClashError: --arch is another network than the adapter's.
+        UsageError: adapters work at different sizes and no size is given, or a cascade is not alone.
         AdapterFileError, CheckpointError, MismatchError, BackboneError: what is named is damaged or does not fit.
     """
     from smn_cli.backbones.loading import load_backbone
@@ -73,7 +74,8 @@ def open_networks(
         return Networks(backbone, preprocessing_of(backbone, size or backbone.native_size), {})
     found = networks.backbone
     if arch is not None and not is_called(arch, found.arch, found.tag):
-        raise UsageError(f"--arch {arch} is not the adapter's {full_name(found.arch, found.tag)}: leave it out")
+        words = f"--arch {arch} is not the adapter's {full_name(found.arch, found.tag)}: leave it out"
+        raise ClashError(words, "arch", ["adapter", "run"])
     return replace(networks, preprocessing=replace(networks.preprocessing, size=size)) if size else networks
 
 

@@ -2,13 +2,47 @@
 
 import inspect
 from collections.abc import Callable, Collection
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from functools import wraps
 from typing import Any, get_args, get_origin
 
 import typer
 
 from smn_cli.config.option import Option, options_of
+from smn_cli.terminal.arch_names import complete_arch, complete_teacher
+
+CHECK = "check_given"
+"""Attribute of a command: holds its parameters, by name, against each other."""
+_NAMES = {"teacher": complete_teacher, "witness": complete_arch}
+"""Options whose words are no fixed choice, with what completes them."""
+
+
+def checked_by(check: Callable[..., None]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Hold a command's parameters against each other before it starts.
+
+    Args:
+        check: takes some of them by name, and raises `UsageError`; `ClashError` where a setting may give way.
+    """
+    names = inspect.signature(check).parameters
+
+    def with_check(command: Callable[..., None]) -> Callable[..., None]:
+        def check_given(**given: Any) -> None:
+            check(**{name: given[name] for name in names})
+
+        @wraps(command)
+        def checked(**given: Any) -> None:
+            check_given(**given)
+            command(**given)
+
+        checked.__dict__[CHECK] = check_given
+        return checked
+
+    return with_check
+
+
+def names_given(options: Any) -> list[str]:
+    """Fields of a dataclass that are not as by default."""
+    return [each.name for each in fields(options) if getattr(options, each.name) != each.default]
 
 
 def takes_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -25,11 +59,17 @@ def takes_options(command: Callable[..., None]) -> Callable[..., None]:
         else:
             parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
 
+    def made_of(given: dict[str, Any]) -> dict[str, Any]:
+        return {**{name: _make(options, given) for name, options in taken.items()}, **given}
+
     @wraps(command)
     def with_options(**given: Any) -> None:
-        made = {name: _make(options, given) for name, options in taken.items()}
-        command(**made, **given)
+        command(**made_of(given))
 
+    def check_given(**given: Any) -> None:
+        command.__dict__.get(CHECK, dict)(**made_of(given))
+
+    with_options.__dict__[CHECK] = check_given
     with_options.__dict__["__signature__"] = inspect.Signature(parameters)  # what Typer reads
     with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return with_options
@@ -53,7 +93,7 @@ def _make(options: type, given: dict[str, Any]) -> Any:
 def _parameter(declared: Option) -> inspect.Parameter:
     """The parameter that Typer makes an option of."""
     kind, flag = declared.type, declared.flag
-    shown: dict[str, Any] = {"metavar": declared.metavar}
+    shown: dict[str, Any] = {"metavar": declared.metavar, "autocompletion": _NAMES.get(declared.name)}
     if declared.choices:  # plain words to Typer, so that one check speaks to the command line and to Python
         kind, shown = str | None, choosing(declared.choices)
     elif get_origin(kind) is tuple:

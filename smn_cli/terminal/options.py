@@ -28,6 +28,12 @@ ArchOption = Annotated[
         autocompletion=complete_arch,
     ),
 ]
+BaseOption = Annotated[
+    str | None,
+    typer.Option(
+        "--arch", help="timm model, for a base alone.", rich_help_panel="Network", autocompletion=complete_arch
+    ),
+]
 RunOption = Annotated[
     Path | None,
     typer.Option("--run", metavar="RUN", help="Run folder instead of a file.", rich_help_panel="Network"),

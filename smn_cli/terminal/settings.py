@@ -20,4 +20,5 @@ def explain_plan(output: "Output", plan: "AdaptPlan", *, num_weights: int, num_t
     for name, reason in plan.reasons.items():
         value = attrgetter(name)(plan)
         shown = " ".join(value) if isinstance(value, tuple) else value
-        output.talk(f"  {name.rpartition('.')[2]} {shown}: {in_flags(reason)}")
+        what = name.rpartition(".")[2].removeprefix("num_").replace("_", " ")
+        output.talk(f"  {what} {shown}: {in_flags(reason)}")

@@ -70,4 +70,4 @@ def report_judgement(output: "Output", step: int, judgement: "Judgement", *, riv
     verdict = words.get(gain.verdict, f"not told apart from the {rival}")
     value, low, high = (f"{number:+.3f}".replace("0.", ".", 1) for number in (gain.value, gain.low, gain.high))
     doubt = "" if judgement.is_sound or gain.verdict != "better" else ", but another sign speaks against it: not kept"
-    output.talk(f"step {step}: {verdict}: {value} ({low} to {high}){doubt}")
+    output.talk(f"step {step}: {verdict}: {value} (95 %: {low} to {high}){doubt}")

@@ -37,15 +37,21 @@ class ImageSplit:
 
 
 def num_wanted(num_found: int, options: AdaptOptions) -> int:
-    """How many of the images found are to be looked at: all, or what the run can use where that is clearly less."""
-    most = 0
+    """How many of the images found are to be looked at: all, or what the run can use where that is clearly less.
+
+    Raises:
+        UsageError: an option has no effect at any size.
+    """
+    most, refused = 0, None
     for native_size in (1, 10**6):  # whether a size is the backbone's own is not known yet, and decides the batch
         try:
             most = max(most, make_plan(options, num_found, native_size=native_size).max_images)
         except DataError:  # fewer than a batch: all are looked at, so that the error comes with every bad one named
             return num_found
-        except UsageError:  # an option that has no effect at one of them
-            continue
+        except UsageError as error:  # an option that has no effect at one of them
+            refused = error
+    if refused is not None and most == 0:
+        raise refused
     return most if num_found > WORTH_DRAWING * most else num_found
 
 
@@ -56,6 +62,7 @@ def check_for_run(
 
     Raises:
         DataError: too many of the images looked at are bad.
+        UsageError: as in `num_wanted`.
     """
     num = num_wanted(len(paths), options)
     if num == len(paths):

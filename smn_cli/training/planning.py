@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from smn_cli.config.options import AdaptOptions
 from smn_cli.config.plan import AdaptPlan
 from smn_cli.config.teachers import STAGES, parse_teacher
-from smn_cli.errors import DataError, UsageError
+from smn_cli.errors import ClashError, DataError
 from smn_cli.objectives.base import PlanRules
 from smn_cli.objectives.table import refuse_idle, refuse_idle_options
 from smn_cli.recipes import TRAIN_MODES, NormStats, Precision, Recipe, ScoreInit, ViewPlan, recipe_of
@@ -138,7 +138,8 @@ def _norm_stats(options: AdaptOptions, recipe: Recipe) -> NormStats:
     if TRAIN_MODES[options.train].adapts_statistics:
         norm_stats = "adapt"
     if options.grad_checkpoint and norm_stats == "adapt":
-        raise UsageError("`grad_checkpoint` computes features twice, so statistics would adapt twice: leave it out")
+        words = "`grad_checkpoint` computes features twice, so statistics would adapt twice: leave it out"
+        raise ClashError(words, "grad_checkpoint", ["norm_stats", "train", "recipe"])
     return norm_stats
 
 

@@ -72,6 +72,8 @@ class Session:
         self.execution.tell(f"the judge looks at the base, {len(self.split.held_out)} images held out")
         self.health = make_health_judge(context, preparation)
         self.judge: Judge = choose_judge(context, preparation, self.health)
+        counted = "accuracy, as a share of 1" if self.judge.uses_labels else "neighbour likeness, a cosine"
+        self.execution.tell(f"it counts {counted}; more than the base is better")
 
     @classmethod
     def start(

@@ -14,7 +14,7 @@ from torch import Tensor
 from smn_cli.adapters.adapter import load_adapter
 from smn_cli.backbones.loading import Backbone
 from smn_cli.config.plan import AdaptPlan
-from smn_cli.errors import UsageError
+from smn_cli.errors import ClashError, UsageError
 from smn_cli.masking.scores import nearest_scores
 from smn_cli.masking.ties import under_first_names
 from smn_cli.runs.run_config import check_run_base, plan_of
@@ -87,11 +87,12 @@ class WarmStart:
         """
         plan, trained, masks = trainer.plan, trainer.source.trained, self.masks
         if not plan.mode.has_mask:
-            raise UsageError(f"`start` with `train` {plan.train}: it trains no mask")
+            raise ClashError(f"`start` with `train` {plan.train}: it trains no mask", "start", ["train"])
         strangers = sorted(masks.keys() - trained.keys())
         if any(not bool(masks[name].all()) for name in strangers):
             hint = ": give it `mask_only` late:0" if any(spec.startswith("late:") for spec in plan.mask_only) else ""
-            raise UsageError(f"`start` cuts weights of {strangers[0]}, which `recipe` {plan.recipe} leaves alone{hint}")
+            words = f"`start` cuts weights of {strangers[0]}, which `recipe` {plan.recipe} leaves alone{hint}"
+            raise ClashError(words, "start", ["recipe", "mask_only"])
         for name, scores in trained.items():
             if name in masks:
                 scores.copy_(mirrored_scores(scores, masks[name].to(scores.device), plan.threshold))
@@ -99,9 +100,11 @@ class WarmStart:
         formed = trainer.source.masks()
         others = [name for name in formed if name in masks and not torch.equal(formed[name].cpu(), masks[name].cpu())]
         if others:
-            raise UsageError(
+            raise ClashError(
                 f"`start` cuts weights of {others[0]} that the run's `mask_kind` or `mask_only` keeps, or the other "
-                "way round: give it the settings of the start"
+                "way round: give it the settings of the start",
+                "start",
+                ["mask_kind", "mask_only", "density"],
             )
         if head := trainer.team.from_first(lambda: trainer.objective.head_for(features)):
             trainer.objective.load_head(head)

@@ -114,6 +114,42 @@ def test_choices_are_listed_and_completed(
     assert found.stdout.split() == choices
 
 
+def test_pages_are_plain_and_cut_nothing_off(run_cli: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    pages = [run_cli(*words, "--help").out for words in ([], *([command] for command in COMMANDS))]
+    assert not [page for page in pages if "env var" in page or "list[" in page]
+    assert "..." not in pages[0].partition("Commands:")[2]
+    assert pages[1].startswith("Usage: smn adapt [OPTIONS] [IMAGES...]\n")
+    assert pages[1 + COMMANDS.index("verify")].startswith("Usage: smn verify [OPTIONS] FILE\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("smn eval d --arch test_resn", ["test_resnet"]),
+        ("smn embed i --arch test_resn", ["test_resnet"]),
+        ("smn adapt --teacher stag", ["stages"]),
+        ("smn adapt --witness test_resn", ["test_resnet"]),
+        ("smn data eur", ["eurosat"]),
+        ("smn adapt i --weights ", []),  # the shell itself completes files where smn knows nothing
+    ],
+)
+def test_names_are_completed(words: str, expected: list[str]) -> None:
+    asked = {"_SMN_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split(" ")) - 1)}
+    found = subprocess.run(
+        [sys.executable, "-m", "smn_cli"], capture_output=True, text=True, check=True, env={**os.environ, **asked}
+    )
+    assert found.stdout.split() == expected
+
+
+def test_a_sentence_with_an_apostrophe_reaches_zsh_whole() -> None:
+    asked = {"_SMN_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": "smn verify x --weig"}
+    found = subprocess.run(
+        [sys.executable, "-m", "smn_cli"], capture_output=True, text=True, check=True, env={**os.environ, **asked}
+    )
+    assert "instead of timm\N{RIGHT SINGLE QUOTATION MARK}s hub" in found.stdout
+
+
 def test_the_version_is_that_of_the_package(run_cli: Callable[..., Outcome]) -> None:
     assert run_cli("--version").out == f"smn {smn_cli.__version__}\n"
 

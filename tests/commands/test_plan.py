@@ -157,7 +157,7 @@ def test_the_plan_of_a_run_that_keeps_what_its_trunk_gives_says_so_and_reckons_w
     assert (content["plan"]["cached_views"], content["plan"]["cached_bytes"]) == (2, num_bytes)
     assert content["seconds"]["trunk"] > 0
     assert (
-        "  cached_views 2: what the frozen blocks before layer2 give for so many views of an image is computed once, "
+        "  cached views 2: what the frozen blocks before layer2 give for so many views of an image is computed once, "
         f"kept in {num_bytes:,} bytes, and used 2.0 times; --cache-trunk off draws new views" in outcome.err
     )
     assert run_cli("adapt", *words, "--out", tmp_path / "run").code == 0

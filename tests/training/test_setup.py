@@ -9,6 +9,7 @@ import pytest
 
 from smn_cli.config.options import AdaptOptions
 from smn_cli.data.images.validate import check_images
+from smn_cli.errors import UsageError
 from smn_cli.training.image_split import check_for_run, num_wanted, split_images
 from smn_cli.training.planning import make_plan
 from smn_cli.training.session import Session
@@ -29,6 +30,11 @@ def test_only_what_a_run_can_use_is_wanted() -> None:
     assert num_wanted(1_200_000, replace(options, steps=10)) == 640 + 500
     assert num_wanted(1_200_000, replace(options, epochs=1)) == 1_200_000
     assert num_wanted(1_200_000, replace(options, recipe="paper")) == 1_200_000
+
+
+def test_an_option_without_effect_at_any_size_is_refused_before_images_are_looked_at() -> None:
+    with pytest.raises(UsageError, match="`prototypes` has no effect"):
+        num_wanted(1000, AdaptOptions(prototypes=50, teacher=("last",)))
 
 
 @pytest.mark.parametrize("num_images", [64, 100, 1440, 96_500, 120_000, 10**6])
