@@ -242,7 +242,7 @@ class _Lazily:
         return self._make()
 
 
-def _two_arrays(batch: tuple[Tensor, Tensor]) -> tuple[np.ndarray, np.ndarray]:
+def _two_arrays(batch: Sequence[Tensor]) -> tuple[np.ndarray, np.ndarray]:
     """A batch that comes from its process through a pipe; tensors come through shared memory."""
     large, small = batch
     return large.numpy(), small.numpy()

@@ -1,7 +1,6 @@
 """Views have the planned sizes, and depend on the seed, the step and the place in its batch alone."""
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -110,7 +109,7 @@ def test_without_room_in_shared_memory_batches_come_through_pipes(
     handed_over: list[object] = []
 
     class Noted(DataLoader[Any]):
-        def __iter__(self) -> Iterator[Any]:
+        def __iter__(self) -> Any:
             for batch in super().__iter__():
                 handed_over.append(batch)
                 yield batch

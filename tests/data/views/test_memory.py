@@ -62,7 +62,8 @@ def test_this_machine_has_memory() -> None:
 
 def test_shared_memory_has_room_for_twice_what_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
-    monkeypatch.setattr(memory.shutil, "disk_usage", lambda _path: SimpleNamespace(free=64 << 20))  # a container's
+    free = SimpleNamespace(free=64 << 20)  # a container's
+    monkeypatch.setattr("smn_cli.data.views.memory.shutil.disk_usage", lambda _path: free)
     embedding = 128 * 3 * 224 * 224
     assert not has_room_to_share(embedding, num_workers=2)
     assert has_room_to_share(embedding // 8, num_workers=2)
