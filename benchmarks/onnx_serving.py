@@ -5,11 +5,13 @@
 All adapters are over the one base of FILE. They are exported once; then, side by side in one run, medians of --rounds:
 torch (timm's network), the session's base, one adapter again and again, and adapters in turn, one image each. Memory is
 that of the process before and after all adapters were expanded. With `wrk` on the machine, examples/onnx_server.py then
-answers --seconds of requests for --tenants adapters in turn (the given ones under further names). Markdown on stdout.
+answers requests for --tenants adapters in turn (the given ones under further names), and beside it a server that holds
+as many whole ONNX networks (onnx_networks.py): --seconds each, in turn, --loads times. Markdown on stdout.
 """
 
 import argparse
 import os
+import re
 import resource
 import shutil
 import socket
@@ -17,7 +19,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import cycle
 from pathlib import Path
 
@@ -27,6 +30,7 @@ import torch
 from smn_cli.adapters.adapter import load_adapter
 from smn_cli.cli import main as smn
 from smn_cli.onnx import OnnxBase
+from smn_cli.onnx.layout import CONFIG, STATIC_GRAPH
 from smn_cli.rebuild import backbone_for
 from smn_cli.runs.run_config import versions
 from smn_cli.seeding import fixed_generator
@@ -53,31 +57,50 @@ def main() -> None:
     parser.add_argument("--tenants", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--seconds", type=int, default=20)
+    parser.add_argument("--loads", type=int, default=3)
     options = parser.parse_args()
     print(f"{os.cpu_count()} CPUs; {versions()}; onnxruntime {onnxruntime.__version__}\n", flush=True)
     folder = export(options)
     alone(folder, options)
     if shutil.which("wrk"):
-        under_load(folder, options)
+        under_load(folder, export_whole(folder, options), options)
 
 
 def export(options: argparse.Namespace) -> Path:
     """A folder of as many tenants as wanted, the given adapters in turn."""
     shutil.rmtree(options.work, ignore_errors=True)
     options.work.mkdir(parents=True)
-    files = []
-    for number, path in zip(range(options.tenants), cycle(options.adapters), strict=False):
-        files.append(options.work / f"tenant{number:02d}.safetensors")
-        shutil.copyfile(path, files[-1])
+    given = options.adapters[: options.tenants]
+    files = [options.work / f"tenant{number:02d}.safetensors" for number in range(len(given))]
+    for path, file in zip(given, files, strict=True):
+        shutil.copyfile(path, file)
     started, folder = time.monotonic(), options.work / "onnx"
-    words = ["export", *map(str, files), "--onnx", str(folder), "--weights", str(options.weights)]
+    smn_does("export", *map(str, files), "--onnx", str(folder), "--weights", str(options.weights))
+    print(f"exported in {time.monotonic() - started:.0f} s; each of {len(files)} adapters compared with torch\n")
+    for number in range(len(given), options.tenants):
+        shutil.copyfile(files[number % len(given)], folder / "adapters" / f"tenant{number:02d}.safetensors")
+    return folder
+
+
+def export_whole(folder: Path, options: argparse.Namespace) -> Path:
+    """A folder of as many whole networks, for onnx_networks.py."""
+    networks = options.work / "networks"
+    networks.mkdir()
+    shutil.copyfile(folder / CONFIG, networks / CONFIG)
+    for number, path in enumerate(options.adapters[: options.tenants]):
+        whole = options.work / f"whole{number}"
+        smn_does("export", str(path), "--static", "--onnx", str(whole), "--weights", str(options.weights))
+        for tenant in range(number, options.tenants, len(options.adapters)):
+            shutil.copyfile(whole / STATIC_GRAPH, networks / f"tenant{tenant:02d}.onnx")
+    return networks
+
+
+def smn_does(*words: str) -> None:
     try:
-        smn(words)
+        smn(list(words))
     except SystemExit as end:
         if end.code:
             sys.exit(f"smn {' '.join(words)} ended with {end.code}")
-    print(f"exported in {time.monotonic() - started:.0f} s; each of {options.tenants} adapters compared with torch\n")
-    return folder
 
 
 def alone(folder: Path, options: argparse.Namespace) -> None:
@@ -130,30 +153,59 @@ def side_by_side(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str
     return seconds
 
 
-def under_load(folder: Path, options: argparse.Namespace) -> None:
-    """What wrk says of the example server, and the server's memory."""
-    script = options.work / "requests.lua"
+def under_load(adapters: Path, networks: Path, options: argparse.Namespace) -> None:
+    """Both servers at once, asked in turn: what wrk says of them, and their memory."""
+    script, root = options.work / "requests.lua", Path(__file__).parents[1]
     script.write_text(LUA.replace("TENANTS", str(options.tenants)).replace("IMAGE", str(options.image.absolute())))
+    load = ["wrk", "-t1", "-c4", "--latency", "-s", str(script), f"-d{options.seconds}s"]
+    with (
+        server(root / "examples", "onnx_server:app", adapters) as first,
+        server(root / "benchmarks", "onnx_networks:app", networks) as second,
+    ):
+        ways = {f"{options.tenants} adapters over one session": first, f"{options.tenants} whole networks": second}
+        told: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
+        for _ in range(options.loads):
+            for way, (port, _, _) in ways.items():
+                done = subprocess.run([*load, f"http://127.0.0.1:{port}/"], capture_output=True, text=True, check=True)
+                told[way].append(figures(done.stdout))
+        print(f"| {options.loads} times {options.seconds} s, 4 connections | " + " | ".join(ways) + " |\n|---|---|---|")
+        for name in told[next(iter(told))][0]:
+            cells = [", ".join(f"{row[name]:g}" for row in rows) for rows in told.values()]
+            print(f"| {name} | " + " | ".join(cells) + " |")
+        print("| start, s | " + " | ".join(f"{started_s:.0f}" for _, _, started_s in ways.values()) + " |")
+        print("| memory, MB | " + " | ".join(f"{resident(pid) / MB:.0f}" for _, pid, _ in ways.values()) + " |")
+
+
+def figures(text: str) -> dict[str, float]:
+    """What wrk printed: requests a second, milliseconds, what went wrong."""
+    unit_ms = {"us": 0.001, "ms": 1.0, "s": 1000.0}
+    found: dict[str, float] = {"requests a second": float(text.partition("Requests/sec:")[2].split()[0])}
+    for share in ("50%", "90%", "99%"):
+        value, unit = re.search(rf"{share}\s+([\d.]+)(us|ms|s)", text).groups()
+        found[f"{share}, ms"] = float(f"{float(value) * unit_ms[unit]:.3g}")
+    timeouts, refused = re.search(r"timeout (\d+)", text), re.search(r"Non-2xx or 3xx responses: (\d+)", text)
+    found["answered too late, or not 200"] = sum(int(each[1]) for each in (timeouts, refused) if each)
+    return found
+
+
+@contextmanager
+def server(folder: Path, app: str, served: Path) -> Iterator[tuple[int, int, float]]:
+    """A server in a process of its own: port, process, seconds until it answered."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    root = Path(__file__).parents[1]
-    words = ["-m", "uvicorn", "--app-dir", str(root / "examples"), "onnx_server:app", "--port", str(port)]
-    environment = {**os.environ, "SMN_SERVED": str(folder)}
-    with subprocess.Popen([sys.executable, *words, "--log-level", "warning"], env=environment) as server:
+    words = ["-m", "uvicorn", "--app-dir", str(folder), app, "--port", str(port), "--log-level", "warning"]
+    started = time.monotonic()
+    with subprocess.Popen([sys.executable, *words], env={**os.environ, "SMN_SERVED": str(served)}) as process:
         try:
             wait_for(port)
-            load = ["wrk", "-t1", "-c4", "--latency", "-s", str(script), f"http://127.0.0.1:{port}/"]
-            subprocess.run([*load, f"-d{options.seconds}s"], capture_output=True, check=True)  # every adapter once
-            done = subprocess.run([*load, f"-d{options.seconds}s"], capture_output=True, text=True, check=True)
-            memory = Path(f"/proc/{server.pid}/status").read_text().partition("VmRSS:")[2].split()[0]
-            print(f"{done.stdout}\nserver's memory with {options.tenants} adapters: {int(memory) / 1024:.0f} MB")
+            yield port, process.pid, time.monotonic() - started
         finally:
-            server.terminate()
+            process.terminate()
 
 
 def wait_for(port: int) -> None:
-    for _ in range(300):
+    for _ in range(1500):
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
         except OSError:
@@ -163,9 +215,9 @@ def wait_for(port: int) -> None:
     sys.exit("the server does not answer")
 
 
-def resident() -> int:
-    """Bytes of memory of this process."""
-    status = Path("/proc/self/status")
+def resident(process: int | str = "self") -> int:
+    """Bytes of memory of a process."""
+    status = Path(f"/proc/{process}/status")
     if status.exists():
         return int(status.read_text().partition("VmRSS:")[2].split()[0]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

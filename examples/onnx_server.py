@@ -4,10 +4,13 @@
     pip install 'smn-cli[onnx]' starlette uvicorn
     SMN_SERVED=served uvicorn --app-dir examples onnx_server:app
 
-One ONNX Runtime session holds the base; an adapter takes the memory of the weights that it changes.
+One ONNX Runtime session holds the base; an adapter takes the memory of the weights that it changes. SMN_ADAPTERS of
+them, 64, are expanded before the server answers, half a second each; others at their first request, while the rest is
+served.
 """
 
 import os
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from io import BytesIO
 
@@ -25,10 +28,18 @@ base = OnnxBase(os.environ["SMN_SERVED"])
 files = {path.stem: path for path in sorted((base.folder / "adapters").glob("*.safetensors"))}
 
 
-@lru_cache(maxsize=int(os.environ.get("SMN_ADAPTERS", "64")))
-def expanded(name: str) -> OnnxAdapter:
-    """From the small file at the first request; the least used one makes room."""
-    return base.adapter(files[name])
+most = int(os.environ.get("SMN_ADAPTERS", "64"))
+one_at_a_time = ThreadPoolExecutor(1)
+
+
+@lru_cache(maxsize=most)
+def expanded(name: str) -> Future[OnnxAdapter]:
+    """From the small file; the least used one makes room."""
+    return one_at_a_time.submit(base.adapter, files[name])
+
+
+for name in list(files)[:most]:
+    expanded(name).result()
 
 
 def features(name: str, image: bytes) -> list[float]:
@@ -36,7 +47,7 @@ def features(name: str, image: bytes) -> list[float]:
         prepared = base.prepare(Image.open(BytesIO(image)))
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError):
         raise HTTPException(415, "the body is no image that can be read") from None
-    row: list[float] = base.run(prepared[None], expanded(name))[0].tolist()
+    row: list[float] = base.run(prepared[None], expanded(name).result())[0].tolist()
     return row
 
 

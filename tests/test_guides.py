@@ -16,7 +16,8 @@ from smn_cli.errors import GateError
 from tests.conftest import RESNET, Outcome, write_images
 from tests.guide_pages import DOCS, blocks_of, commands_in
 
-PAGES = ["index.md", *sorted(path.relative_to(DOCS).as_posix() for path in (DOCS / "guides").glob("*.md"))]
+GUIDES = sorted(path.relative_to(DOCS).as_posix() for path in (DOCS / "guides").glob("*.md"))
+PAGES = ["index.md", "usage.md", "onnx.md", *GUIDES]
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 TINY: dict[str, Any] = {"steps": 3, "batch_size": 8, "size": 32, "teacher_size": 48, "keep": "last"}
 """What pages leave to the defaults, for networks and images of no size."""

@@ -6,7 +6,7 @@ features = base.run(numpy.stack([base.prepare(image) for image in images]), stee
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -145,19 +145,7 @@ class OnnxBase:
 
     def prepare(self, image: "Image.Image") -> np.ndarray:
         """An image of any mode to (3, size, size) float32, the same bits as `Adapter.transform` gives."""
-        from PIL import Image
-
-        from smn_cli.data.images.decode import upright_rgb
-
-        how, upright = self.config["preprocessing"], upright_rgb(image)
-        size = how["size"]
-        short, long = sorted(upright.size)
-        sides = [size if side == short else int(size * long / short) for side in upright.size]
-        resized = upright.resize((sides[0], sides[1]), getattr(Image.Resampling, how["interpolation"].upper()))
-        left, top = (round((side - size) / 2) for side in resized.size)
-        pixels = np.asarray(resized.crop((left, top, left + size, top + size)), dtype=np.float32)
-        mean, std = (np.array(how[name], dtype=np.float32) for name in ("mean", "std"))
-        return np.ascontiguousarray(((pixels / np.float32(255) - mean) / std).transpose(2, 0, 1))
+        return prepare_image(image, self.config["preprocessing"])
 
     def _base(self, expected: Fingerprint, source: str) -> dict[str, np.ndarray]:
         base = read_matching_base(self.folder / WEIGHTS, expected)
@@ -167,6 +155,27 @@ class OnnxBase:
                 f"{self.config['base_digest'][:12]}...)"
             )
         return base
+
+
+def prepare_image(image: "Image.Image", preprocessing: Mapping[str, Any]) -> np.ndarray:
+    """An image of any mode to (3, size, size) float32, as `OnnxBase.prepare` does.
+
+    Args:
+        preprocessing: as `config.json` of an export has it.
+    """
+    from PIL import Image
+
+    from smn_cli.data.images.decode import upright_rgb
+
+    upright, size = upright_rgb(image), preprocessing["size"]
+    short, long = sorted(upright.size)
+    sides = [size if side == short else int(size * long / short) for side in upright.size]
+    resampling = getattr(Image.Resampling, preprocessing["interpolation"].upper())
+    resized = upright.resize((sides[0], sides[1]), resampling)
+    left, top = (round((side - size) / 2) for side in resized.size)
+    pixels = np.asarray(resized.crop((left, top, left + size, top + size)), dtype=np.float32)
+    mean, std = (np.array(preprocessing[name], dtype=np.float32) for name in ("mean", "std"))
+    return np.ascontiguousarray(((pixels / np.float32(255) - mean) / std).transpose(2, 0, 1))
 
 
 def _read(readout: StoredReadout, features: np.ndarray) -> np.ndarray:

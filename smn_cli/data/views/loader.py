@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -23,6 +24,7 @@ from torchvision.transforms.v2 import functional
 from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.data.views.augmentation import Changes, draw_changes
 from smn_cli.data.views.crops import ViewCutter, least_side, read_again
+from smn_cli.data.views.memory import PREFETCHED, has_room_to_share
 from smn_cli.data.views.pixel_cache import make_cache
 from smn_cli.errors import DataError
 from smn_cli.recipes import ViewPlan
@@ -145,17 +147,21 @@ class ViewLoader:
             pool.shutdown(cancel_futures=True)
 
     def _in_processes(self, first_step: int, last_step: int) -> Generator[tuple[Tensor, Tensor], None, None]:
+        pixels = self.plan.num_global * self.plan.global_size**2 + self.plan.num_local * self.plan.local_size**2
+        is_shared = has_room_to_share(3 * pixels * -(-self.batch_size // self.part[1]), self.num_workers)
         loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
             self._dataset(last_step),
             batch_size=None,
             sampler=_Lazily(lambda: self.tasks(first_step, last_step)),
+            collate_fn=None if is_shared else _two_arrays,
             num_workers=self.num_workers,
             worker_init_fn=_one_thread,
-            prefetch_factor=2,
+            prefetch_factor=PREFETCHED,
             multiprocessing_context="fork" if sys.platform == "linux" else None,
         )
         try:
-            yield from loader
+            for large, small in loader:
+                yield torch.as_tensor(large), torch.as_tensor(small)
         except DataError as error:
             raise _from_worker(error) from None
 
@@ -211,14 +217,17 @@ def crop_batches(
     Raises:
         DataError: an image cannot be read; the message names it.
     """
+    is_shared = not num_workers or has_room_to_share(3 * preprocessing.size**2 * batch_size, num_workers)
     loader = DataLoader(
         _ImageDataset(paths, preprocessing),
         batch_size=batch_size,
+        collate_fn=None if is_shared else _one_array,
         num_workers=num_workers,
         worker_init_fn=_one_thread,
+        prefetch_factor=PREFETCHED if num_workers else None,
     )
     try:
-        yield from loader
+        yield from map(torch.as_tensor, loader)
     except DataError as error:
         raise _from_worker(error) from None
 
@@ -231,6 +240,17 @@ class _Lazily:
 
     def __iter__(self) -> Iterator[Task]:
         return self._make()
+
+
+def _two_arrays(batch: Sequence[Tensor]) -> tuple[np.ndarray, np.ndarray]:
+    """A batch that comes from its process through a pipe; tensors come through shared memory."""
+    large, small = batch
+    return large.numpy(), small.numpy()
+
+
+def _one_array(images: Sequence[Tensor]) -> np.ndarray:
+    """The same of images (3, size, size)."""
+    return np.stack([image.numpy() for image in images])
 
 
 def _from_worker(error: DataError) -> DataError:

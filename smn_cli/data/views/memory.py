@@ -1,6 +1,7 @@
-"""How much memory this process may still use."""
+"""How much memory this process may still use, of its own and of what it shares with its loader processes."""
 
 import os
+import shutil
 from pathlib import Path
 
 UNKNOWN = 1 << 30
@@ -11,6 +12,9 @@ _LIMITS = (
     ("memory.limit_in_bytes", "memory.usage_in_bytes", "memory.stat"),
 )
 """Of control groups, version 2 and 1: the limit, what is used, and what of this are files that can be dropped."""
+SHARED = Path("/dev/shm")
+PREFETCHED = 2
+"""Batches that a loader process has ready, or is at work on."""
 
 
 def free_memory(root: Path = Path("/")) -> int:
@@ -23,6 +27,24 @@ def free_memory(root: Path = Path("/")) -> int:
     left = [_left(groups / own, *names) for own in ("", *_own_groups(root / "proc/self/cgroup")) for names in _LIMITS]
     known = [value for value in (_available(root / "proc/meminfo"), *left) if value is not None]
     return max(0, min(known)) if known else UNKNOWN
+
+
+def has_room_to_share(batch_bytes: int, num_workers: int) -> bool:
+    """Whether shared memory holds all batches that loader processes have under way at a time, twice over.
+
+    A batch that finds no room there is lost, and torch waits for it for ever. A container has 64 MB unless told
+    otherwise.
+
+    Args:
+        batch_bytes: of one batch.
+        num_workers: loader processes of this process; each process of this machine in torchrun has as many.
+    """
+    try:
+        free = shutil.disk_usage(SHARED).free
+    except OSError:  # macOS and Windows have no such folder, and no such limit
+        return True
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return 2 * processes * (PREFETCHED * num_workers + 2) * batch_bytes <= free
 
 
 def _own_groups(listing: Path) -> list[str]:

@@ -3,11 +3,15 @@
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from smn_cli.data.images.find import find_images
 from smn_cli.data.preprocessing import Preprocessing
@@ -94,6 +98,28 @@ def test_a_sample_does_not_depend_on_what_is_cached(
         assert_equal(loaded(loader(paths, num_workers=num_workers), 0, 9), expected)
     monkeypatch.setattr(loader_module, "make_cache", lambda *_, **__: None)
     assert_equal(loaded(loader(paths, num_workers=num_workers), 0, 9), expected)
+
+
+@pytest.mark.parametrize("free", [50_000, 1 << 40])
+def test_without_room_in_shared_memory_batches_come_through_pipes(
+    free: int, paths: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # a worker hands its tensors over through a local socket
+    monkeypatch.setattr("smn_cli.data.views.memory.shutil.disk_usage", lambda _path: SimpleNamespace(free=free))
+    handed_over: list[object] = []
+
+    class Noted(DataLoader[Any]):
+        def __iter__(self) -> Any:
+            for batch in super().__iter__():
+                handed_over.append(batch)
+                yield batch
+
+    monkeypatch.setattr(loader_module, "DataLoader", Noted)
+    assert_equal(loaded(loader(paths, num_workers=2), 2, 8), loaded(loader(paths), 2, 8))
+    found = list(image_batches(paths, replace(PLAIN, size=64), batch_size=4, num_workers=2))
+    kinds = [type(batch[0]) if isinstance(batch, list | tuple) else type(batch) for batch in handed_over]
+    assert kinds == [np.ndarray if free == 50_000 else Tensor] * 9
+    assert torch.equal(torch.cat(found), torch.cat(list(image_batches(paths, replace(PLAIN, size=64)))))
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

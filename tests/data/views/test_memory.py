@@ -1,8 +1,12 @@
 """Free memory is the least of what the machine and its control groups leave."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
-from smn_cli.data.views.memory import free_memory
+import pytest
+
+from smn_cli.data.views import memory
+from smn_cli.data.views.memory import free_memory, has_room_to_share
 
 
 def make_system(root: Path, files: dict[str, str]) -> Path:
@@ -54,3 +58,19 @@ def test_a_system_that_says_nothing_has_something_free(tmp_path: Path) -> None:
 
 def test_this_machine_has_memory() -> None:
     assert 1 << 20 < free_memory() < 1 << 50
+
+
+def test_shared_memory_has_room_for_twice_what_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    free = SimpleNamespace(free=64 << 20)  # a container's
+    monkeypatch.setattr("smn_cli.data.views.memory.shutil.disk_usage", lambda _path: free)
+    embedding = 128 * 3 * 224 * 224
+    assert not has_room_to_share(embedding, num_workers=2)
+    assert has_room_to_share(embedding // 8, num_workers=2)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    assert not has_room_to_share(embedding // 8, num_workers=2)
+
+
+def test_a_system_without_that_folder_has_no_such_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "SHARED", tmp_path / "none")
+    assert has_room_to_share(1 << 40, num_workers=64)
