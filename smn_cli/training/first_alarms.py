@@ -1,9 +1,15 @@
 """What speaks against a run's images before its first step."""
 
-import torch
+from dataclasses import replace
 
+import torch
+from torch import Tensor
+
+from smn_cli.backbones.folding import folded
 from smn_cli.config.teachers import parse_teacher
 from smn_cli.data.images.sizes import usual_short_side
+from smn_cli.data.views.loader import image_batches
+from smn_cli.evaluation.features import extract_features
 from smn_cli.judging.image_alarms import enlargement_alarms, familiarity_alarms, learnability_alarms
 from smn_cli.judging.judges import HealthJudge
 from smn_cli.objectives.table import objective_of
@@ -40,7 +46,11 @@ def _teaching_alarms(context: RunContext, health: HealthJudge, *, is_alone: bool
     """Of a lesson of neighbourhoods; `is_alone` tells whether only the network itself vouches for it."""
     plan, training = context.plan, context.split.training
     # read from headers, so asked first
-    if is_alone and (alarms := enlargement_alarms(usual_short_side(training), plan.views.global_size)):
+    if is_alone and (
+        alarms := enlargement_alarms(
+            usual_short_side(training), max(plan.views.global_size, context.backbone.native_size)
+        )
+    ):
         return alarms
     context.execution.tell(f"do {' and '.join(plan.teachers)} know more than the last layer?")
     alarms = teacher_alarms(context, training[:NUM_CERTIFYING])
@@ -50,7 +60,21 @@ def _teaching_alarms(context: RunContext, health: HealthJudge, *, is_alone: bool
     names = [f"{backbone.classifier_name}.{part}" for part in ("weight", "bias")]
     if not all(name in backbone.classifier for name in names):
         return []
-    return familiarity_alarms(health.base_features[1], *(backbone.classifier[name] for name in names))
+    classifier = (backbone.classifier[name] for name in names)
+    return familiarity_alarms(_at_native_size(context, health), *classifier)
+
+
+def _at_native_size(context: RunContext, health: HealthJudge) -> Tensor:
+    """(N, F) last layer of the base for training images at the size that its classifier is made for, or a larger one.
+
+    At a smaller one it is sure of whatever it sees: of flowers .37 at 224 px, .81 at 96.
+    """
+    size = context.backbone.native_size
+    if size <= context.preprocessing.size:
+        return health.base_features[1]
+    images, preprocessing = context.split.training[:NUM_CERTIFYING], replace(context.preprocessing, size=size)
+    batches = image_batches(images, preprocessing, num_workers=context.execution.num_workers)
+    return extract_features(context.placed(folded(context.backbone.model, size)), batches)
 
 
 def _has_other_model(context: RunContext) -> bool:
