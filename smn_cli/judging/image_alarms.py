@@ -93,6 +93,14 @@ def _normal_tail(deviations: float) -> float:
     return math.erfc(deviations / math.sqrt(2)) / 2
 
 
+def how_sure(features: Tensor, weight: Tensor, bias: Tensor) -> float | None:
+    """Mean probability of the likeliest class; None with fewer than a hundred classes. As `familiarity_alarms`."""
+    if len(weight) < MIN_CLASSES:
+        return None
+    likeliest = functional.linear(features.float(), weight.float(), bias.float()).softmax(dim=1).amax(dim=1)
+    return float(likeliest.mean())
+
+
 def familiarity_alarms(features: Tensor, weight: Tensor, bias: Tensor) -> list[str]:
     """Images that the backbone's own classifier is sure of, like those of its training: its last layer knows best.
 
@@ -101,11 +109,8 @@ def familiarity_alarms(features: Tensor, weight: Tensor, bias: Tensor) -> list[s
         weight, bias: (C, F) and (C,) of the classifier that came with the weights; with fewer than a hundred classes
             it tells nothing.
     """
-    if len(weight) < MIN_CLASSES:
-        return []
-    likeliest = functional.linear(features.float(), weight.float(), bias.float()).softmax(dim=1).amax(dim=1)
-    sure = float(likeliest.mean())
-    if sure <= MAX_SURE:
+    sure = how_sure(features, weight, bias)
+    if sure is None or sure <= MAX_SURE:
         return []
     return [
         f"familiar images: the backbone's own classifier gives its likeliest class {sure:.2f} in the mean, above "

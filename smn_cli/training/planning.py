@@ -31,6 +31,7 @@ def make_plan(
     native_size: int = 224,
     precision: Precision = "fp32",
     num_classes: int = 0,
+    why_stages: str = "",
 ) -> AdaptPlan:
     """Resolve options into a plan for `num_images` images.
 
@@ -40,6 +41,7 @@ def make_plan(
         native_size: side of the images that the backbone was trained on, in pixels.
         precision: what suits the device, if none was asked for.
         num_classes: of the labels; 0 without any.
+        why_stages: why the network's own stages should teach below its native size, too; empty if they should not.
 
     Raises:
         UsageError: an option has no effect on the recipe's objective.
@@ -49,7 +51,7 @@ def make_plan(
     recipe = recipe_of(options.recipe, options.labels)
     reasons: dict[str, str] = {}
     size = _working_size(options, recipe, native_size, reasons)
-    objective, teachers, rules = _lesson(options, recipe, size >= native_size, reasons)
+    objective, teachers, rules = _lesson(options, recipe, size >= native_size, why_stages, reasons)
     batch_size = _batch_size(options, rules, num_images)
     num_holdout = _num_holdout(options, recipe, num_images, batch_size, reasons)
     num_training = num_images - num_holdout
@@ -177,16 +179,17 @@ def _teacher_size(options: AdaptOptions, size: int, native_size: int, reasons: d
 
 
 def _lesson(
-    options: AdaptOptions, recipe: Recipe, is_native: bool, reasons: dict[str, str]
+    options: AdaptOptions, recipe: Recipe, is_native: bool, why_stages: str, reasons: dict[str, str]
 ) -> tuple[str, tuple[str, ...], PlanRules]:
     """Which objective, who teaches it, and its rules."""
-    if not recipe.native_objective or not (is_native or options.teacher):
+    if not recipe.native_objective or not (is_native or options.teacher or why_stages):
         return recipe.objective, (), refuse_idle(options, recipe.objective, options.recipe)
     objective = recipe.native_objective
     rules = refuse_idle(options, objective, f"{options.recipe} at the backbone's own size, or with `teacher`")
     if options.teacher:
         return objective, tuple(dict.fromkeys(map(_resolved, options.teacher))), rules
-    reasons["teachers"] = "at its own size the network's last blocks know more of the images than its last layer"
+    at_native = "at its own size the network's last blocks know more of the images than its last layer"
+    reasons["teachers"] = at_native if is_native else why_stages
     return objective, (STAGES,), rules
 
 

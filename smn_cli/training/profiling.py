@@ -101,7 +101,9 @@ def profile_run(
     Raises:
         DataError, BackboneError, UsageError: as the run would.
     """
-    plan = resolve_plan(options, images.num_usable, backbone, execution.device, labeled, tell=execution.tell)
+    plan = resolve_plan(
+        options, images.num_usable, backbone, execution.device, labeled, paths=images.good, tell=execution.tell
+    )
     if len(images.good) < plan.batch_size:
         raise DataError(
             f"{len(images.good)} of {len(images.good) + len(images.bad)} images looked at are usable, fewer than one "

@@ -1,7 +1,9 @@
 """How a run's settings meet its network: the sizes that it can take, the classifier that it has."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import torch
 
@@ -14,6 +16,7 @@ from smn_cli.data.labels.labeled_images import LabeledImages
 from smn_cli.errors import BackboneError
 from smn_cli.evaluation.precision import fast_precision
 from smn_cli.training.choose_precision import choose_precision
+from smn_cli.training.lesson import why_stages_teach
 from smn_cli.training.mask_setup import names_to_train
 from smn_cli.training.planning import make_plan
 from smn_cli.training.trunk_plan import with_trunk_cache
@@ -26,21 +29,26 @@ def resolve_plan(
     device: str,
     labeled: LabeledImages | None = None,
     *,
+    paths: Sequence[Path] = (),
     tell: Callable[[str], None] | None = None,
     num_processes: int = 1,
 ) -> AdaptPlan:
     """The plan, at the native size if the network cannot take the derived one (a ViT with fixed positions).
 
+    Below that size images at `paths` tell who teaches.
+
     Its precision is what trains fastest here, unless one was asked for; `tell` hears it if that has to be measured, and
     without it nothing is measured. The backbone is on the device.
     """
-    plan = make_plan(
+    planned = partial(
+        make_plan,
         options,
         num_images,
         native_size=backbone.native_size,
         precision=fast_precision(torch.device(device)),
         num_classes=count_classes(backbone, labeled),
     )
+    plan = planned()
     local = {plan.views.local_size} if plan.views.num_local else set()
     try:
         check_sizes(backbone, sorted({plan.views.global_size, plan.teacher_size} | local))
@@ -49,6 +57,8 @@ def resolve_plan(
             raise
         native = replace(options, size=backbone.native_size)
         return resolve_plan(native, num_images, backbone, device, labeled, tell=tell, num_processes=num_processes)
+    if why := why_stages_teach(options, plan, backbone, paths):
+        plan = planned(why_stages=why)
     if plan.teachers == (STAGES,) and not options.teacher and not has_stages(backbone.model, plan.teacher_size):
         reason = f"{backbone.arch} has no stages that can be read, so its last layer teaches"
         plan = replace(plan, teachers=(LAST,), reasons={**plan.reasons, "teachers": reason})

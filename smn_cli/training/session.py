@@ -108,6 +108,7 @@ class Session:
                 backbone,
                 execution.device,
                 request.labeled,
+                paths=images.good,
                 tell=execution.tell if team.is_first else None,
                 num_processes=team.size,
             )
