@@ -1,6 +1,8 @@
 """Files and folders that are either complete or not there, also after a crash."""
 
+import errno
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -10,12 +12,17 @@ from pathlib import Path
 from smn_cli.holding import clear_orphans, hold
 
 
+_NO_ROOM = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EIO, errno.EROFS)
+"""What a system says when it takes no more bytes."""
+_RUST_CODE = re.compile(r"\(os error (\d+)\)")
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` to write to; it takes the final name when the block ends well.
 
     Raises:
-        OSError: the folder is missing or not writable.
+        OSError: the folder is missing or not writable, or the disk is full, whatever the library that writes makes of it.
     """
     clear_orphans(path)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -32,6 +39,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno and error.filename in (None, str(temporary)):
             error.filename = str(path)  # which the user knows; a full disk names no file at all
+        _raise_refusal(error, path)
         raise
     finally:
         if held is not None:
@@ -80,12 +88,33 @@ def atomic_folder(path: Path, *, replaces: bool = False) -> Iterator[Path]:
             if path.is_dir():
                 path.rmdir()  # the empty one, which not every system lets be replaced
             temporary.rename(path)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        _raise_refusal(error, path)
         raise
     finally:
         if held is not None:
             held.release()
+
+
+def _raise_refusal(error: BaseException, path: Path) -> None:
+    """Raise what the system said, if a library made an error of its own of it."""
+    code = _refusal_in(error)
+    if code is not None:
+        raise OSError(code, os.strerror(code), str(path)) from None
+
+
+def _refusal_in(error: BaseException) -> int | None:
+    """The system's number of "no more bytes" in an error of torch, safetensors or FAISS; None if it is another one."""
+    if isinstance(error, OSError) or not isinstance(error, Exception):
+        return None
+    text = str(error)
+    codes = [int(number) for number in _RUST_CODE.findall(text)]
+    if isinstance(error, RuntimeError):
+        behind = error.__cause__ or error.__context__
+        codes += [behind.errno] if isinstance(behind, OSError) and behind.errno else []
+        codes += [code for code in _NO_ROOM if os.strerror(code) in text]
+    return next((code for code in codes if code in _NO_ROOM), None)
 
 
 @contextmanager

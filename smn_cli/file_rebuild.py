@@ -5,8 +5,7 @@ types by its fingerprint, and of the plain ResNets also which other tensors are 
 """
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -50,22 +49,6 @@ class RebuiltNetwork(Generic[T]):
         return {"format": "pt"} | ({"classes": json.dumps(self.classes)} if self.classes else {})
 
 
-@contextmanager
-def checkpoint_file(path: Path) -> Iterator[Path]:
-    """`atomic_path` for a safetensors file.
-
-    Raises:
-        OSError: the folder is missing or not writable, or the disk is full.
-    """
-    from safetensors import SafetensorError
-
-    with atomic_path(path) as temporary:
-        try:
-            yield temporary
-        except SafetensorError as error:  # what the system said is in its text alone
-            raise OSError(f"{path}: {error}") from None
-
-
 def save_arrays(network: RebuiltNetwork[np.ndarray], path: Path) -> None:
     """Write a network of `rebuild_from_file` as safetensors, atomically.
 
@@ -74,7 +57,7 @@ def save_arrays(network: RebuiltNetwork[np.ndarray], path: Path) -> None:
     """
     from safetensors.numpy import save_file
 
-    with checkpoint_file(path) as temporary:
+    with atomic_path(path) as temporary:
         save_file(network.state, temporary, metadata=network.metadata())
 
 

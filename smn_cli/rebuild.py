@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from smn_cli.adapters.adapter import Adapter
 from smn_cli.adapters.fingerprint import fingerprint, select_base
 from smn_cli.adapters.stored import StoredAdapter
+from smn_cli.atomic import atomic_path
 from smn_cli.backbones.loading import Backbone, load_backbone, load_with_timm
 from smn_cli.backbones.weight_files import read_weight_file
 from smn_cli.errors import BackboneError, MismatchError, UsageError
 from smn_cli.features.readout import check_readout
-from smn_cli.file_rebuild import RebuiltNetwork, checkpoint_file
+from smn_cli.file_rebuild import RebuiltNetwork
 from smn_cli.seeding import fixed_generator
 
 
@@ -72,7 +73,7 @@ def save_checkpoint(network: RebuiltNetwork[Tensor], path: Path) -> None:
     Raises:
         OSError: the folder is missing or not writable, or the disk is full.
     """
-    with checkpoint_file(path) as temporary:
+    with atomic_path(path) as temporary:
         save_file(_apart(network.state), temporary, metadata=network.metadata())
 
 

@@ -90,6 +90,18 @@ def test_folders_too(tmp_path: Path) -> None:
         assert hold_patiently(making, 0) is not None  # this process holds it already
 
 
+def test_a_run_that_goes_on_clears_what_was_left_when_it_was_made(
+    workshop: Callable[..., Workshop], tmp_path: Path
+) -> None:
+    place = workshop(CONVNET)
+    place.finish("run", steps=2).close()
+    dead = tmp_path / ".run.aaaaaaaa"
+    (dead / "checkpoint").mkdir(parents=True)
+    age(dead)
+    place.resume("run").close()
+    assert not dead.exists()
+
+
 def test_two_runs_into_one_folder_are_refused_by_name(
     workshop: Callable[..., Workshop], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,9 +21,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
+from benchmarks.attack.flips import Flips
 from benchmarks.attack.kills import Kills
 from benchmarks.attack.place import Place, Tally
 from benchmarks.attack.processes import warm_up
+from benchmarks.attack.room import Room
 
 
 class Campaign(Protocol):
@@ -32,7 +34,7 @@ class Campaign(Protocol):
     def tries(self, tally: Tally) -> Iterator[None]: ...
 
 
-CAMPAIGNS: dict[str, Callable[[Place, random.Random], Campaign]] = {"kills": Kills}
+CAMPAIGNS: dict[str, Callable[[Place, random.Random], Campaign]] = {"kills": Kills, "flips": Flips, "room": Room}
 MOST_FAILURES = 8
 
 

@@ -7,7 +7,6 @@ nothing over of a killed one. `smn push` is killed while a hub on this machine l
 
 import os
 import random
-import shutil
 import subprocess
 import sys
 import urllib.error
@@ -16,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.attack.place import Place, Tally, content_of, grow_old, temporaries, told
+from benchmarks.attack.place import Place, Tally, content_of, grow_old, remove, temporaries, told
 from benchmarks.attack.processes import ROOT, Ended, fresh, smn
 from tests.hub_stand_in import TOKEN
 
@@ -112,7 +111,7 @@ class Kills:
         num_changes = self.run_changes if is_run else self.cascade_changes
         next_words: Callable[[], list[object]] = (lambda: place.resume(place.run)) if is_run else self._cascade
         if not is_run:
-            _remove(self.cascade)
+            remove(self.cascade)
         for _ in range(self.generator.randrange(1, 6)):
             words = next_words()
             ended = self._killed(words, seconds, num_changes)
@@ -146,10 +145,12 @@ class Kills:
         tally.outcomes[f"{name}: {'killed' if ended.was_killed else 'ended before the kill'}, {found}"] += 1
         grow_old(temporaries(self.place.work))
         if name == "export" or not command.may_replace:
-            _remove(command.target)
+            remove(command.target)
         again = smn(*command.words)
         is_same = content_of(command.target) == command.expected
-        tally.check(again.code == 0 and is_same, f"{command.words} after a kill: exit {again.code}: {again.said[-600:]}")
+        tally.check(
+            again.code == 0 and is_same, f"{command.words} after a kill: exit {again.code}: {again.said[-600:]}"
+        )
         tally.check(not (left := temporaries(self.place.work)), f"smn {name} leaves {left}")
         self.place.clear()
 
@@ -182,10 +183,6 @@ def _phase(folder: Path) -> str:
     if not any(folder.rglob("metrics.jsonl")):
         return "before its first step"
     return "after its report" if (folder / "report.html").exists() else "among its steps"
-
-
-def _remove(path: Path) -> None:
-    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 class _Hub:

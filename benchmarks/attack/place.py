@@ -113,7 +113,7 @@ class Place:
         shutil.rmtree(self.out, ignore_errors=True)
         self.out.mkdir()
         for path in temporaries(self.work):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            remove(path)
 
 
 _HERE = ("--device", "cpu", "--workers", "0")
@@ -122,6 +122,14 @@ _HERE = ("--device", "cpu", "--workers", "0")
 def temporaries(folder: Path) -> list[Path]:
     """What commands work on before it takes its name; left over where one was killed."""
     return sorted(path for path in folder.rglob(".*") if path.exists())
+
+
+def remove(path: Path) -> None:
+    """A file, a folder, or nothing."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def grow_old(paths: list[Path]) -> None:

@@ -73,7 +73,14 @@ def warm_up() -> None:
         if not found.name.endswith("__main__"):
             with contextlib.suppress(ImportError):
                 importlib.import_module(found.name)
-    for name in ("sklearn.linear_model", "sklearn.mixture", "timm", "torch._dynamo", "scipy.special", "huggingface_hub"):
+    for name in (
+        "sklearn.linear_model",
+        "sklearn.mixture",
+        "timm",
+        "torch._dynamo",
+        "scipy.special",
+        "huggingface_hub",
+    ):
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
 

@@ -46,6 +46,8 @@ class RunFolder:
     def hold(self) -> None:
         """Keep other processes from working in this folder until `release`, or until this one ends.
 
+        What killed processes left beside it, as they made it, is removed.
+
         Raises:
             UsageError: another one does.
         """
@@ -53,6 +55,7 @@ class RunFolder:
             self._hold = hold_patiently(self.path)
             if self._hold is None:
                 raise UsageError(_in_use(self.path))
+            clear_orphans(self.path)
 
     def release(self) -> None:
         """Let other processes work in this folder."""
