@@ -11,7 +11,6 @@ from pathlib import Path
 
 from smn_cli.holding import clear_orphans, hold
 
-
 _NO_ROOM = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EIO, errno.EROFS)
 """What a system says when it takes no more bytes."""
 _RUST_CODE = re.compile(r"\(os error (\d+)\)")
@@ -22,7 +21,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` to write to; it takes the final name when the block ends well.
 
     Raises:
-        OSError: the folder is missing or not writable, or the disk is full, whatever the library that writes makes of it.
+        OSError: the folder is missing or not writable, or the disk is full, whatever a library makes of that.
     """
     clear_orphans(path)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

@@ -5,8 +5,8 @@
 
 *kills*: commands are killed, see `benchmarks.attack.kills`. *flips*: a file of a finished run is damaged.
 *room*: files that may not grow, a small file system (needs root), and changes of files that the system refuses.
-*mutated*: files that lie behind right checksums. *soak*: one process that goes on and on. *cached*: processes that share
-a cache. The readers under coverage-guided fuzzing are in `benchmarks.attack.readers`.
+*mutated*: files that lie behind right checksums. *soak*: one process that goes on and on. *cached*: processes that
+share a cache. The readers under coverage-guided fuzzing are in `benchmarks.attack.readers`.
 
 Prints one JSON object: tries, seconds, outcomes, failures; exit 1 on any failure. A failure is a wrong result, an
 unexpected fault (exit 1, a signal), something half-written, or two minutes without an end.
@@ -23,6 +23,7 @@ from typing import Protocol
 
 from benchmarks.attack.flips import Flips
 from benchmarks.attack.kills import Kills
+from benchmarks.attack.mutated import Mutated
 from benchmarks.attack.place import Place, Tally
 from benchmarks.attack.processes import warm_up
 from benchmarks.attack.room import Room
@@ -34,7 +35,7 @@ class Campaign(Protocol):
     def tries(self, tally: Tally) -> Iterator[None]: ...
 
 
-CAMPAIGNS: dict[str, Callable[[Place, random.Random], Campaign]] = {"kills": Kills, "flips": Flips, "room": Room}
+CAMPAIGNS: dict[str, Callable[[Place, random.Random], Campaign]] = {"kills": Kills, "flips": Flips, "room": Room, "mutated": Mutated}
 MOST_FAILURES = 8
 
 

@@ -1,4 +1,4 @@
-"""Each file of a run folder in turn, finished and half done, and an adapter and its base: flipped, cut, gone, overwritten.
+"""Each file of a run, finished and half done, and an adapter and its base, in turn: flipped, cut, gone, overwritten.
 
 A command over it ends with a documented error, or with the result that it would have had.
 """

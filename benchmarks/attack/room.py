@@ -1,6 +1,7 @@
 """No room: files that may not grow, a file system of a few hundred kilobytes, and a system that refuses a change.
 
-A command ends with one line and leaves what was there; with room again a run goes on to the adapter it would have given.
+A command ends with one line and leaves what was there; with room again a run goes on to the adapter that it would
+have given.
 """
 
 import errno
