@@ -35,7 +35,12 @@ class Campaign(Protocol):
     def tries(self, tally: Tally) -> Iterator[None]: ...
 
 
-CAMPAIGNS: dict[str, Callable[[Place, random.Random], Campaign]] = {"kills": Kills, "flips": Flips, "room": Room, "mutated": Mutated}
+CAMPAIGNS: dict[str, Callable[[Place, random.Random], Campaign]] = {
+    "kills": Kills,
+    "flips": Flips,
+    "room": Room,
+    "mutated": Mutated,
+}
 MOST_FAILURES = 8
 
 
