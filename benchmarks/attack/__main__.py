@@ -41,6 +41,11 @@ CAMPAIGNS: dict[str, Callable[[Place, random.Random], Campaign]] = {
     "room": Room,
     "mutated": Mutated,
 }
+    "kills": Kills,
+    "flips": Flips,
+    "room": Room,
+    "mutated": Mutated,
+}
 MOST_FAILURES = 8
 
 
