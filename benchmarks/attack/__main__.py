@@ -21,12 +21,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
+from benchmarks.attack.cached import Cached
 from benchmarks.attack.flips import Flips
 from benchmarks.attack.kills import Kills
 from benchmarks.attack.mutated import Mutated
 from benchmarks.attack.place import Place, Tally
 from benchmarks.attack.processes import warm_up
 from benchmarks.attack.room import Room
+from benchmarks.attack.soak import Soak
 
 
 class Campaign(Protocol):
@@ -40,11 +42,8 @@ CAMPAIGNS: dict[str, Callable[[Place, random.Random], Campaign]] = {
     "flips": Flips,
     "room": Room,
     "mutated": Mutated,
-}
-    "kills": Kills,
-    "flips": Flips,
-    "room": Room,
-    "mutated": Mutated,
+    "soak": Soak,
+    "cached": Cached,
 }
 MOST_FAILURES = 8
 

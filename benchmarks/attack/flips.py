@@ -8,6 +8,8 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from safetensors.numpy import load_file
+
 from benchmarks.attack.place import Place, Tally, content_of
 from benchmarks.attack.processes import smn
 
@@ -26,7 +28,7 @@ class Flips:
             raise SystemExit("no run is half done")
         self.rebuilt = place.out / "rebuilt.safetensors"
         place.must(*self._apply(place.adapter, place.weights))
-        self.expected = content_of(self.rebuilt)
+        self.expected = _backbone_in(self.rebuilt)
 
     def tries(self, tally: Tally) -> Iterator[None]:
         """One file after the other."""
@@ -69,7 +71,7 @@ class Flips:
             tally.check(not (fault := ended.fault()), f"{what}: {how}: smn {words[0]}: {fault}")
             tally.outcomes[f"{what}: {words[0]} {_told(ended.code)}"] += 1
             if ended.code == 0 and words[0] == "apply":
-                tally.check(content_of(self.rebuilt) == self.expected, f"{what}: {how}: another network")
+                tally.check(_backbone_in(self.rebuilt) == self.expected, f"{what}: {how}: another network")
             else:
                 tally.check(not self.rebuilt.exists(), f"{what}: {how}: smn {words[0]} failed and wrote")
 
@@ -112,6 +114,11 @@ class Flips:
     def _more(self, data: bytes) -> tuple[str, bytes]:
         number = self.generator.randrange(1, 64)
         return f"{number} bytes more", data + self.generator.randbytes(number)
+
+
+def _backbone_in(file: Path) -> dict[str, bytes]:
+    """All but the base's own classifier, of which no digest speaks."""
+    return {name: array.tobytes() for name, array in load_file(file).items() if not name.startswith("fc.")}
 
 
 def _told(code: int | None) -> str:
