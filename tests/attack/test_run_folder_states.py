@@ -6,13 +6,20 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from smn_cli.errors import CheckpointError, Interrupted, SmnError, UsageError
 from smn_cli.holding import hold
@@ -25,7 +32,7 @@ from tests.small_runs import Workshop
 pytestmark = pytest.mark.attack
 pytest.importorskip("fcntl", reason="nothing is held on this system")
 STEPS = 4
-SETTINGS = {"steps": STEPS}
+SETTINGS: dict[str, Any] = {"steps": STEPS}
 HOLD = (
     "import fcntl, os, sys, time\nfcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)\n"
     "print('held', flush=True)\ntime.sleep(600)"
@@ -91,7 +98,7 @@ class RunFolders(RuleBasedStateMachine):
         try:
             self.place.start("run", overwrite=True, save_every_s=0, **SETTINGS).close()
         except (UsageError, CheckpointError) as error:
-            assert self.other or not (self.path / "config.json").exists() or self.is_damaged, error
+            self._check(bool(self.other) or self.is_damaged, error)
             return
         self.is_damaged = False
 
@@ -158,7 +165,7 @@ class RunFolders(RuleBasedStateMachine):
         try:
             state = RunFolder.open(self.path).load_state()
         except CheckpointError as error:
-            assert self.is_damaged, error
+            self._check(self.is_damaged, error)
             return
         if int(state["trainer"]["step"]) == STEPS:
             packed = self._packed()
@@ -185,9 +192,11 @@ class RunFolders(RuleBasedStateMachine):
             return
 
     def _has_a_reason(self, error: Exception) -> None:
+        self._check(isinstance(error, UsageError) == bool(self.other) or self.is_damaged, error)
+
+    def _check(self, has_reason: bool, error: Exception) -> None:
+        assert has_reason, error
         assert "\n" not in str(error)
-        is_held = isinstance(error, UsageError)
-        assert is_held == bool(self.other) or self.is_damaged, error
 
 
 @pytest.fixture
@@ -203,9 +212,8 @@ def machine(weights_file: Callable[[str], Path], tmp_path: Path, monkeypatch: py
 
 
 def test_no_order_of_events_gives_a_wrong_adapter(machine: type[RunFolders]) -> None:
-    case = machine.TestCase()
     checks = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
-    case.settings = settings(
+    how = settings(
         max_examples=50, stateful_step_count=10, deadline=None, derandomize=True, suppress_health_check=checks
     )
-    case.runTest()
+    run_state_machine_as_test(machine, settings=how)  # type: ignore[no-untyped-call]
