@@ -216,4 +216,4 @@ def test_no_order_of_events_gives_a_wrong_adapter(machine: type[RunFolders]) -> 
     how = settings(
         max_examples=50, stateful_step_count=10, deadline=None, derandomize=True, suppress_health_check=checks
     )
-    run_state_machine_as_test(machine, settings=how)  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(machine, settings=how)
