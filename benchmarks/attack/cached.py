@@ -3,8 +3,8 @@
     python -m benchmarks.attack --work FOLDER --campaign cached --tries 10 --seconds 3600
 
 A try is a thousand evaluations, every tenth by `smn_cli.evaluate`, the others by its second half: key, features from
-the cache, scores. One of the processes has a cache that is too small, so that entries vanish and are
-made again while others read them; in every third try one process damages entries, and one is killed as it writes.
+the cache, scores. One of the processes has a cache that is too small, so that entries vanish and are made again while
+others read them. In every third try, the first among them, one process damages entries, and one is killed.
 """
 
 import hashlib
@@ -74,7 +74,7 @@ class Cached:
         """Eight processes, a hundred and twenty-five evaluations each."""
         number = 0
         while True:
-            is_hostile = number % 3 == 2
+            is_hostile = number % 3 == 0
             shutil.rmtree(self.folder, ignore_errors=True)
             started = time.monotonic()
             seeds = [self.generator.randrange(1 << 30) for _ in range(PROCESSES)]

@@ -25,7 +25,7 @@ from smn_cli.errors import AdapterFileError, MismatchError
 from tests.adapters.forging import toy_base
 from tests.cascade.small_cascades import toy_cascade
 
-IN_PROCESS = 400
+IN_PROCESS = 100
 """Adapters and cascades between two run folders, which take a hundred times as long."""
 LIMIT_S = 30
 CASCADES = [toy_cascade(statistics=carried).to_bytes() for carried in (False, True)]

@@ -27,12 +27,12 @@ from smn_cli.runs.pack import pack_run
 from smn_cli.runs.run_folder import RunFolder
 from smn_cli.training.session import Session, StopSignal
 from tests.conftest import RESNET, write_images
-from tests.small_runs import Workshop
+from tests.small_runs import Workshop, equal, masks_of
 
 pytestmark = pytest.mark.attack
 pytest.importorskip("fcntl", reason="nothing is held on this system")
 STEPS = 4
-SETTINGS: dict[str, Any] = {"steps": STEPS}
+SETTINGS: dict[str, Any] = {"steps": STEPS, "lr_scores": 500.0}
 HOLD = (
     "import fcntl, os, sys, time\nfcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)\n"
     "print('held', flush=True)\ntime.sleep(600)"
@@ -81,6 +81,7 @@ class RunFolders(RuleBasedStateMachine):
         except (CheckpointError, UsageError) as error:
             self._has_a_reason(error)
             return
+        assert not self.other
         try:
             self._take(session, steps, stops=stops)
         finally:
@@ -150,6 +151,7 @@ class RunFolders(RuleBasedStateMachine):
         except (CheckpointError, UsageError) as error:
             self._has_a_reason(error)
             return
+        assert not self.other
         try:
             self._take(session, STEPS)
         finally:
@@ -207,6 +209,11 @@ def machine(weights_file: Callable[[str], Path], tmp_path: Path, monkeypatch: py
     place = Workshop(weights_file(RESNET), RESNET, tmp_path / "images", tmp_path / "runs")
     session = place.finish("whole", **SETTINGS)
     session.close()
+    shorter = place.start("shorter", **SETTINGS)
+    next(iter(shorter.steps()))
+    masks = masks_of(shorter)
+    assert not equal(masks, masks_of(session)), "a lost step would not be seen"
+    shorter.close()
     RunFolders.place, RunFolders.expected = place, pack_run(session.folder, place.backbone()).to_bytes()
     return RunFolders
 
