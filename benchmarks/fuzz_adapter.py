@@ -11,6 +11,8 @@ import collections
 import json
 import random
 import time
+from collections.abc import Callable
+from typing import Any
 
 from smn_cli.adapters.adapter import adapter_from_bytes
 from smn_cli.adapters.fingerprint import fingerprint
@@ -54,10 +56,9 @@ def main() -> None:
     generator = random.Random(options.seed)
     outcomes: collections.Counter[str] = collections.Counter()
     slowest, started = 0.0, time.perf_counter()
-    kinds = (flipped, cut, spliced, noised, header_changed, payload_changed)
     for number in range(options.inputs):
-        kind = kinds[number % len(kinds)]
-        data = kind(generator)
+        kind = KINDS[number % len(KINDS)]
+        data = kind(FILES, generator)
         begun = time.perf_counter()
         try:
             outcomes[f"{kind.__name__}: {outcome(data)}"] += 1
@@ -84,49 +85,55 @@ def outcome(data: bytes) -> str:
     return "rebuilt as recorded"
 
 
-def flipped(generator: random.Random) -> bytes:
-    data = bytearray(generator.choice(FILES))
+def flipped(files: list[bytes], generator: random.Random) -> bytes:
+    data = bytearray(generator.choice(files))
     for _ in range(generator.choice((1, 1, 2, 8))):
         position = generator.randrange(8 * len(data))
         data[position // 8] ^= 1 << position % 8
     return perhaps_signed(bytes(data), generator)
 
 
-def cut(generator: random.Random) -> bytes:
-    data = generator.choice(FILES)
+def cut(files: list[bytes], generator: random.Random) -> bytes:
+    data = generator.choice(files)
     start = generator.choice((0, 0, generator.randrange(len(data))))
     return perhaps_signed(data[start : generator.randrange(start, len(data) + 1)], generator)
 
 
-def spliced(generator: random.Random) -> bytes:
-    one, other = generator.choices(FILES, k=2)
+def spliced(files: list[bytes], generator: random.Random) -> bytes:
+    one, other = generator.choices(files, k=2)
     return perhaps_signed(one[: generator.randrange(len(one))] + other[generator.randrange(len(other)) :], generator)
 
 
-def noised(generator: random.Random) -> bytes:
-    data = generator.choice(FILES)
+def noised(files: list[bytes], generator: random.Random) -> bytes:
+    data = generator.choice(files)
     start = generator.randrange(len(data))
     return perhaps_signed(data[:start] + generator.randbytes(generator.randrange(1, 40)) + data[start:], generator)
 
 
-def header_changed(generator: random.Random) -> bytes:
-    header, parts = take_apart(generator.choice(FILES))
-    place, key = header, generator.choice(sorted(header))
+def header_changed(files: list[bytes], generator: random.Random) -> bytes:
+    header, parts = take_apart(generator.choice(files))
+    change(header, generator)
+    return put_together(json.dumps(header), parts)
+
+
+def change(content: dict[str, Any], generator: random.Random) -> None:
+    """Put something odd somewhere into a JSON object."""
+    place: Any = content
+    key: Any = generator.choice(sorted(content))
     while isinstance(place[key], dict | list) and place[key] and generator.random() < 0.7:
         place = place[key]
         key = generator.choice(sorted(place) if isinstance(place, dict) else range(len(place)))
     place[key] = generator.choice(ODD)
-    return put_together(json.dumps(header), parts)
 
 
-def payload_changed(generator: random.Random) -> bytes:
-    header, parts = take_apart(generator.choice(FILES))
+def payload_changed(files: list[bytes], generator: random.Random) -> bytes:
+    header, parts = take_apart(generator.choice(files))
     name = generator.choice(sorted(parts))
     dtype, shape, old = parts[name]
     new = bytearray(old)
-    for _ in range(generator.randrange(1, 6)):
+    for _ in range(generator.randrange(1, 6) if new else 0):
         new[generator.randrange(len(new))] = generator.randrange(256)
-    if name == "mask" and generator.random() < 0.5:
+    if name in ("mask", "experts") and generator.random() < 0.5:
         new = bytearray(generator.randbytes(generator.randrange(1, 60)))
         shape = [len(new)]
     return put_together(header, {**parts, name: (dtype, shape, bytes(new))})
@@ -135,6 +142,15 @@ def payload_changed(generator: random.Random) -> bytes:
 def perhaps_signed(data: bytes, generator: random.Random) -> bytes:
     return sign(data) if len(data) > 32 and generator.random() < 0.5 else data
 
+
+KINDS: tuple[Callable[[list[bytes], random.Random], bytes], ...] = (
+    flipped,
+    cut,
+    spliced,
+    noised,
+    header_changed,
+    payload_changed,
+)
 
 if __name__ == "__main__":
     main()

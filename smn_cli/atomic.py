@@ -1,5 +1,6 @@
 """Files and folders that are either complete or not there, also after a crash."""
 
+import errno
 import os
 import re
 import shutil
@@ -9,6 +10,10 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from smn_cli.holding import clear_orphans, hold
+
+_NO_ROOM = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EIO, errno.EROFS)
+"""What a system says when it takes no more bytes."""
+_RUST_CODE = re.compile(r"\(os error (\d+)\)")
 
 
 def may_be_written(path: Path) -> bool:
@@ -56,12 +61,16 @@ def _made_beside(path: Path) -> Iterator[None]:
 
 
 def _said_by_system(error: BaseException) -> OSError | None:
-    """The system's error in that of a library that writes: torch has it behind its own, safetensors in its text."""
+    """The system's error in that of a library that writes: torch has it behind its own, others in their text."""
     if isinstance(error, OSError):
         return error if error.errno else None
-    if told := re.search(r"\(os error (\d+)\)", str(error)):
+    if told := _RUST_CODE.search(str(error)):
         return OSError(int(told[1]), os.strerror(int(told[1])))
-    behind = error.__context__ if isinstance(error, RuntimeError) else None
+    if not isinstance(error, RuntimeError):
+        return None
+    if code := next((code for code in _NO_ROOM if os.strerror(code) in str(error)), 0):  # as FAISS tells it
+        return OSError(code, os.strerror(code))
+    behind = error.__cause__ or error.__context__
     return None if behind is None else _said_by_system(behind)
 
 
@@ -70,7 +79,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` to write to; it takes the final name when the block ends well.
 
     Raises:
-        OSError: the folder is missing or not writable.
+        OSError: the folder is missing or not writable, or the disk is full, whatever a library makes of that.
     """
     clear_orphans(path)
     with _made_beside(path):

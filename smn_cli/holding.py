@@ -75,8 +75,13 @@ def hold_patiently(path: Path, seconds: float = 5.0) -> Hold | None:
     return held
 
 
-def clear_orphans(path: Path) -> None:
-    """Remove temporary files and folders of `path` whose process is gone; see `smn_cli.atomic`."""
+def clear_orphans(path: Path, *, least_age_s: float = ORPHAN_AGE_S) -> None:
+    """Remove temporary files and folders of `path` whose process is gone; see `smn_cli.atomic`.
+
+    Args:
+        path: whose place they were to take.
+        least_age_s: younger ones stay; 0 where nobody else may be at work.
+    """
     if fcntl is None:
         return
     prefix, now = f".{path.name}", time.time()
@@ -84,7 +89,7 @@ def clear_orphans(path: Path) -> None:
         names = [name for name in os.listdir(path.parent) if name.startswith(prefix)]  # noqa: PTH208
         for name in names:
             orphan = path.parent / name
-            if not _TEMPORARY.fullmatch(name.removeprefix(prefix)) or now - orphan.stat().st_mtime < ORPHAN_AGE_S:
+            if not _TEMPORARY.fullmatch(name.removeprefix(prefix)) or now - orphan.stat().st_mtime < least_age_s:
                 continue
             if (held := hold(orphan)) is not None:
                 shutil.rmtree(orphan, ignore_errors=True) if orphan.is_dir() else orphan.unlink(missing_ok=True)

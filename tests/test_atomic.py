@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 
 from smn_cli.adapters.adapter import load_adapter
 from smn_cli.atomic import atomic_folder, atomic_path, write_atomically
+from smn_cli.errors import DataError
 from tests.adapters.forging import toy_adapter
 
 
@@ -38,6 +39,48 @@ def test_a_failing_write_leaves_the_old_file_and_no_temporary(failure: type[Base
         write_half()
     assert path.read_bytes() == b"old"
     assert names(tmp_path) == ["a.safetensors"]
+
+
+def _torch_error() -> RuntimeError:
+    """As `torch.save` fails where the disk is full: the system's own error is only its context."""
+    error = RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 704 vs 598")
+    error.__context__ = OSError(errno.EFBIG, "File too large")
+    return error
+
+
+@pytest.mark.parametrize("is_folder", [False, True])
+@pytest.mark.parametrize(
+    ("failure", "code"),
+    [
+        (_torch_error, errno.EFBIG),
+        (lambda: SafetensorError("Error while serializing: I/O error: File too large (os error 27)"), errno.EFBIG),
+        (lambda: RuntimeError("Error in faiss: write error in .x: 0 != 1 (No space left on device)"), errno.ENOSPC),
+    ],
+)
+def test_a_library_that_found_the_disk_full_is_told_as_the_system_says_it(
+    failure: Callable[[], Exception], code: int, is_folder: bool, tmp_path: Path
+) -> None:
+    def write() -> None:
+        with atomic_folder(tmp_path / "a") if is_folder else atomic_path(tmp_path / "a"):
+            raise failure()
+
+    with pytest.raises(OSError, match=os.strerror(code)) as error_info:
+        write()
+    assert (error_info.value.errno, error_info.value.filename) == (code, str(tmp_path / "a"))
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "failure", [RuntimeError("a shape"), DataError("x.png cannot be read: I/O error"), ValueError()]
+)
+def test_other_errors_stay_what_they_are(failure: Exception, tmp_path: Path) -> None:
+    def write() -> None:
+        with atomic_path(tmp_path / "a"):
+            raise failure
+
+    with pytest.raises(type(failure)) as error_info:
+        write()
+    assert error_info.value is failure
 
 
 def test_a_failing_first_write_leaves_nothing(tmp_path: Path) -> None:
@@ -149,7 +192,7 @@ def test_a_full_disk_is_told_with_the_file_that_was_asked_for(fail: Callable[[Pa
     assert names(tmp_path) == []
 
 
-def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
+def test_an_error_of_no_system_stays_what_it_is(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="a mistake"), atomic_path(tmp_path / "a"):
         raise RuntimeError("a mistake")
     with pytest.raises(FileNotFoundError) as caught, atomic_path(tmp_path / "a"):

@@ -90,6 +90,21 @@ def test_folders_too(tmp_path: Path) -> None:
         assert hold_patiently(making, 0) is not None  # this process holds it already
 
 
+def test_a_run_that_goes_on_clears_what_was_left_when_it_was_made(
+    workshop: Callable[..., Workshop], tmp_path: Path
+) -> None:
+    place = workshop(CONVNET)
+    place.finish("run", steps=2).close()
+    dead, users = tmp_path / ".run.aaaaaaaa", tmp_path / "run" / ".notes.original"
+    (dead / "checkpoint").mkdir(parents=True)
+    age(dead)
+    just_now = tmp_path / "run" / "checkpoint" / ".state.pt.aaaaaaaa"  # nobody else works there
+    for path in (just_now, users):
+        path.write_bytes(b"half")
+    place.resume("run").close()
+    assert (dead.exists(), just_now.exists(), users.exists()) == (False, False, True)
+
+
 def test_two_runs_into_one_folder_are_refused_by_name(
     workshop: Callable[..., Workshop], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -163,7 +163,11 @@ def test_tests_are_named_after_their_modules() -> None:
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
         test = path.relative_to(ROOT / "tests")
         is_attack = test.stem.removeprefix("test_").startswith(ATTACKS)
-        if test.parts[0] in ("commands", "end_to_end") or is_attack or str(test.with_suffix("")) in NO_MODULES:
+        if (
+            test.parts[0] in ("attack", "commands", "end_to_end")
+            or is_attack
+            or str(test.with_suffix("")) in NO_MODULES
+        ):
             continue
         if not _is_named_after_a_module(test):
             strangers.append(str(test))

@@ -1,7 +1,9 @@
 """Everything that determines a run, besides the backbone and the images."""
 
 from dataclasses import MISSING, asdict, dataclass, field, fields
-from typing import Any
+from math import isfinite
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from smn_cli.recipes import TRAIN_MODES, Keep, MaskKind, NormStats, Precision, Train, TrainMode, ViewPlan
 
@@ -93,7 +95,7 @@ class AdaptPlan:
         """Inverse of `to_json`; what runs of older versions do not say has its default.
 
         Raises:
-            KeyError, TypeError: fields are missing or surplus.
+            KeyError, TypeError: fields are missing or surplus, or hold what they cannot.
         """
         views: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values["views"].items()}
         plain = {**values, "views": ViewPlan(**views), "mask_also": tuple(values["mask_also"])}
@@ -101,4 +103,30 @@ class AdaptPlan:
         missing = {f.name for f in fields(cls) if f.default is MISSING} - plain.keys()
         if missing:
             raise KeyError(f"missing settings {sorted(missing)}")
-        return cls(**plain)
+        plan = cls(**plain)
+        _check_types(plan)
+        _check_types(plan.views)
+        return plan
+
+
+def _check_types(plan: "AdaptPlan | ViewPlan") -> None:
+    """Refuse a field with a value that its declaration does not allow."""
+    for name, kind in get_type_hints(type(plan)).items():
+        if not _is_a(getattr(plan, name), kind):
+            raise TypeError(f"{name} is {getattr(plan, name)!r:.40}")
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return isinstance(value, str) and value in parts
+    if origin in (Union, UnionType):
+        return any(_is_a(value, part) for part in parts)
+    if origin is tuple:
+        kinds = parts[:1] * len(value) if isinstance(value, tuple) and parts[1] is Ellipsis else parts
+        return isinstance(value, tuple) and len(value) == len(kinds) and all(map(_is_a, value, kinds))
+    if origin is dict:
+        return isinstance(value, dict) and all(isinstance(each, str) for pair in value.items() for each in pair)
+    if kind is float:
+        return type(value) in (int, float) and isfinite(value)
+    return type(value) is kind

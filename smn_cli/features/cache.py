@@ -5,13 +5,14 @@ it one that is not there: it is computed again and written anew.
 """
 
 import hashlib
+import json
 import os
 import time
 from contextlib import suppress
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -43,23 +44,13 @@ class FeatureCache:
         """The features kept under a key, if they are there, whole, and of as many images."""
         path = self._path(key)
         try:
-            with safe_open(path, framework="pt") as file:
-                recorded = file.metadata() or {}
-                names = list(file.keys())
-                # a copy: what was read may be the mapped file itself
-                features = file.get_tensor("features").clone() if names == ["features"] else torch.empty(0)
+            recorded, features = _read(path)
         except FileNotFoundError:
             return None
-        except (OSError, SafetensorError, ValueError, RuntimeError):
+        except (OSError, ValueError, LookupError, TypeError, RuntimeError):
             _forget(path)
             return None
-        if (
-            recorded.get("key") != key
-            or features.dtype != torch.float32
-            or features.ndim != 2
-            or len(features) != num_images
-            or recorded.get("sha256") != _checksum(features)
-        ):
+        if recorded.get("key") != key or len(features) != num_images or recorded.get("sha256") != _checksum(features):
             _forget(path)
             return None
         with suppress(OSError):
@@ -97,6 +88,28 @@ class FeatureCache:
                 return
             _forget(path)
             total -= size
+
+
+def _read(path: Path) -> tuple[dict[str, str], Tensor]:
+    """Metadata and float32 features (N, F) of an entry.
+
+    It is read rather than mapped: a map of a file that somebody cuts meanwhile ends the process with a signal.
+
+    Raises:
+        OSError, ValueError, LookupError, TypeError, RuntimeError: it is no whole entry.
+    """
+    with path.open("rb") as file:
+        size_bytes = os.fstat(file.fileno()).st_size
+        header_bytes = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(min(header_bytes, size_bytes)))
+        recorded = header.pop("__metadata__")
+        (num_images, width), kind = header["features"]["shape"], header["features"]["dtype"]
+        if kind != "F32" or len(header) != 1 or 4 * num_images * width != size_bytes - 8 - header_bytes:
+            raise ValueError("not an entry")
+        features = torch.empty(num_images, width, dtype=torch.float32)
+        if features.numel() and file.readinto(features.numpy().data.cast("B")) != features.nbytes:
+            raise ValueError("cut short")
+    return dict(recorded), features
 
 
 def _forget(path: Path) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from smn_cli.atomic import atomic_path
 from smn_cli.config.option import any_of
 from smn_cli.errors import DataError, UsageError
-from smn_cli.features.exports import NEEDED, as_text, write_csv, write_faiss, write_lance, write_paths
+from smn_cli.features.exports import NEEDED, as_text, counted, write_csv, write_faiss, write_lance, write_paths
 
 SUFFIXES = (".npy", ".parquet", ".csv", ".faiss", ".lance")
 LISTED = (".npy", ".faiss")
@@ -69,19 +69,17 @@ def write_features(path: Path, images: Sequence[Path], batches: Iterable[Tensor]
 
 def _write_npy(path: Path, images: Sequence[Path], batches: Iterator[np.ndarray], *, is_unit: bool) -> int:
     with atomic_path(path) as temporary:
-        rows: np.memmap | None = None
-        num_done = 0
-        for batch in batches:
-            if rows is None:
-                shape = (len(images), batch.shape[1])
-                rows = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
-            rows[num_done : num_done + len(batch)] = batch
-            num_done += len(batch)
-        if rows is None or num_done != len(images):
-            raise ValueError(f"expected features of {len(images)} images, found {num_done}")
-        rows.flush()
+        num_features = 0
+        with temporary.open("wb") as file:  # not mapped: where the disk is full, that ends the process with a signal
+            for batch in counted(batches, len(images)):
+                if not num_features:
+                    num_features = int(batch.shape[1])
+                    shape = (len(images), num_features)
+                    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+                    np.lib.format.write_array_header_1_0(file, header)
+                file.write(np.ascontiguousarray(batch, dtype="<f4").data)
         write_paths(path, images)
-        return int(rows.shape[1])
+    return num_features
 
 
 def _write_parquet(path: Path, images: Sequence[Path], batches: Iterator[np.ndarray], *, is_unit: bool) -> int:

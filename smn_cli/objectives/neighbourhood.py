@@ -25,6 +25,7 @@ from smn_cli.features.row_store import MANY, pieces
 from smn_cli.objectives.base import Objective, ObjectiveInputs, PlanRules
 from smn_cli.objectives.log_sum import loss_in_blocks
 from smn_cli.objectives.neighbour_search import check_number, nearest_others
+from smn_cli.objectives.saved_state import check_like
 
 NUM_NEIGHBOURS = 100
 MAX_PERPLEXITY, IMAGES_A_NEIGHBOUR = 30.0, 30
@@ -184,7 +185,12 @@ class NeighbourhoodObjective(Objective):
         return {"memory": self.memory}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Inverse of `state`."""
+        """Inverse of `state`.
+
+        Raises:
+            KeyError, ValueError: it is of another plan.
+        """
+        check_like(self.memory, state["memory"], "the memory")
         self.memory.copy_(state["memory"])
 
     @classmethod

@@ -23,6 +23,7 @@ from smn_cli.evaluation.classifier import (
     root_mean_square,
 )
 from smn_cli.objectives.base import Objective, ObjectiveInputs, PlanRules
+from smn_cli.objectives.saved_state import load_optimizer
 from smn_cli.recipes import WITH_LABELS
 from smn_cli.seeding import initial_weights
 
@@ -164,7 +165,7 @@ class SupervisedObjective(Objective):
             KeyError, ValueError, RuntimeError: it is of another plan.
         """
         self.layer.load_state_dict(state["layer"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
 
 
 def _optimizer(plan: AdaptPlan, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:

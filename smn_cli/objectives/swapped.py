@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from smn_cli.config.plan import AdaptPlan
 from smn_cli.distributed import Team
 from smn_cli.objectives.base import Objective, ObjectiveInputs, PlanRules
+from smn_cli.objectives.saved_state import check_like, load_optimizer
 from smn_cli.objectives.swav import ProjectionHead, Queue, codes_of_views, swapped_loss
 from smn_cli.seeding import initial_weights
 
@@ -101,7 +102,8 @@ class SwappedObjective(Objective):
             KeyError, ValueError, RuntimeError: it is of another plan.
         """
         self.head.load_state_dict(state["head"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
+        check_like(self.queue.embeddings, state["queue"], "the queue")
         self.queue.embeddings.copy_(state["queue"])
         self.queue.num_filled = int(state["queue_filled"])
 

@@ -6,12 +6,14 @@ Neither writing nor reading holds a large file in memory; tensors of one are map
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor
 
@@ -26,6 +28,26 @@ _DTYPES: dict[str, type[np.generic]] = {
     "F64": np.float64, "F32": np.float32, "F16": np.float16, "I64": np.int64, "I32": np.int32, "U8": np.uint8
 }  # fmt: skip
 """Those that numpy can map; a file with another one is read."""
+
+
+@contextmanager
+def fitting(path: Path) -> Iterator[None]:
+    """Use what the files of a run hold in the block: what does not go together there is told as their damage.
+
+    Checksums find what happened to a file, not what somebody wrote into it.
+
+    Raises:
+        CheckpointError: anything but a documented error, or a want of memory, came up.
+    """
+    try:
+        yield
+    except (AttributeError, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        reason = (str(error) or "no reason given").splitlines()[0]
+        is_other = isinstance(error, torch.OutOfMemoryError) or reason.startswith("DataLoader worker")
+        if is_other:
+            raise
+        what = f"{type(error).__name__}: {reason}"
+        raise CheckpointError(f"{path} does not fit its own settings ({what:.200}): start the run again") from error
 
 
 def write_checked(path: Path, write: Callable[[Path], None]) -> None:
@@ -71,8 +93,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         mapped = _mapped(path)
         if mapped is not None:
             return mapped
-    with path.open("rb") as file:
-        return load(file.read(path.stat().st_size - _DIGEST_BYTES))
+    try:
+        with path.open("rb") as file:
+            return load(file.read(path.stat().st_size - _DIGEST_BYTES))
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is damaged: {error}: start the run again") from None
 
 
 def recorded_digest(path: Path) -> str:

@@ -11,6 +11,7 @@ from smn_cli.config.plan import AdaptPlan
 from smn_cli.errors import CheckpointError, UsageError
 from smn_cli.masking.binarize import count_kept
 from smn_cli.masking.ties import under_all_names
+from smn_cli.runs.checked_files import fitting
 from smn_cli.runs.read_back import read_back
 from smn_cli.runs.run_config import check_run_base, plan_of, preprocessing_in
 from smn_cli.runs.run_folder import RunFolder
@@ -37,9 +38,10 @@ def pack_run(
     plan = plan_of(config, folder)
     with computing_with(1) as num_threads:
         check_run_base(config, backbone)
-        found = read_learned(folder) if learned is None else learned()
-        _check_masks(found, plan, folder)
-        adapter = _packed(found, config, backbone, codec)
+        with fitting(folder.path):
+            found = read_learned(folder) if learned is None else learned()
+            _check_masks(found, plan, folder)
+            adapter = _packed(found, config, backbone, codec)
         size = preprocessing_in(config, folder).size
         return read_back(adapter, backbone, found.masks, found.norm_stats, size=size, num_threads=num_threads)
 

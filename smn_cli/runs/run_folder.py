@@ -29,6 +29,7 @@ _SEALED = "sealed"
 BEST_STATE = "keeper"
 """Key of the best state in `STATE`, as runs of version 0.1 have it."""
 CASCADE_SCHEMA, CASCADE_FILE = "smn.cascade-run/1", "cascade.safetensors"
+_WRITTEN = (CONFIG, IMAGES, BAD_IMAGES, METRICS, REPORT, STATE.name, *_TENSOR_FILES, CASCADE_FILE)
 _REQUIRED = frozenset(
     {"judge", "arch", "weights", "base_digest", "plan", "preprocessing", "images", "threads", "versions"}
 )
@@ -46,6 +47,8 @@ class RunFolder:
     def hold(self) -> None:
         """Keep other processes from working in this folder until `release`, or until this one ends.
 
+        What killed processes left in it and, as they made it, beside it is removed.
+
         Raises:
             UsageError: another one does.
         """
@@ -53,6 +56,10 @@ class RunFolder:
             self._hold = hold_patiently(self.path)
             if self._hold is None:
                 raise UsageError(_in_use(self.path))
+            clear_orphans(self.path)
+            for folder in (self.path, *(path for path in self.path.rglob("*") if path.is_dir())):
+                for name in _WRITTEN:
+                    clear_orphans(folder / name, least_age_s=0)
 
     def release(self) -> None:
         """Let other processes work in this folder."""

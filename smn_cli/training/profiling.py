@@ -33,6 +33,9 @@ MAX_BATCH = 64
 MAX_SECONDS = 60.0
 """After this time a slow network has taken enough steps, if there are three."""
 
+Tick = tuple[int, float]
+"""How many were done, and when."""
+
 
 @dataclass(frozen=True)
 class Profile:
@@ -109,15 +112,9 @@ def profile_run(
             f"{len(images.good)} of {len(images.good) + len(images.bad)} images looked at are usable, fewer than one "
             f"batch of {plan.batch_size}: mend them, or lower `batch_size`"
         )
-    ticks: list[tuple[int, float]] = []
-    trunk_ticks: list[tuple[int, float]] = []
-    watched = Execution(
-        execution.device,
-        execution.num_workers,
-        float("inf"),
-        on_teacher_embedding=lambda done, _: ticks.append((done, time.monotonic())),
-        on_trunk=lambda done, _: trunk_ticks.append((done, time.monotonic())),
-    )
+    ticks: list[Tick] = []
+    trunk_ticks: list[Tick] = []
+    watched = _watched(execution, ticks, trunk_ticks)
     is_cuda = execution.device.startswith("cuda")
     if is_cuda:
         torch.cuda.reset_peak_memory_stats(execution.device)
@@ -147,6 +144,17 @@ def profile_run(
             )
         finally:
             session.close()
+
+
+def _watched(execution: Execution, ticks: list[Tick], trunk_ticks: list[Tick]) -> Execution:
+    """Device and workers of an execution, and when teachers and trunk had done how many images and batches."""
+    return Execution(
+        execution.device,
+        execution.num_workers,
+        float("inf"),
+        on_teacher_embedding=lambda done, _: ticks.append((done, time.monotonic())),
+        on_trunk=lambda done, _: trunk_ticks.append((done, time.monotonic())),
+    )
 
 
 def profile_smaller(
@@ -209,7 +217,7 @@ def _take_steps(session: Session) -> list[float]:
     return taken[num_first:] or taken[1:]
 
 
-def _an_image(ticks: list[tuple[int, float]]) -> float:
+def _an_image(ticks: list[Tick]) -> float:
     """Seconds an image, without the first batch if there are others."""
     (first_done, first_time), (last_done, last_time) = ticks[min(1, len(ticks) - 2)], ticks[-1]
     return (last_time - first_time) / (last_done - first_done)

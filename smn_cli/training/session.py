@@ -15,13 +15,14 @@ from smn_cli.backbones.checkpointing import checkpoint_gradients
 from smn_cli.backbones.loading import Backbone, to_device
 from smn_cli.data.labels.eval_split import LabeledSplit
 from smn_cli.data.views.loader import RepeatedViewLoader, ViewBatch, ViewLoader
-from smn_cli.errors import CheckpointError, Interrupted, TrainingError
+from smn_cli.errors import Interrupted, TrainingError
 from smn_cli.evaluation.classifier import LinearClassifier
 from smn_cli.evaluation.features import Network
 from smn_cli.judging.best_state import BestState
 from smn_cli.judging.judges import Judge
 from smn_cli.judging.looks import Candidate
 from smn_cli.objectives.table import objective_of
+from smn_cli.runs.checked_files import fitting
 from smn_cli.runs.run_config import check_run_base, plan_of, restore_threads
 from smn_cli.runs.run_folder import BEST_STATE, RunFolder
 from smn_cli.runs.run_labels import read_labels
@@ -168,15 +169,13 @@ class Session:
         state = folder.load_state()
         to_device(backbone, execution.device)
         threads_before = restore_threads(config, folder)
-        split = split_images(folder.read_images(), plan, read_labels(folder, config) if plan.num_classes else None)
-        context = RunContext(folder, backbone, plan, split, execution, val)
-        session = cls(context, Prepared.read(context))
-        session._threads_before = threads_before
-        try:
+        with fitting(folder.path):
+            split = split_images(folder.read_images(), plan, read_labels(folder, config) if plan.num_classes else None)
+            context = RunContext(folder, backbone, plan, split, execution, val)
+            session = cls(context, Prepared.read(context))
+            session._threads_before = threads_before
             session.trainer.load_state(state["trainer"])
             session.best_state = BestState.from_state(state[BEST_STATE])
-        except (KeyError, ValueError, RuntimeError, TypeError) as error:
-            raise CheckpointError(f"{folder.path} does not fit its own settings: {error}") from None
         if session.team.is_first:
             folder.keep_metrics_until(session.trainer.step)
         session.team.wait()

@@ -32,6 +32,7 @@ from smn_cli.masking.backbone import (
 from smn_cli.masking.frozen_norm import cheap_frozen_norm
 from smn_cli.masking.ties import in_every_place
 from smn_cli.objectives.base import Objective
+from smn_cli.objectives.saved_state import check_like, load_optimizer
 from smn_cli.training.lr_schedule import lr_factor
 from smn_cli.training.mask_setup import first_scores, names_to_train
 from smn_cli.training.trunk_cache import TrunkBatch
@@ -150,11 +151,14 @@ class Trainer:
             raise ValueError("the scores are of other tensors")
         with torch.no_grad():
             for name, own in self.source.trained.items():
+                check_like(own, trained[name], name)
                 own.copy_(trained[name])
         self.set_statistics(state["norm_stats"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
         self.objective.load_state(state["objective"])
         self.step = int(state["step"])
+        if not 0 <= self.step <= self.plan.num_steps:
+            raise ValueError(f"the state is of step {self.step}: the run has {self.plan.num_steps}")
         self._refresh(self.step)
 
     def norm_stats(self) -> dict[str, Tensor]:

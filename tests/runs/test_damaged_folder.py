@@ -1,13 +1,17 @@
 """A run folder that somebody or something changed: refused by name where a result depends on it, else put up with."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from smn_cli.errors import CheckpointError
+from smn_cli.runs.checked_files import fitting
+from smn_cli.runs.pack import pack_run
 from smn_cli.runs.run_folder import RunFolder
 from tests.conftest import CONVNET, Outcome
 from tests.small_runs import Workshop
@@ -73,3 +77,53 @@ def test_a_log_that_is_gone(run: Path) -> None:
     folder = RunFolder.open(run)
     folder.keep_metrics_until(2)
     assert folder.read_metrics() == []
+
+
+def sealed(run: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Write a changed state with a checksum that is right."""
+    folder = RunFolder.open(run)
+    state = folder.load_state()
+    change(state)
+    folder.save_state(state)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: state["trainer"].update(norm_stats=[[]]),
+        lambda state: state["trainer"].update(step=99),
+        lambda state: state["trainer"].update(step="x"),
+        lambda state: state["trainer"].update(objective=3),
+        lambda state: state["trainer"]["optimizer"]["state"][0].update(momentum_buffer=torch.ones(2)),
+        lambda state: state["trainer"]["trained"].update({next(iter(state["trainer"]["trained"])): torch.ones(1)}),
+        lambda state: state.update(keeper={"best": 0}),
+        lambda state: state.pop("keeper"),
+    ],
+)
+def test_a_state_that_was_sealed_over_odd_values_is_refused(
+    run: Path, workshop: Callable[..., Workshop], change: Callable[[dict[str, Any]], object]
+) -> None:
+    sealed(run, change)
+    with pytest.raises(CheckpointError, match=r"does not fit its own settings|is incomplete"):
+        workshop(CONVNET).resume("run")
+
+
+def test_masks_of_other_shapes_are_not_packed(run: Path, workshop: Callable[..., Workshop]) -> None:
+    sealed(run, lambda state: state["trainer"].update(norm_stats=[[]]))
+    with pytest.raises(CheckpointError, match="does not fit its own settings"):
+        pack_run(RunFolder.open(run), workshop(CONVNET).backbone())
+
+
+def test_tensors_whose_header_was_sealed_anew_are_refused(run: Path) -> None:
+    path = run / "checkpoint" / "objective.safetensors"
+    body = bytearray(path.read_bytes()[:-32])
+    body[9] = 0xFF
+    path.write_bytes(body + hashlib.sha256(body).digest())
+    with pytest.raises(CheckpointError, match=r"objective\.safetensors is damaged"):
+        RunFolder.open(run).load_tensors("objective.safetensors")
+
+
+def test_a_want_of_memory_is_not_told_as_damage(tmp_path: Path) -> None:
+    for error in (torch.OutOfMemoryError("x"), RuntimeError("DataLoader worker (pid 3) is killed by signal: Killed.")):
+        with pytest.raises(type(error)), fitting(tmp_path):
+            raise error

@@ -24,6 +24,8 @@ _ENCRYPTED = 1
 _LOCAL = struct.Struct("<4s22xHH")
 _LOCAL_SIGNATURE = b"PK\3\4"
 _DAMAGED = "damaged in the zip"
+_MAX_OFFSET = 1 << 62
+"""No system has longer files, and most cannot be asked for a byte beyond 2^63."""
 
 
 class _Place(NamedTuple):
@@ -96,7 +98,7 @@ def _read_members(path: str) -> dict[str, _Place | str]:
         raise DataError(f"{path} is not a zip file, damaged or cut short ({reason}): fetch or pack it again") from None
     members: dict[str, _Place | str] = {}
     for entry in entries:
-        label = None if entry.is_dir() else label_of(entry.filename, "zip")
+        label = label_of(entry.filename, "zip") if entry.filename[-1:] not in ("", "/") else None
         if label is not None:
             place = _Place(entry.header_offset, entry.compress_size, entry.file_size, entry.compress_type, entry.CRC)
             members[label.name] = label.reason or _why_not(entry) or place
@@ -113,4 +115,6 @@ def _why_not(entry: zipfile.ZipInfo) -> str:
         return "a symbolic link in the zip: not followed"
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         return f"packed in the zip by method {entry.compress_type}: expected stored or deflated"
+    if not 0 <= entry.header_offset < _MAX_OFFSET:  # the directory lies about where it stands
+        return _DAMAGED
     return ""

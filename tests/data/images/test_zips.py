@@ -115,6 +115,23 @@ def test_what_a_directory_says_wrongly_makes_a_bad_image(
     assert read_image(file / "2.png").size == (4, 4)
 
 
+def test_a_directory_that_lies_about_its_place_makes_bad_images(tmp_path: Path) -> None:
+    """Members would lie before the file's beginning."""
+    file = write_zip(tmp_path / "a.zip", {"1.png": png()})
+    data = bytearray(file.read_bytes())
+    struct.pack_into("<I", data, data.index(b"PK\5\6") + 16, len(data) + 1000)
+    file.write_bytes(data)
+    assert find_images([file]) == [file / "1.png"]
+    assert reason(file / "1.png") == "damaged in the zip"
+
+
+def test_a_member_without_a_name_is_passed_over(tmp_path: Path) -> None:
+    """A name ends at its first zero byte."""
+    file = write_zip(tmp_path / "a.zip", {"0.png": b"x", "folder.png/": b"", "1.png": png()})
+    file.write_bytes(file.read_bytes().replace(b"0.png", b"\0.png"))
+    assert find_images([file]) == [file / "1.png"]
+
+
 def test_a_bomb_takes_no_more_memory_than_it_owns_up_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = patched(write_zip(tmp_path / "a.zip", {"1.png": bytes(50_000_000)}), 24, "<I", 1000)
     given: list[int] = []

@@ -1,0 +1,44 @@
+"""The readers of `benchmarks.attack.readers` without atheris: good files, and damaged ones by the thousand."""
+
+import random
+
+import pytest
+
+from benchmarks.attack.readers import READERS, as_json, use_adapter
+from tests.adapters.forging import toy_adapter
+
+pytestmark = pytest.mark.attack
+INPUTS = 1500
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_damaged_inputs_end_as_documented(name: str) -> None:
+    reader, generator = READERS[name], random.Random(0)
+    seeds = list(reader.seeds())
+    for data in seeds:
+        reader.feed(data)
+    for number in range(INPUTS):
+        data = generator.choice(seeds)
+        changed = as_json(data, number) if reader.is_text and number % 2 else None
+        reader.feed(changed if changed is not None else damaged(data, seeds, generator))
+
+
+def damaged(data: bytes, seeds: list[bytes], generator: random.Random) -> bytes:
+    """A few bytes are others, or it is cut, or spliced with another one."""
+    changed = bytearray(data)
+    for _ in range(generator.randrange(4)):
+        changed[generator.randrange(len(changed))] = generator.choice(
+            (0, 1, 0x7F, 0x80, 0xFF, generator.randrange(256))
+        )
+    if generator.random() < 0.2:
+        del changed[generator.randrange(len(changed)) :]
+    if generator.random() < 0.2:
+        other = generator.choice(seeds)
+        changed += other[generator.randrange(len(other)) :]
+    return bytes(changed)
+
+
+def test_what_the_harness_feeds_is_read() -> None:
+    """Else nothing behind the first check would be tried."""
+    assert use_adapter(toy_adapter().to_bytes())
+    assert not use_adapter(toy_adapter().to_bytes()[:-1])
