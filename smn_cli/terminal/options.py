@@ -6,12 +6,27 @@ from typing import Annotated, Any, get_args
 import typer
 
 from smn_cli.atomic import may_be_written
+from smn_cli.backbones.packaged import lite0_weights
 from smn_cli.config.option import any_of
 from smn_cli.errors import UsageError
 from smn_cli.hub import local_file
 from smn_cli.recipes import Precision
 from smn_cli.terminal.arch_names import complete_arch
 from smn_cli.terminal.option_parameters import choosing
+
+DEMO = "demo"
+"""What `--weights` may be instead of a path: tf_efficientnet_lite0's, from the package that the demo needs."""
+
+
+def weights_path(text: str) -> Path:
+    """The path of a weights file, by its name or as `DEMO`, unless a file of that name lies there.
+
+    Raises:
+        BackboneError: the extra is not installed.
+    """
+    path = Path(text)
+    return lite0_weights() if text == DEMO and not path.exists() else path
+
 
 TAKES_ADAPTER: dict[str, Any] = {"parser": local_file}
 """Of a parameter that is an adapter's path: an address on the hub becomes the file in the cache."""
@@ -50,7 +65,8 @@ WeightsOption = Annotated[
     typer.Option(
         "--weights",
         metavar="FILE",
-        help="Pretrained weights (.safetensors, .pth) instead of timm's hub.",
+        help="Pretrained weights (.safetensors, .pth) instead of timm's hub; demo: those that the extra brings.",
+        parser=weights_path,
         rich_help_panel="Network",
     ),
 ]

@@ -50,6 +50,9 @@ def test_an_alarm_and_the_base_kept_are_said_first(page: Callable[..., str]) -> 
     assert text.index("The base is kept") < text.index("<h2>")
     assert "has the same 5 nearest as before" in text
     assert "Nearest after" not in text
+    alarm = text[text.index("Alarm.") :].partition("</p>")[0]
+    assert "--keep" in alarm
+    assert "`keep`" not in alarm
 
 
 def test_command_bytes_and_what_was_cut_stand_on_the_first_screen(page: Callable[..., str], tmp_path: Path) -> None:
