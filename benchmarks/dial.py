@@ -44,7 +44,7 @@ def main() -> None:
                 backbone = load_backbone(LITE0_ARCH, lite0_weights())
                 change, density = surest_cuts(folder, backbone, share)
                 embedding = Embedding(preprocessing_of(backbone, size), cache=FeatureCache())
-                protocol = ScoringProtocol(knn=True)
+                protocol = ScoringProtocol(knn=True, ks=(20, 200))
                 found = evaluate_networks(backbone, change, split, embedding, protocol, controls=True)
                 assert isinstance(found, ControlledComparison)
                 cells = f"{cell(found)} | {cell(found.readouts['whitened'])}"

@@ -66,7 +66,7 @@ ARMS = {
     **{f"from_{first}": f"--mask-only name:blocks.[{first}-6].* name:conv_head.*" for first in (2, 3, 4, 5, 6)},
 }
 """What is added to `smn adapt`. `before` is the default recipe as it was: codes of the last layer, at every size.
-Below the native size `stages` is the default where the images are large and unfamiliar enough, and named for what they are not.
+Below the native size `stages` is the default where the images are large and unfamiliar enough; here it is for all.
 The bytes are for 900 images and what Lite0 gives before block 4. `from_N` masks Lite0's block N and later ones."""
 PROTOCOL = ScoringProtocol(knn=True, linear=True, ks=(20, 200))
 
@@ -251,8 +251,8 @@ def costs(sizes: list[int], rounds: int = 5) -> dict[str, float]:
 def draw(rows: list[dict[str, Any]]) -> None:
     """benchmarks/results/sizes.svg: k-NN 20 of base and adapted network against work an image, a panel a set."""
     cost_of = json.loads(COSTS.read_text())
-    sizes_of = {name: {row["size"] for row in rows if row["data"] == name} for name in {row["data"] for row in rows}}
     rows = [row for row in rows if kind(row) == (row["data"], "default", row["size"], 1) and row["seed"] == 0]
+    sizes_of = {name: {row["size"] for row in rows if row["data"] == name} for name in {row["data"] for row in rows}}
     rows = [row for row in rows if len(sizes_of[row["data"]]) > 1]
     sets = list(dict.fromkeys(row["data"] for row in rows))
     figure, axes = pyplot.subplots(1, len(sets), figsize=(4 * len(sets), 3.4), sharex=True, layout="constrained")
