@@ -23,7 +23,9 @@ class EvalOptions:
     linear_c: float | None = option(
         None, "Its C; by default chosen on the training images, for each network.", "Scores", above=0
     )
-    k: tuple[int, ...] = option((), "Neighbours; the first is top1. May repeat; 200 and 20 if not given.", "Scores", minimum=1, metavar="N")
+    k: tuple[int, ...] = option(
+        (), "Neighbours; the first is top1. May repeat; 200 and 20 if not given.", "Scores", minimum=1, metavar="N"
+    )
     controls: bool = option(
         True, "Beside them what needs no training: other readings, the base at its own size.", "Scores"
     )

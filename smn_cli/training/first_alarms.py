@@ -45,12 +45,8 @@ def first_alarms(context: RunContext, health: HealthJudge, *, is_vouched_for: bo
 def _teaching_alarms(context: RunContext, health: HealthJudge, *, is_alone: bool) -> list[str]:
     """Of a lesson of neighbourhoods; `is_alone` tells whether only the network itself vouches for it."""
     plan, training = context.plan, context.split.training
-    # read from headers, so asked first
-    if is_alone and (
-        alarms := enlargement_alarms(
-            usual_short_side(training), max(plan.views.global_size, context.backbone.native_size)
-        )
-    ):
+    short_side = usual_short_side(training)  # read from headers, so asked first
+    if is_alone and (alarms := enlargement_alarms(short_side, plan.views.global_size)):
         return alarms
     context.execution.tell(f"do {' and '.join(plan.teachers)} know more than the last layer?")
     alarms = teacher_alarms(context, training[:NUM_CERTIFYING])
@@ -61,16 +57,17 @@ def _teaching_alarms(context: RunContext, health: HealthJudge, *, is_alone: bool
     if not all(name in backbone.classifier for name in names):
         return []
     classifier = (backbone.classifier[name] for name in names)
-    return familiarity_alarms(_at_native_size(context, health), *classifier)
+    return familiarity_alarms(_as_classified(context, health, short_side), *classifier)
 
 
-def _at_native_size(context: RunContext, health: HealthJudge) -> Tensor:
+def _as_classified(context: RunContext, health: HealthJudge, short_side: float) -> Tensor:
     """(N, F) last layer of the base for training images at the size that its classifier is made for, or a larger one.
 
-    At a smaller one it is sure of whatever it sees: of flowers .37 at 224 px, .81 at 96.
+    At a smaller one it is sure of whatever it sees: of flowers .37 at 224 px, .81 at 96. Images that would have to be
+    enlarged for it stay at the working size.
     """
     size = context.backbone.native_size
-    if size <= context.preprocessing.size:
+    if size <= context.preprocessing.size or enlargement_alarms(short_side, size):
         return health.base_features[1]
     images, preprocessing = context.split.training[:NUM_CERTIFYING], replace(context.preprocessing, size=size)
     batches = image_batches(images, preprocessing, num_workers=context.execution.num_workers)

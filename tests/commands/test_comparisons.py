@@ -41,9 +41,9 @@ def test_the_plan_says_what_is_asked_of_the_mask_and_why(run_cli: Run, road: Roa
     done = run_cli("plan", road.images, "--arch", RESNET, "--weights", road.weights, *SHORT.split(), *words)
     assert done.code == 0, done.err
     assert "density 0.8: the largest scores of every tensor" in done.err
-    assert "density_start 1.0: falls to the density at the last step" in done.err
-    assert "score_init kaiming: equal scores have no largest" in done.err
-    assert "mask_only blocks:1 random:0.5: every other weight is kept for ever" in done.err
+    assert "density start 1.0: falls to the density at the last step" in done.err
+    assert "score init kaiming: equal scores have no largest" in done.err
+    assert "mask only blocks:1 random:0.5: every other weight is kept for ever" in done.err
 
 
 @pytest.mark.parametrize(
