@@ -27,6 +27,7 @@ from smn_cli.data.images.validate import ImageSet
 from smn_cli.errors import CheckpointError, UsageError
 from smn_cli.features.cache import FeatureCache
 from smn_cli.features.embed import Embedding
+from smn_cli.holding import clear_orphans
 from smn_cli.objectives.table import objective_of
 from smn_cli.recipes import RECIPES
 from smn_cli.runs.run_config import check_run_base, plan_of, preprocessing_in, restore_threads, versions
@@ -169,6 +170,7 @@ class CascadeRun:
             CheckpointError: the folder is no cascade's, or damaged.
             MismatchError: the backbone is not the one it was started with.
         """
+        clear_orphans(folder_path.absolute())  # of makings that were killed, beside the folder
         folder = CascadeFolder(CascadeFolder.open(folder_path).path)
         restore_threads(folder.read_config(), folder)
         return cls(folder, backbone, execution or Execution())
