@@ -72,8 +72,8 @@ class Recipe:
 
     Attributes:
         objective: a row of `smn_cli.objectives.table.OBJECTIVES`.
-        native_objective: the same for images of the backbone's own size or larger, and wherever a teacher is named;
-            empty for recipes that have one objective at every size.
+        native_objective: the same for images of the backbone's own size or larger, wherever a teacher is named, and
+            below it where stages suit, see `smn_cli.training.lesson`; empty for recipes of one objective.
         native_area: global_area of the views there.
         native_trunk: share of the weights that the first blocks may hold to be left whole there.
         epochs, num_prototypes, working_size: None to derive them from images and machine.

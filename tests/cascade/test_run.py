@@ -1,5 +1,6 @@
 """A cascade in the making: clusters, experts that start at the dispatcher's mask, and going on where it was stopped."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,15 @@ def test_stopped_anywhere_it_goes_on_to_the_same_experts(place: Workshop, dispat
     train(again)
     assert [record.kept_step for record in again.records()] == [3, 3]
     assert digests_of(again) == digests_of(whole)
+
+
+def test_a_cascade_that_goes_on_clears_what_a_killed_making_left(place: Workshop, dispatcher: RunFolder) -> None:
+    begin(place, dispatcher, "cascade").cluster()
+    dead = place.runs / ".cascade.aaaaaaaa"
+    dead.mkdir()
+    os.utime(dead, (0, 0))
+    CascadeRun.resume(place.runs / "cascade", place.backbone())
+    assert not dead.exists()
 
 
 def test_the_clusters_stay_when_the_dispatchers_run_is_gone(place: Workshop, dispatcher: RunFolder) -> None:
