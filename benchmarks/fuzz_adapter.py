@@ -26,7 +26,7 @@ FILES = [
 ]
 BASE = toy_base()
 RECORDED = {adapter_from_bytes(data).header.adapted_digest for data in FILES}
-ODD = [
+ODD: list[Any] = [
     None,
     True,
     -1,

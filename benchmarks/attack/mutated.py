@@ -88,7 +88,8 @@ class Mutated:
         state = copy.deepcopy(self.state)
         if self.generator.random() < 0.3:  # a run that has some way to go
             state["trainer"]["step"] = self.generator.randrange(12)
-        path, place, key = [], state, self.generator.choice(sorted(state))
+        path: list[Any] = []
+        place, key = state, self.generator.choice(sorted(state))
         while isinstance(place[key], dict | list) and place[key] and self.generator.random() < 0.9:
             path, place = [*path, key], place[key]
             key = self.generator.choice(sorted(place, key=str) if isinstance(place, dict) else range(len(place)))
@@ -112,7 +113,7 @@ class Mutated:
                 lambda tensor: torch.full_like(tensor, float("-inf")) if tensor.is_floating_point() else tensor - 9,
                 lambda tensor: tensor[..., None].expand(*tensor.shape, 2) if tensor.ndim else tensor,
                 lambda tensor: torch.empty(0),
-                lambda tensor: torch.sparse_coo_tensor(size=tensor.shape),
+                lambda tensor: torch.zeros(tensor.shape).to_sparse(),
             ]
             return self.generator.choice(ways)(old)
         return self.generator.choice([*ODD, float("nan"), float("inf"), torch.ones(3), b"x", 10**30])
