@@ -8,8 +8,8 @@ from smn_cli.config.plan import AdaptPlan
 from smn_cli.judging.image_alarms import NUM_AT_ONCE
 from smn_cli.judging.judges import NUM_SEARCHED
 from smn_cli.objectives.table import objective_of
+from smn_cli.training.certify import NUM_CERTIFYING
 from smn_cli.training.profiling import Profile, num_judge_views
-from smn_cli.training.teachers import NUM_CERTIFYING
 
 MASK_BITS = (0.24, 0.34)
 """Bits a masked weight of the default recipe at its usual densities, .94 to .91, see docs/benchmarks.md."""

@@ -13,8 +13,8 @@ from smn_cli.evaluation.features import extract_features
 from smn_cli.judging.image_alarms import enlargement_alarms, familiarity_alarms, learnability_alarms
 from smn_cli.judging.judges import HealthJudge
 from smn_cli.objectives.table import objective_of
+from smn_cli.training.certify import NUM_CERTIFYING, teacher_alarms
 from smn_cli.training.run_context import RunContext
-from smn_cli.training.teachers import NUM_CERTIFYING, teacher_alarms
 
 
 def first_alarms(context: RunContext, health: HealthJudge, *, is_vouched_for: bool = False) -> list[str]:

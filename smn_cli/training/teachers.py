@@ -18,13 +18,10 @@ from torch.nn import functional
 from smn_cli.adapters.fingerprint import fingerprint
 from smn_cli.backbones.folding import folded
 from smn_cli.backbones.loading import Backbone, check_arch, check_sizes, load_backbone
-from smn_cli.config.teachers import LAST, STAGES, TeacherName, parse_teacher
+from smn_cli.config.teachers import STAGES, TeacherName, parse_teacher
 from smn_cli.data.preprocessing import Preprocessing
-from smn_cli.data.views.loader import image_batches
 from smn_cli.errors import BackboneError
-from smn_cli.evaluation.intervals import paired_difference
 from smn_cli.evaluation.readouts import Readout, fit_readout, fit_stage_readout
-from smn_cli.evaluation.view_consistency import corner_crops, view_consistency
 from smn_cli.features.cache_key import feature_key
 from smn_cli.features.embed import Embedding, beside_stages, shared_features
 from smn_cli.features.row_store import fill, pieces, room_for_rows
@@ -32,8 +29,6 @@ from smn_cli.recipes import Precision
 from smn_cli.training.run_context import Execution, RunContext, preprocessing_of
 
 BATCH_SIZE = 64
-NUM_CERTIFYING = 500
-"""Training images whose views tell whether a teacher is worth learning from."""
 
 
 @dataclass(frozen=True)
@@ -238,69 +233,6 @@ def witness_features(context: RunContext) -> Tensor | None:
     paths = [*context.split.held_out, *context.split.searched]
     witness = open_teacher(parse_teacher(context.plan.witness), context)
     return witness.embed(paths, context.execution).half()
-
-
-@torch.inference_mode()
-def teacher_alarms(context: RunContext, images: list[Path]) -> list[str]:
-    """What speaks against the teachers before the first step: that the base's own last layer knows these images better.
-
-    Both spaces are partly whitened, fitted to the views themselves; see `smn_cli.evaluation.view_consistency`.
-
-    Args:
-        context: of the run.
-        images: a sample of at least a hundred, better five hundred.
-    """
-    names = [parse_teacher(text) for text in context.plan.teachers]
-    if [name.kind for name in names] == [LAST]:
-        return []
-    own = _own_views(context, images, with_stages=any(name.kind == STAGES for name in names))
-    taught = [own.get(name.kind) or _views_of(open_teacher(name, context), context, images) for name in names]
-    first, second = (joined_space([views[side] for views in taught]) for side in (0, 1))
-    base, teacher = view_consistency(*own[LAST]), view_consistency(first, second)
-    gain = paired_difference(base, teacher)
-    if gain.low > 0:
-        return []
-    who = " and ".join(name.shown for name in names)
-    seen = (
-        f"two views of an image find the same neighbours in {float(teacher.mean()):.3f} of the cases to {who}, in "
-        f"{float(base.mean()):.3f} to the last layer ({gain.low:+.3f} to {gain.high:+.3f}, {len(images)} images)"
-    )
-    if gain.high >= 0:
-        return [
-            f"no better teacher: {seen}, which does not tell who knows more; add images, give another `teacher`, or "
-            "with `keep` last learn from this one"
-        ]
-    return [
-        f"no better teacher: {seen}; the images look like those that the backbone was trained on: use it as it is, "
-        "give another `teacher`, or with `keep` last learn from this one"
-    ]
-
-
-def _own_views(context: RunContext, images: list[Path], *, with_stages: bool) -> dict[str, tuple[Tensor, Tensor]]:
-    """As `_views_of` for the backbone's last layer and, if they are wanted, its stages, in one pass."""
-    last = open_teacher(TeacherName(LAST), context)
-    if not with_stages:
-        return {LAST: _views_of(last, context, images)}
-    run = context.placed(beside_stages(folded(context.backbone.model, last.preprocessing.size)))
-    first, second = _embed_views(run, last.preprocessing, context, images)
-    width = context.backbone.num_features
-    readers = {LAST: (last, slice(None, width)), STAGES: (replace(last, name=TeacherName(STAGES)), slice(width, None))}
-    return {kind: reader.read(first[:, part], second[:, part]) for kind, (reader, part) in readers.items()}
-
-
-def _views_of(teacher: Teacher, context: RunContext, images: list[Path]) -> tuple[Tensor, Tensor]:
-    """(N, d) of both corner crops in a teacher's space."""
-    first, second = _embed_views(teacher.network, teacher.preprocessing, context, images)
-    return teacher.read(teacher.own(first), teacher.own(second))
-
-
-def _embed_views(
-    network: Callable[[Tensor], Tensor], preprocessing: Preprocessing, context: RunContext, images: list[Path]
-) -> tuple[Tensor, Tensor]:
-    batches = image_batches(images, preprocessing, batch_size=BATCH_SIZE, num_workers=context.execution.num_workers)
-    rows = [[network(crop).float().cpu() for crop in corner_crops(batch)] for batch in batches]
-    first, second = (torch.cat([pair[side] for pair in rows]) for side in (0, 1))
-    return first, second
 
 
 def _ticker(tell: Callable[[int, int], None], before: int, total: int) -> Callable[[int], None]:

@@ -24,7 +24,7 @@ from smn_cli.objectives import neighbour_search, neighbourhood
 from smn_cli.objectives.table import refuse_idle_options
 from smn_cli.runs import checked_files
 from smn_cli.runs.pack import pack_run
-from smn_cli.training import first_alarms, setup, teachers
+from smn_cli.training import certify, first_alarms, setup, teachers
 from smn_cli.training.run_context import RunContext
 from smn_cli.training.session import Session
 from tests.conftest import CONVNET, RESNET, VIT, write_images
@@ -144,20 +144,44 @@ def test_a_teacher_that_knows_less_than_the_last_layer_is_an_alarm(
     agree, differ = (torch.full((50,), share) for share in (0.6, 0.3))
     noise = torch.linspace(-0.1, 0.1, 50)
     given = iter([agree + noise, differ, differ + noise, agree])
-    monkeypatch.setattr(teachers, "view_consistency", lambda *_views: next(given))
-    [alarm] = teachers.teacher_alarms(session.context, session.split.training)
+    monkeypatch.setattr(certify, "view_consistency", lambda *_views: next(given))
+    [alarm] = certify.teacher_alarms(session.context, session.split.training)
     assert alarm.startswith("no better teacher: two views of an image find the same neighbours in 0.300 of the cases")
-    assert teachers.teacher_alarms(session.context, session.split.training) == []
+    assert certify.teacher_alarms(session.context, session.split.training) == []
 
 
 def test_own_layers_are_read_in_one_pass_as_they_are_alone(workshop: Callable[..., Workshop]) -> None:
     session = workshop(CONVNET).start("run", **SHORT, teacher=("stages",))
     images = session.split.training
-    both = teachers._own_views(session.context, images, with_stages=True)
-    for name in ("last", "stages"):
-        alone = teachers._views_of(teachers.open_teacher(parse_teacher(name), session.context), session.context, images)
-        for found, expected in zip(both[name], alone, strict=True):
+    last, [stages] = certify._readers(session.context, [parse_teacher("stages")])
+    assert last.eye is stages.eye
+    last.eye.look_at(images, 0)
+    for reader in (last, stages):
+        teacher = teachers.open_teacher(reader.teacher.name, session.context)
+        alone = certify._Reader(
+            teacher, certify._Eye(teacher.network, teacher.preprocessing), slice(teacher.num_last, None)
+        )
+        alone.eye.look_at(images, 0)
+        for found, expected in zip(reader.read(), alone.read(), strict=True):
             torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("doubt", "expected"), [(0.1, [4]), (1.5, [4, 6])])
+def test_a_first_part_of_the_images_decides_if_it_leaves_no_doubt(
+    workshop: Callable[..., Workshop], monkeypatch: pytest.MonkeyPatch, doubt: float, expected: list[int]
+) -> None:
+    session = workshop(CONVNET).start("run", **SHORT, teacher=("stages",))
+    monkeypatch.setattr(certify, "NUM_AT_ONCE", 4)
+    looks: list[int] = []
+
+    def consistency(first: torch.Tensor, _second: torch.Tensor) -> torch.Tensor:
+        looks.append(len(first))
+        of_the_base = len(looks) % 2 == 1
+        return torch.full((50,), 0.3) if of_the_base else 0.5 + doubt * torch.linspace(-0.5, 0.5, 50)
+
+    monkeypatch.setattr(certify, "view_consistency", consistency)
+    assert certify.teacher_alarms(session.context, session.split.training[:6]) == []
+    assert looks[::2] == looks[1::2] == expected
 
 
 def test_a_network_without_blocks_is_taught_by_its_last_layer(
@@ -174,8 +198,8 @@ def test_the_alarm_which_ships_names_no_path(
 ) -> None:
     session = workshop(CONVNET).start("run", **SHORT, teacher=(f"{VIT}={second}",))
     given = iter([torch.full((50,), share) for share in (0.6, 0.3)])
-    monkeypatch.setattr(teachers, "view_consistency", lambda *_views: next(given))
-    [alarm] = teachers.teacher_alarms(session.context, session.split.training)
+    monkeypatch.setattr(certify, "view_consistency", lambda *_views: next(given))
+    [alarm] = certify.teacher_alarms(session.context, session.split.training)
     assert f"of the cases to {VIT}," in alarm
     assert str(second.parent) not in alarm
 
