@@ -129,7 +129,8 @@ class HealthJudge:
         self._teacher = centred(teacher_held_out, teacher_mean)
         self._likeness = self._teacher @ centred(teacher_training, teacher_mean).T
         self._witness = None if witness is None else self._neighbours(fit_readout(witness, "centred")(witness))
-        self.base_features = self.embed(base)
+        self.base_features = self._judged = self.embed(base)
+        self._remembered: tuple[int, tuple[Tensor, Tensor]] | None = None
         self._base_mean = functional.normalize(self.base_features[1], dim=1).mean(dim=0)
         self._base_agreement = self._agreement(*self.base_features)
         self._base_likeness, self._base_consistency, self.base_health = self._measure(base, *self.base_features)
@@ -140,7 +141,7 @@ class HealthJudge:
         That is nearness to the teacher where both have one space, else that two views of a held-out image find the
         same neighbours at least as often as under the base: which the teacher has no say in.
         """
-        held_out, training = self.embed(candidate)
+        held_out, training = self._judged = self.embed(candidate)
         if not (torch.isfinite(held_out).all() and torch.isfinite(training).all()):
             raise TrainingError("the features are no longer finite numbers: lower `lr_scores`")
         likeness, consistency, health = self._measure(candidate, held_out, training)
@@ -150,6 +151,14 @@ class HealthJudge:
         if agreement is not None:
             health = replace(health, witness_agreement=float(agreement.mean()))
         return Judgement(difference, is_sound, dict(health.to_json()), self._collapse(health))
+
+    def remember(self, step: int) -> None:
+        """Keep the features of the network that was judged last, after so many steps, until the next is remembered."""
+        self._remembered = step, self._judged
+
+    def remembered(self, step: int) -> tuple[Tensor, Tensor] | None:
+        """As `embed` gave them of the network after so many steps; None if another or none is remembered."""
+        return self._remembered[1] if self._remembered is not None and self._remembered[0] == step else None
 
     def embed(self, candidate: Candidate) -> tuple[Tensor, Tensor]:
         """Features (H, F) of the held-out images and (N, F) of the training images."""

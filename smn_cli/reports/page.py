@@ -52,7 +52,8 @@ def write_report(session: Session, ending: Ending | None = None) -> Path:
     learned = read_learned(session.folder)
     steps, evaluations = _read_metrics(session.folder.path)
     before = session.health.base_features
-    after = session.health.embed(_kept(session, learned))  # each process of a team a share
+    # else each process of a team embeds a share
+    after = session.health.remembered(learned.step) or session.health.embed(_kept(session, learned))
     path = session.folder.path / REPORT
     if not session.team.is_first:
         return path

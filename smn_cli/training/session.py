@@ -22,6 +22,7 @@ from smn_cli.judging.best_state import BestState
 from smn_cli.judging.judges import Judge
 from smn_cli.judging.looks import Candidate
 from smn_cli.objectives.table import objective_of
+from smn_cli.recipes import ViewPlan
 from smn_cli.runs.checked_files import fitting
 from smn_cli.runs.run_config import check_run_base, plan_of, restore_threads
 from smn_cli.runs.run_folder import BEST_STATE, RunFolder
@@ -52,12 +53,8 @@ class Session:
 
     def __init__(self, context: RunContext, preparation: Prepared) -> None:
         self.context = context
-        self.folder, self.backbone, self.plan, self.split = (
-            context.folder,
-            context.backbone,
-            context.plan,
-            context.split,
-        )
+        self.folder, self.backbone = context.folder, context.backbone
+        self.plan, self.split = context.plan, context.split
         self.execution, self.team = context.execution, context.execution.team
         self.preprocessing = context.preprocessing
         model, plan = self.backbone.model, self.plan
@@ -221,10 +218,7 @@ class Session:
 
     def _take_steps(self, stop: StopSignal | None) -> Iterator[StepReport]:
         plan, trainer = self.plan, self.trainer
-        part = (self.team.rank, self.team.size)
-        loader = ViewLoader(
-            self.split.training, plan.views, plan.batch_size, plan.seed, self.execution.num_workers, part
-        )
+        loader = ViewLoader(*self._loading)
         batches: Iterator[ViewBatch | TrunkBatch] = loader.batches(trainer.step, plan.num_steps)
         if self._kept is not None:
             batches = self._kept.batches(loader, trainer.step, plan.num_steps)
@@ -268,18 +262,20 @@ class Session:
                 raise self._interrupted()
 
         network = cut_of_plan(self.backbone, plan)
-        part = (self.team.rank, self.team.size)
         self._kept = TrunkCache.filled(
             network,
-            RepeatedViewLoader(
-                self.split.training, plan.views, plan.batch_size, plan.seed, self.execution.num_workers, part
-            ),
+            RepeatedViewLoader(*self._loading),
             partial(trainer.activations, network),
             num_draws=plan.cached_views,
             folder=self.folder.path,
             tick=tick,
             team=self.team,
         )
+
+    @property
+    def _loading(self) -> tuple[list[Path], ViewPlan, int, int, int, tuple[int, int]]:
+        plan, part = self.plan, (self.team.rank, self.team.size)
+        return self.split.training, plan.views, plan.batch_size, plan.seed, self.execution.num_workers, part
 
     def _interrupted(self) -> Interrupted:
         return Interrupted(
@@ -311,7 +307,9 @@ class Session:
         classifier = self.trainer.objective.classifier()
         judgement = self.judge.judge(self.candidate(classifier))
         tensors = self.trainer.source.masks() or dict(self.trainer.source.trained)
-        self.best_state.consider(step, judgement, tensors, self.trainer.norm_stats(), classifier)
+        is_best = self.best_state.consider(step, judgement, tensors, self.trainer.norm_stats(), classifier)
+        if is_best or self.plan.keep == "last":
+            self.health.remember(step)  # for the report
         self.best_state.alarms = self.team.from_first(lambda: self.best_state.alarms)
         self._log({"step": step, "evaluation": judgement.to_json()})
         if self.execution.on_judgement is not None:

@@ -2,14 +2,17 @@
 
 import re
 from collections.abc import Callable
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
 
+from smn_cli.reports.page import Ending, write_report
 from smn_cli.runs.pack import pack_run
 from smn_cli.runs.run_config import backbone_of_run
 from smn_cli.runs.run_folder import RunFolder
 from tests.conftest import CONVNET, Outcome
+from tests.small_runs import Workshop
 
 
 @pytest.fixture
@@ -90,3 +93,17 @@ def test_the_same_run_gives_the_same_page(page: Callable[..., str]) -> None:
         for name in ("first", "second")
     )
     assert first == second
+
+
+@pytest.mark.parametrize("norm_stats", ["frozen", "adapt"])
+def test_what_the_judge_saw_last_is_not_embedded_again_and_shows_the_same(
+    workshop: Callable[..., Workshop], monkeypatch: pytest.MonkeyPatch, norm_stats: str
+) -> None:
+    place, ending = workshop(CONVNET), Ending(now=datetime(2026, 1, 1, tzinfo=timezone.utc))
+    session = place.finish("run", steps=3, norm_stats=norm_stats)
+    with monkeypatch.context() as patched:
+        patched.setattr(session.health, "embed", None)
+        seen = write_report(session, ending).read_bytes()
+    again = place.resume("run")
+    assert again.health.remembered(3) is None
+    assert write_report(again, ending).read_bytes() == seen
