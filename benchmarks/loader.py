@@ -1,6 +1,7 @@
 """Views a second of the loader beside the usual pipeline: one PIL image, one view, one transform after the other.
 
     python benchmarks/loader.py --images clothing=FOLDER --images cifar10=FOLDER [--out FILE]
+    python benchmarks/loader.py --images tomato=FOLDER --size 224
 
 Both give the same views of the same files, normalised and channels last, on the CPU; the colour and blur that smn
 computes for whole batches count. Epoch by epoch in one process, the two in turns; medians over the rounds.
@@ -12,30 +13,41 @@ import platform
 import statistics
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 from typing import NamedTuple
 
-import PIL
-import torch
-import torchvision
-from PIL import Image
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms import v2
+from smn_cli.process import settle_process
 
-from smn_cli.data.preprocessing import Preprocessing
-from smn_cli.data.views.augmentation import augment
-from smn_cli.data.views.loader import ViewLoader
-from smn_cli.recipes import RECIPES, ViewPlan
+settle_process()  # as the command does, before torch is loaded
+
+import PIL  # noqa: E402
+import torch  # noqa: E402
+import torchvision  # noqa: E402
+from PIL import Image  # noqa: E402
+from torch import Tensor  # noqa: E402
+from torch.utils.data import DataLoader, Dataset  # noqa: E402
+from torchvision.transforms import v2  # noqa: E402
+
+from smn_cli.data.preprocessing import Preprocessing  # noqa: E402
+from smn_cli.data.views.augmentation import augment  # noqa: E402
+from smn_cli.data.views.loader import ViewLoader  # noqa: E402
+from smn_cli.recipes import RECIPES, ViewPlan  # noqa: E402
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-PLANS = {
-    "2 x 64 + 6 x 32 px, all steps": ViewPlan(
-        2, 64, (0.14, 1.0), 6, 32, (0.05, 0.14), (0.8, 0.8, 0.8, 0.2), 0.8, 0.2, 0.5
-    ),
-    "default: 1 x 64 px, crop and flip": RECIPES["default"].views,
-}
+
+
+def plans(size: int) -> dict[str, ViewPlan]:
+    """SwAV's views, and the default's, which above 64 px are those of the native size."""
+    small, default = size // 2 // 16 * 16, RECIPES["default"]
+    one = replace(default.views, global_size=size)
+    return {
+        f"2 x {size} + 6 x {small} px, all steps": ViewPlan(
+            2, size, (0.14, 1.0), 6, small, (0.05, 0.14), (0.8, 0.8, 0.8, 0.2), 0.8, 0.2, 0.5
+        ),
+        f"default: 1 x {size} px, crop and flip": replace(one, global_area=default.native_area) if size > 64 else one,
+    }
 
 
 class Times(NamedTuple):
@@ -126,6 +138,7 @@ def smn_epochs(paths: list[Path], plan: ViewPlan, batch_size: int, workers: int,
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", action="append", required=True, metavar="NAME=FOLDER")
+    parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--num-images", type=int, default=512)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
@@ -137,7 +150,7 @@ def main() -> None:
     for name, folder in (words.split("=", 1) for words in options.images):
         every = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
         paths = every[:: max(1, len(every) // options.num_images)][: options.num_images]
-        for plan_name, plan in PLANS.items():
+        for plan_name, plan in plans(options.size).items():
             for workers in (0, 2):
                 lines.append(compare(name, paths, plan_name, plan, workers, options))
                 print(lines[-1], flush=True)
@@ -177,7 +190,7 @@ def heading(options: argparse.Namespace) -> list[str]:
         "    python benchmarks/loader.py "
         + " ".join(f"--images {words.split('=', 1)[0]}=FOLDER" for words in options.images)
         + f" --num-images {options.num_images} --batch-size {options.batch_size} --rounds {options.rounds}"
-        + f" --epochs {options.epochs}",
+        + f" --epochs {options.epochs} --size {options.size}",
         "",
         f"Views a second on {os.cpu_count()} shared CPU cores ({platform.machine()}), seed 0; "
         f"torch {torch.__version__}, torchvision {torchvision.__version__}, Pillow {PIL.__version__}, "

@@ -63,7 +63,10 @@ ARMS = {
     "stages": "--teacher stages",
     "stages_unjudged": "--teacher stages --keep last",
     "from_0": "--mask-only late:0",
-    **{f"from_{first}": f"--mask-only name:blocks.[{first}-6].* name:conv_head.*" for first in (2, 3, 4, 5, 6)},
+    **{
+        f"from_{first}": f"--mask-only name:blocks.[{first}-6].* --mask-only name:conv_head.*"
+        for first in (2, 3, 4, 5, 6)
+    },
 }
 """What is added to `smn adapt`. `before` is the default recipe as it was: codes of the last layer, at every size.
 Below the native size `stages` is the default where the images are large and unfamiliar enough; here it is for all.

@@ -90,3 +90,13 @@ def test_unfit_json_is_refused(change: dict[str, Any], kind: type[Exception]) ->
 def test_a_missing_field_is_refused() -> None:
     with pytest.raises(KeyError):
         Preprocessing.from_json({name: value for name, value in GOOD.items() if name != "std"})
+
+
+def test_bytes_and_numbers_are_normalised_to_the_same_bits_and_left_alone() -> None:
+    levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(2, 3, 16, 16).contiguous()
+    numbers = levels.float()
+    prepare = Preprocessing(16, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (prepare.mean, prepare.std))
+    assert torch.equal(prepare.normalize(levels), (numbers / 255 - mean) / std)
+    assert torch.equal(prepare.normalize(numbers), prepare.normalize(levels))
+    assert torch.equal(numbers, levels.float())

@@ -94,6 +94,15 @@ def test_without_colours_views_stay_whole_numbers_and_are_flipped_exactly() -> N
     assert 0 < int(changes.flips.sum()) < NUM_VIEWS
 
 
+def test_flips_leave_pixels_and_their_layout_as_they_were_given() -> None:
+    plan = replace(STILL, flip_probability=0.5)
+    changes, given = drawn(plan), views().contiguous(memory_format=torch.channels_last)
+    found = augment(given, changes, plan)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(given, views())
+    assert torch.equal(found, augment(views(), changes, plan))
+
+
 def test_without_any_step_nothing_is_computed() -> None:
     pixels = views()
     assert augment(pixels, drawn(STILL), STILL) is pixels
