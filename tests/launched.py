@@ -36,7 +36,7 @@ def run_team(words: Sequence[object], log: Path, *, size: int = 2) -> str:
         What they said.
     """
     # as the agent of a torchrun it keeps the store, in this process, and the others only connect
-    store = distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    store = distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
     shared = {
         **os.environ, **ONE_THREAD, "WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RUN_ID": uuid4().hex,
