@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -85,11 +86,12 @@ def size_row(name: str, adapter: Adapter, backbone: Backbone, masks: dict[str, t
     bits = np.concatenate([masks[entry.name].numpy().reshape(-1) for entry in adapter.header.masks])
     state = backbone.model.state_dict()
     data = pack_bits(bits)
-    others = {
+    lzma_bytes = len(lzma.compress(data, preset=9 | lzma.PRESET_EXTREME))
+    others: dict[str, int | str] = {
         "bits": len(data),
         "gzip -9": len(gzip.compress(data, 9)),
         "bz2 -9": len(bz2.compress(data, 9)),
-        "lzma -9e": len(lzma.compress(data, preset=9 | lzma.PRESET_EXTREME)),
+        "lzma -9e": lzma_bytes,
         "zstd -22": with_zstd(data),
         "brotli -11": with_brotli(data),
         "entropy by tensor": round(sum(entropy_bytes(masks[entry.name].numpy()) for entry in adapter.header.masks)),
@@ -105,7 +107,7 @@ def size_row(name: str, adapter: Adapter, backbone: Backbone, masks: dict[str, t
         "density": f"{bits.mean():.4f}",
         **{key: f"{value:,}" if isinstance(value, int) else value for key, value in others.items()},
         **{name: f"**{size:,}**" if size == ours else f"{size:,}" for name, size in models.items()},
-        "of lzma": f"{ours / others['lzma -9e']:.3f}",
+        "of lzma": f"{ours / lzma_bytes:.3f}",
         "of the best other": f"{ours / best:.3f}",
         "bits a weight": f"{8 * ours / len(bits):.4f}",
         "whole file": f"{report.file_bytes:,}",
@@ -123,14 +125,14 @@ def time_row(
     state = backbone.model.state_dict()
     row = {"mask": source.name}
     for codec in ("bits", "context", "context2"):
-        row[f"pack {codec}"] = f"{seconds(lambda codec=codec: packed(adapter, backbone, masks, codec)):.2f} s"
+        row[f"pack {codec}"] = f"{seconds(partial(packed, adapter, backbone, masks, codec)):.2f} s"
         loaded = adapter_from_bytes(packed(adapter, backbone, masks, codec).to_bytes())
-        row[f"rebuild {codec}"] = f"{seconds(lambda loaded=loaded: loaded.rebuild(state), times=1):.2f} s"
+        row[f"rebuild {codec}"] = f"{seconds(partial(loaded.rebuild, state), times=1):.2f} s"
         loaded = adapter_from_bytes(loaded.to_bytes())
         if swap:
-            row[f"apply {codec}"] = f"{seconds(lambda loaded=loaded: loaded.apply(backbone.model), times=1):.2f} s"
-            row[f"apply again {codec}"] = f"{seconds(lambda loaded=loaded: loaded.apply(backbone.model)):.2f} s"
-            row[f"remove {codec}"] = f"{seconds(lambda loaded=loaded: loaded.remove(backbone.model), times=1):.3f} s"
+            row[f"apply {codec}"] = f"{seconds(partial(loaded.apply, backbone.model), times=1):.2f} s"
+            row[f"apply again {codec}"] = f"{seconds(partial(loaded.apply, backbone.model)):.2f} s"
+            row[f"remove {codec}"] = f"{seconds(partial(loaded.remove, backbone.model), times=1):.3f} s"
     row["pack auto"] = f"{seconds(lambda: packed(adapter, backbone, masks), times=1):.2f} s"
     row["peak memory"] = f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB"
     command = [sys.executable, __file__, "--weights", weights, "--digest-of-pack", str(source)]

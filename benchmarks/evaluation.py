@@ -18,6 +18,7 @@ from collections.abc import Callable
 from math import exp
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import sklearn
@@ -101,10 +102,10 @@ def feature_speed(folder: Path, size: int, num_images: int) -> None:
     plain, ours = lite0().requires_grad_(True), lite0().to(memory_format=torch.channels_last)
 
     def plain_loop() -> Tensor:
-        return torch.cat([plain(batch).detach() for batch in images.split(128)])
+        return torch.cat([plain(batch).detach() for batch in torch.split(images, 128)])
 
     def extract(precision: str, batch_size: int) -> Tensor:
-        batches = images.split(batch_size)
+        batches = torch.split(images, batch_size)
         return extract_features(on_device(ours, CPU, precision), batches, num_images=len(images))
 
     work: dict[str, Callable[[], object]] = {
@@ -116,13 +117,13 @@ def feature_speed(folder: Path, size: int, num_images: int) -> None:
     }
     title = f"Features of {len(images):,} decoded images of {folder.name}, {size} px"
     results = in_turns(title, "images", dict.fromkeys(work, len(images)), work)
-    _, large, small, _, _ = results.values()
+    _, large, small, _, _ = map(torch.as_tensor, results.values())
     print(
         f"\nsmn takes {batch_size_for(CPU, size)} a batch; fp32 gives equal bits at both: {torch.equal(large, small)}."
     )
 
 
-def embed(folder: Path, precision: str = "fp32", cache: FeatureCache | None = None, **limits: int) -> LabeledFeatures:
+def embed(folder: Path, precision: str = "fp32", cache: FeatureCache | None = None, **limits: Any) -> LabeledFeatures:
     model = lite0().to(memory_format=torch.channels_last)
     return labeled_features(
         model,
@@ -225,7 +226,7 @@ def large_set(num_rows: int, width: int, dtype: torch.dtype, num_test: int) -> N
     """Make training features, predict, and print a line of the table."""
     generator = torch.Generator().manual_seed(0)
     train = torch.empty(num_rows, width, dtype=dtype)
-    for rows in train.split(4096):
+    for rows in torch.split(train, 4096):
         rows.normal_(generator=generator)
     labels = torch.randint(1000, (num_rows,), generator=generator)
     test = torch.randn(num_test, width, generator=generator)

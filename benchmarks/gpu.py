@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import timm
 import torch
@@ -41,6 +41,7 @@ from smn_cli.distributed import Team
 from smn_cli.evaluation.precision import autocasting
 from smn_cli.masking.backbone import MaskedBackbone
 from smn_cli.objectives.neighbourhood import NeighbourhoodObjective, neighbour_targets
+from smn_cli.recipes import Precision
 from smn_cli.runs.run_config import versions
 from smn_cli.seeding import step_generator
 from smn_cli.training.mask_setup import first_scores, names_to_train
@@ -179,7 +180,7 @@ def make_step(
 ) -> Callable[[ViewBatch], object]:
     """One step of the default lesson at native size, by method."""
     device = torch.device(options.device)
-    precision, is_compiled = mode.split()[0], mode.endswith("compiled")
+    precision, is_compiled = cast(Precision, mode.split()[0]), mode.endswith("compiled")
     plan = make_plan(
         AdaptOptions(batch_size=batch_size, steps=100_000, size=options.size, teacher=("stages",), keep="last",
                      precision=precision, compile=is_compiled, train="full" if method == "fine-tuning" else "mask",
@@ -235,7 +236,7 @@ def wrapper_step(
         images = normalize(batch.views[0]).contiguous(memory_format=torch.channels_last)
         with autocasting(precision, images.device):
             features = wrapper(images)
-        objective.loss(0, batch.positions, [features]).backward()
+        objective.loss(0, batch.positions, [features]).backward()  # type: ignore[no-untyped-call]
         objective.after_backward(0)
         optimizer.step()
         optimizer.zero_grad()
@@ -326,8 +327,8 @@ class Waiting:
         self.whole = ViewLoader.batches
         watch = self
 
-        def batches(loader: ViewLoader, first: int, last: int) -> Iterator[ViewBatch]:
-            found = watch.whole(loader, first, last)
+        def batches(self: ViewLoader, first_step: int, last_step: int) -> Iterator[ViewBatch]:
+            found = watch.whole(self, first_step, last_step)
             while True:
                 started = time.monotonic()
                 batch = next(found, None)

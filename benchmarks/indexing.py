@@ -15,6 +15,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 COUNTS = (10_000, 50_000, 200_000)
@@ -67,9 +68,9 @@ def find_table(folder: Path, rounds: int) -> list[str]:
             root = make_files(folder / f"files-{num_files}-{folder_size}", num_files, folder_size)
             assert list_files(root, IMAGE_SUFFIXES) == [path.relative_to(root).as_posix() for path in plain_walk(root)]
             ways: dict[str, Callable[[], object]] = {
-                "plain": lambda root=root: plain_walk(root),
-                "listed": lambda root=root: list_files(root, IMAGE_SUFFIXES),
-                "found": lambda root=root: find_images([root]),
+                "plain": partial(plain_walk, root),
+                "listed": partial(list_files, root, IMAGE_SUFFIXES),
+                "found": partial(find_images, [root]),
             }
             taken = medians(ways, rounds)
             seconds = " | ".join(f"{taken[name]:.3f} s" for name in ways)

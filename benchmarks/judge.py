@@ -41,7 +41,7 @@ from smn_cli.runs.run_config import versions
 from smn_cli.training import setup
 from smn_cli.training.run_context import Execution, RunRequest
 from smn_cli.training.session import Session
-from smn_cli.training.teachers import TaughtSpace
+from smn_cli.training.teachers import TaughtSpace, teacher_space
 
 RESULTS = Path(__file__).parent / "results" / "judge.jsonl"
 PROTOCOL = ScoringProtocol(knn=True, linear=True, ks=(20, 200))
@@ -205,7 +205,7 @@ def start(split: LabeledSplit, arm: Arm, seed: int, options: argparse.Namespace,
 @contextmanager
 def sabotaged(arm: Arm, seed: int) -> Iterator[None]:
     """What of an arm no option says."""
-    whole = setup.teacher_space
+    whole = teacher_space
 
     def spoilt(context: Any) -> TaughtSpace:
         found = whole(context)
@@ -215,7 +215,7 @@ def sabotaged(arm: Arm, seed: int) -> Iterator[None]:
         space = torch.randn(found.space.shape, generator=generator)
         return found._replace(space=torch.nn.functional.normalize(space, dim=1).half())
 
-    constants = {key: value for key, value in arm.constants.items() if key != "TEMPERATURE"}
+    constants: dict[str, Any] = {key: value for key, value in arm.constants.items() if key != "TEMPERATURE"}
     recipe = RECIPES["default"]
     area = arm.views.get("global_area", recipe.native_area)
     views: ViewPlan = replace(recipe.views, **{key: value for key, value in arm.views.items() if key != "global_area"})

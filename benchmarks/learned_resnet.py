@@ -61,7 +61,7 @@ def train(model: torch.nn.Module, images: Tensor, labels: Tensor, seconds: float
         logits = model(views(images[chosen]))
         loss = functional.cross_entropy(logits, labels[chosen], label_smoothing=0.1)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         recent.append((loss.item(), (logits.argmax(1) == labels[chosen]).float().mean().item()))
         step += 1

@@ -244,7 +244,8 @@ def mean(values: list[float]) -> float:
 
 def costs(sizes: list[int], rounds: int = 5) -> dict[str, float]:
     """Milliseconds an image by size, medians of rounds in turn."""
-    model, found = load_backbone(LITE0_ARCH, lite0_weights()).model, {str(size): [] for size in sizes}
+    model = load_backbone(LITE0_ARCH, lite0_weights()).model
+    found: dict[str, list[float]] = {str(size): [] for size in sizes}
     for _ in range(rounds):
         for size, seconds in found.items():
             seconds.append(milliseconds_an_image(model, int(size), torch.device("cpu")))

@@ -55,7 +55,7 @@ def space_of(paths: list[Path]) -> Tensor:
 def grown(real: Tensor, count: int) -> Tensor:
     """So many rows, the real ones first."""
     generator = torch.Generator().manual_seed(0)
-    near = torch.cat([(rows @ real.T).topk(51).indices[:, 1:] for rows in real.split(1024)])
+    near = torch.cat([(rows @ real.T).topk(51).indices[:, 1:] for rows in torch.split(real, 1024)])
     parts = [real]
     while sum(map(len, parts)) < count:
         other = real[near.gather(1, torch.randint(0, 50, (len(real), 1), generator=generator))[:, 0]]

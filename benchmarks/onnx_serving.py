@@ -181,7 +181,9 @@ def figures(text: str) -> dict[str, float]:
     unit_ms = {"us": 0.001, "ms": 1.0, "s": 1000.0}
     found: dict[str, float] = {"requests a second": float(text.partition("Requests/sec:")[2].split()[0])}
     for share in ("50%", "90%", "99%"):
-        value, unit = re.search(rf"{share}\s+([\d.]+)(us|ms|s)", text).groups()
+        match = re.search(rf"{share}\s+([\d.]+)(us|ms|s)", text)
+        assert match, text
+        value, unit = match.groups()
         found[f"{share}, ms"] = float(f"{float(value) * unit_ms[unit]:.3g}")
     timeouts, refused = re.search(r"timeout (\d+)", text), re.search(r"Non-2xx or 3xx responses: (\d+)", text)
     found["answered too late, or not 200"] = sum(int(each[1]) for each in (timeouts, refused) if each)

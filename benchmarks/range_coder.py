@@ -29,7 +29,8 @@ def main() -> None:
     for codec in (CODECS["context"], CODECS["context2"]):
         payloads = set()
         for coder, module in (("constriction", constriction), ("Python", None)):
-            sys.modules["constriction"] = module  # None: as if it were not installed
+            # None: as if it were not installed
+            sys.modules["constriction"] = module  # type: ignore[assignment]
             payload, encoding = timed(codec.encode, bits, base)
             decoded, decoding = timed(codec.decode, payload, len(bits), base)
             payloads.add(payload)

@@ -34,7 +34,7 @@ from smn_cli.data.views.loader import ViewBatch
 from smn_cli.masking.backbone import MaskedBackbone
 from smn_cli.masking.maskable import maskable_names
 from smn_cli.objectives.swapped import SwappedObjective
-from smn_cli.recipes import ViewPlan
+from smn_cli.recipes import Train, ViewPlan
 from smn_cli.runs.run_config import versions
 from smn_cli.training import trainer as trainer_module
 from smn_cli.training.planning import make_plan
@@ -82,7 +82,9 @@ class InPlace:
 
     def __init__(self, backbone: nn.Module, names: list[str]) -> None:
         self.backbone = backbone.eval().requires_grad_(False)
-        self.trained = {name: backbone.get_parameter(name).requires_grad_() for name in names}
+        self.trained = {name: backbone.get_parameter(name) for name in names}
+        for weight in self.trained.values():
+            weight.requires_grad_()
 
     def effective_weights(self) -> dict[str, Tensor]:
         return {}
@@ -92,6 +94,12 @@ class InPlace:
 
     def refresh(self) -> int:
         return 0
+
+    def final_weights(self) -> dict[str, Tensor]:
+        return {name: weight.detach().clone() for name, weight in self.trained.items()}
+
+    def masks(self) -> dict[str, Tensor]:
+        return {}
 
     def density(self) -> float:
         return 1.0
@@ -111,18 +119,18 @@ class WrapperStep:
             pixels = augment(torch.cat(batch.views[first:last]), batch.changes.views(first, last), make_views())
             images = self.normalize(pixels).contiguous(memory_format=torch.channels_last)
             features.extend(self.wrapper(images).chunk(last - first))
-        self.objective.loss(0, batch.positions, features).backward()
+        self.objective.loss(0, batch.positions, features).backward()  # type: ignore[no-untyped-call]
         self.objective.after_backward(0)
         self.optimizer.step()
         self.optimizer.zero_grad()
 
 
-def make_step(method: str, arch: str, batch_size: int, extra: dict[str, Any]) -> Callable[[ViewBatch], None]:
+def make_step(method: str, arch: str, batch_size: int, extra: dict[str, Any]) -> Callable[[ViewBatch], object]:
     """A function that takes one step on a batch."""
     sized = {"img_size": 64, "dynamic_img_size": True} if arch.startswith("vit") else {}
     torch.manual_seed(0)
     backbone = timm.create_model(arch, num_classes=0, **sized).to(memory_format=torch.channels_last)
-    train = "full" if method.startswith("fine-tuning") else "mask"
+    train: Train = "full" if method.startswith("fine-tuning") else "mask"
     extra = {**extra, "compile": True} if method.endswith("compiled") else extra
     options = AdaptOptions(recipe="swav", steps=100_000, batch_size=batch_size, size=64, local_views=4, prototypes=100,
                            train=train, keep="last", **extra)  # fmt: skip
@@ -137,7 +145,7 @@ def make_step(method: str, arch: str, batch_size: int, extra: dict[str, Any]) ->
     trainer = Trainer(source, objective, plan, normalize)
     if method in ("fine-tuning", "fine-tuning, compiled"):
         trainer._norm_layers = []
-    return lambda batch: trainer.take_step(batch) and None
+    return trainer.take_step
 
 
 def make_views() -> ViewPlan:

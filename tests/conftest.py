@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+from markupsafe import escape
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -47,6 +48,17 @@ def _deterministic(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.Tem
         connect(self, address)  # loader processes hand tensors over through local sockets
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+@pytest.fixture(autouse=True)
+def _run_pages_undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The figures of a run's page, which take longer than a run of a few steps, without what matplotlib draws.
+
+    Tests that are marked `drawn` have them whole; so have runs that tests share, which are made before this.
+    """
+    if request.node.get_closest_marker("drawn") is None:
+        empty = '<svg aria-label="{}"/>'
+        monkeypatch.setattr("smn_cli.reports.figures.page_svg", lambda figure, alt: empty.format(escape(alt)))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -24,6 +24,7 @@ from smn_cli.runs.run_folder import OBJECTIVE_FILE, RunFolder
 from smn_cli.training.session import Session
 from tests.commands.conftest import quietly
 from tests.conftest import CONVNET
+from tests.launched import run_team
 from tests.small_runs import Workshop, masks_of, metrics, scores_of
 
 NUM_STEPS, LONG = 8, 100
@@ -31,23 +32,29 @@ NO_HEAD = {"recipe": "default", "local_views": None, "prototypes": None, "queue"
 Make = Callable[..., Workshop]
 
 
-def launch(
-    place: Workshop, name: str, *words: str, restarts: int = 0, processes: int = 2, images: Path | None = None
-) -> "subprocess.Popen[str]":
-    """`torchrun -m smn_cli adapt` with two processes and the settings of small runs."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    return start(torchrun, place, name, *words, restarts=restarts, images=images)
-
-
-def start(
-    torchrun: list[str], place: Workshop, name: str, *words: str, restarts: int, images: Path | None = None
-) -> "subprocess.Popen[str]":
-    """A torchrun over the settings of small runs."""
-    adapt = ["-m", "--", "smn_cli", "adapt", str(images or place.images.good[0].parent), "--arch", place.arch]
+def adapt(place: Workshop, name: str, *words: str, images: Path | None = None) -> list[str]:
+    """`adapt` and its options: the settings of small runs."""
     settings = ["--size", "32", "--batch-size", "8", "--norm-stats", "frozen", "--keep", "last", "--seed", "0"]
+    settings += ["--steps", str(NUM_STEPS), "--save-every", "0", "--out", str(place.runs / name)]
+    folder = str(images or place.images.good[0].parent)
+    return ["adapt", folder, "--arch", place.arch, "--weights", str(place.weights), *settings, *words]
+
+
+def team(place: Workshop, name: str, *words: str, size: int = 2, images: Path | None = None) -> str:
+    """A run of a team of processes, to its end; what was said."""
+    return run_team(adapt(place, name, *words, images=images), place.runs / f"{name}.log", size=size)
+
+
+def launch(place: Workshop, name: str, *words: str, restarts: int = 0) -> "subprocess.Popen[str]":
+    """`torchrun -m smn_cli adapt` with two processes."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    return start(torchrun, place, name, *words, restarts=restarts)
+
+
+def start(torchrun: list[str], place: Workshop, name: str, *words: str, restarts: int) -> "subprocess.Popen[str]":
+    """A torchrun over the settings of small runs."""
     return subprocess.Popen(
-        [*torchrun, "--max-restarts", str(restarts), *adapt, "--weights", str(place.weights), *settings,
-         "--steps", str(NUM_STEPS), "--save-every", "0", "--out", str(place.runs / name), *words],
+        [*torchrun, "--max-restarts", str(restarts), "-m", "--", "smn_cli", *adapt(place, name, *words)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"},
     )  # fmt: skip
@@ -73,7 +80,7 @@ def num_different_bits(first: dict[str, Tensor], second: dict[str, Tensor]) -> i
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the processes of torchrun through /proc")
 def test_two_processes_learn_the_masks_of_one_and_the_same_if_one_of_them_dies(workshop: Make) -> None:
     place = workshop()
-    said = finish(launch(place, "calm"))
+    said = team(place, "calm")
     assert said.count("kept step") == 1  # only the first process talks
     calm = place.runs / "calm"
     compare_with_one(place.finish("one", **NO_HEAD, steps=NUM_STEPS, seed=0), calm)
@@ -89,14 +96,14 @@ def test_two_processes_learn_the_masks_of_one_and_the_same_if_one_of_them_dies(w
 @pytest.mark.slow
 def test_two_processes_make_the_codes_of_one_from_the_whole_batch_and_queue(workshop: Make) -> None:
     place = workshop()
-    finish(launch(place, "two", "--recipe", "paper", "--local-views", "1", "--prototypes", "8", "--queue", "16"))
+    team(place, "two", "--recipe", "paper", "--local-views", "1", "--prototypes", "8", "--queue", "16")
     compare_with_one(place.finish("one", steps=NUM_STEPS, seed=0), place.runs / "two")
 
 
 @pytest.mark.slow
 def test_two_processes_remember_neighbours_as_one_does(workshop: Make) -> None:
     place = workshop(CONVNET)
-    finish(launch(place, "two", "--teacher", "stages", "--teacher", "last"))
+    team(place, "two", "--teacher", "stages", "--teacher", "last")
     alone = place.finish("one", **NO_HEAD, steps=NUM_STEPS, seed=0, teacher=("stages", "last"))
     compare_with_one(alone, place.runs / "two")
     memories = [session_state["objective"]["memory"] for session_state in (
@@ -108,7 +115,7 @@ def test_two_processes_remember_neighbours_as_one_does(workshop: Make) -> None:
 @pytest.mark.slow
 def test_two_processes_keep_what_the_first_blocks_give_as_one_does(workshop: Make) -> None:
     place = workshop(CONVNET)
-    finish(launch(place, "two", "--teacher", "stages", "--steps", "12", "--cache-trunk", "1GB"))
+    team(place, "two", "--teacher", "stages", "--steps", "12", "--cache-trunk", "1GB")
     alone = place.finish("one", **NO_HEAD, steps=12, seed=0, teacher=("stages",), cache_trunk="1GB")
     assert alone.plan.cached_views == RunFolder.open(place.runs / "two").read_config()["plan"]["cached_views"] == 2
     compare_with_one(alone, place.runs / "two")
@@ -119,8 +126,8 @@ def test_two_processes_go_on_from_a_mask_with_labels_as_one_does(workshop: Make,
     place = workshop()
     start = place.finish("start", **NO_HEAD, steps=4, seed=0, lr_scores=0.3).folder.path
     words = ["--labels", "folders", "--start", str(start)]
-    finish(launch(place, "alone", *words, processes=1, images=labeled_folder / "train"))
-    finish(launch(place, "two", *words, images=labeled_folder / "train"))
+    team(place, "alone", *words, size=1, images=labeled_folder / "train")
+    team(place, "two", *words, images=labeled_folder / "train")
     alone, two = (RunFolder.open(place.runs / name) for name in ("alone", "two"))
     for name in ("weight", "start_weight"):  # what the objective found before the first step
         expected, found = (folder.load_tensors(OBJECTIVE_FILE)[name] for folder in (alone, two))

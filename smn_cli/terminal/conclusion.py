@@ -18,6 +18,7 @@ def conclude_run(output: "Output", session: "Session", seconds: float) -> "Adapt
     from smn_cli.runs.run_result import read_learned
 
     session.close()
+    session.team.wait()  # the first process has saved what all read from here on
     run, plan = session.folder.path, session.plan
     learned = read_learned(session.folder)
     ending = Ending(Typed.command, seconds, is_resumed="--resume" in Typed.command.split(), say=in_flags)

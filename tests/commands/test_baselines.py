@@ -12,6 +12,7 @@ from smn_cli.runs.run_folder import RunFolder
 from smn_cli.runs.run_result import read_learned
 from tests.conftest import CONVNET, Outcome
 
+pytestmark = pytest.mark.drawn
 Adapt = Callable[..., Outcome]
 
 

@@ -16,15 +16,16 @@ import torch
 
 from tests.commands.conftest import Road, quietly
 from tests.conftest import CONVNET, Outcome, write_images
+from tests.launched import run_team
 
 SIZE = ["--size", "160"]  # images so large come in batches of 32
 
 
-def two_processes(*words: object) -> str:
-    """A command in two processes of one thread each, since sums in more may round otherwise; what it said."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+def torchrun(*words: object) -> str:
+    """A command under torchrun, with two processes; what it said."""
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [*torchrun, "-m", "--", "smn_cli", *map(str, words)],
+        [*start, "-m", "--", "smn_cli", *map(str, words)],
         capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=240, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -53,7 +54,7 @@ def test_two_processes_write_the_file_of_one(
     one, two = tmp_path / "one.npy", tmp_path / "two.npy"
     torch.set_num_threads(1)
     assert run_cli(*words, tmp_path / "one.json", "--out", one).code == 0
-    said = two_processes(*words, tmp_path / "two.json", "--out", two)
+    said = run_team([*words, tmp_path / "two.json", "--out", two], tmp_path / "log.txt")
     assert said.count(f"{two}: ") == 1  # only the first process talks
     assert two.read_bytes() == one.read_bytes()
     for name in (".bad_images.txt", ".paths.txt"):
@@ -78,7 +79,7 @@ def test_two_processes_score_as_one_does_and_find_features_in_the_cache(
     torch.set_num_threads(1)
     assert run_cli(*words, tmp_path / "one.json", "--no-cache").code == 0
     time.sleep(2.1)  # images changed just now have no key
-    said = [two_processes(*words, tmp_path / name) for name in ("two.json", "again.json")]
+    said = [torchrun(*words, tmp_path / "two.json"), run_team([*words, tmp_path / "again.json"], tmp_path / "log.txt")]
     assert ["were in the cache" in each for each in said] == [False, True]
     alone, shared, again = (
         without_times(json.loads((tmp_path / f"{name}.json").read_text())) for name in ("one", "two", "again")
@@ -97,7 +98,7 @@ def test_two_processes_score_a_cascade_as_one_does(
     words += ["--json"]
     torch.set_num_threads(1)
     assert run_cli(*words, tmp_path / "one.json").code == 0
-    two_processes(*words, tmp_path / "two.json", "--no-cache")
+    run_team([*words, tmp_path / "two.json", "--no-cache"], tmp_path / "log.txt")
     alone, shared = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("one", "two"))
     assert shared == alone
 

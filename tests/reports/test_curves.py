@@ -6,6 +6,7 @@ import pytest
 
 from smn_cli.reports.curves import READINGS, axis_range, health_curves, loss_curve
 
+pytestmark = pytest.mark.drawn
 BASE = {"neighbour_likeness": 0.32, "effective_rank": 73.4, "drift": -1e-9}
 
 

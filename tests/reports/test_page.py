@@ -11,29 +11,38 @@ from smn_cli.reports.page import Ending, write_report
 from smn_cli.runs.pack import pack_run
 from smn_cli.runs.run_config import backbone_of_run
 from smn_cli.runs.run_folder import RunFolder
-from tests.conftest import CONVNET, Outcome
+from tests.commands.conftest import quietly
+from tests.conftest import CONVNET, write_images
 from tests.small_runs import Workshop
 
+pytestmark = pytest.mark.drawn
 
-@pytest.fixture
-def page(
-    run_cli: Callable[..., Outcome], weights_file: Callable[[str], Path], image_folder: Path, tmp_path: Path
-) -> Callable[..., str]:
-    """A function that makes a small run and returns its report."""
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of images and of the runs over them."""
+    folder = tmp_path_factory.mktemp("pages")
+    write_images(folder / "images", 24)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(weights_file: Callable[[str], Path], root: Path) -> Callable[..., str]:
+    """A function that makes a small run, once a name, and returns its report."""
 
     def make(name: str, *words: object) -> str:
-        out = tmp_path / name
+        out = root / name
         shape = ("--size", 32, "--teacher-size", 32, "--batch-size", 8, "--steps", 4, "--lr-scores", 0.3)
-        done = run_cli("adapt", image_folder, "--arch", CONVNET, "--weights", weights_file(CONVNET), "--out", out,
-                       *shape, *words)  # fmt: skip
-        assert done.code == 0, done.err
+        if not out.exists():
+            quietly("adapt", root / "images", "--arch", CONVNET, "--weights", weights_file(CONVNET), "--out", out,
+                    *shape, *words)  # fmt: skip
         return (out / "report.html").read_text()
 
     return make
 
 
 def test_the_page_loads_nothing_from_anywhere(page: Callable[..., str]) -> None:
-    text = page("run", "--keep", "last")
+    text = page("a run", "--keep", "last")
     addresses = re.findall(r"(?:src|href)=\"([^\"]*)\"", text)
     assert [address for address in addresses if not address.startswith(("data:", "#"))] == []
     assert re.search(r"url\((?!#)", text) is None
@@ -41,14 +50,14 @@ def test_the_page_loads_nothing_from_anywhere(page: Callable[..., str]) -> None:
 
 
 def test_the_verdict_stands_before_everything_else(page: Callable[..., str]) -> None:
-    text = page("run", "--keep", "last")
+    text = page("a run", "--keep", "last")
     assert text.index("The last state, step 4, is kept") < text.index("<h2>")
     for heading in ("Nearest images", "How the run went", "Loss", "Where weights are cut", "Settings"):
         assert heading in text
 
 
 def test_an_alarm_and_the_base_kept_are_said_first(page: Callable[..., str]) -> None:
-    text = page("run")
+    text = page("an alarm")
     assert "Alarm." in text
     assert text.index("The base is kept") < text.index("<h2>")
     assert "has the same 5 nearest as before" in text
@@ -58,20 +67,20 @@ def test_an_alarm_and_the_base_kept_are_said_first(page: Callable[..., str]) -> 
     assert "`keep`" not in alarm
 
 
-def test_command_bytes_and_what_was_cut_stand_on_the_first_screen(page: Callable[..., str], tmp_path: Path) -> None:
+def test_command_bytes_and_what_was_cut_stand_on_the_first_screen(page: Callable[..., str], root: Path) -> None:
     text = page("a run", "--keep", "last")
     first = text[text.index("<body>") : text.index("<h2>")]
-    assert f"smn adapt {tmp_path / 'images'} --arch {CONVNET}" in first
+    assert f"smn adapt {root / 'images'} --arch {CONVNET}" in first
     assert "a run&#39; --size 32" in first  # as it could be typed again
     assert re.search(r"[1-9][0-9]* of [0-9,]+ under the mask", first)
     assert re.search(r"<dt>Training took</dt><dd>[0-9]+ seconds</dd>", first)
-    folder = RunFolder.open(tmp_path / "a run")
+    folder = RunFolder.open(root / "a run")
     made = pack_run(folder, backbone_of_run(folder.read_config(), None))
     assert f"{len(made.to_bytes()) / 1e3:,.1f} kB</dd>" in first
 
 
 def test_settings_are_folded_and_have_their_reasons(page: Callable[..., str]) -> None:
-    text = page("run", "--keep", "last")
+    text = page("a run", "--keep", "last")
     settings = text[text.index("<details><summary>Settings") :]
     assert '<th scope="row">views.global_size</th><td class="value">32</td>' in settings
     assert settings.index("one for 15 images, between 10 and 1,000") < settings.index("batch_size")
@@ -79,7 +88,7 @@ def test_settings_are_folded_and_have_their_reasons(page: Callable[..., str]) ->
 
 @pytest.mark.slow
 def test_labeled_images_that_judge_are_named_as_what_decides(page: Callable[..., str], labeled_folder: Path) -> None:
-    text = page("run", "--keep", "last", "--val", labeled_folder)
+    text = page("judged", "--keep", "last", "--val", labeled_folder)
     assert "percentage points (95 % interval" in text[: text.index("<h2>")]
     assert "Accuracy decides" in " ".join(text.split())
     assert "<b>Knn.top1</b>" in text

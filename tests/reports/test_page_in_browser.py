@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import CONVNET, Outcome, write_images
+from tests.commands.conftest import quietly
+from tests.conftest import CONVNET, write_images
 from tests.reports.browsers import CHROMIUM, WHY_NOT, framed, look_at
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason=WHY_NOT)]
@@ -34,15 +35,15 @@ TOUCH = """(() => {
 })()"""
 
 
-@pytest.fixture
-def page(run_cli: Callable[..., Outcome], weights_file: Callable[[str], Path], tmp_path: Path) -> str:
+@pytest.fixture(scope="module")
+def page(weights_file: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> str:
     """The report of a small run with enough images for a map."""
-    write_images(tmp_path / "images", 48)
+    root = tmp_path_factory.mktemp("page")
+    write_images(root / "images", 48)
     shape = ("--size", 32, "--teacher-size", 32, "--batch-size", 8, "--steps", 6, "--lr-scores", 0.3)
-    done = run_cli("adapt", tmp_path / "images", "--arch", CONVNET, "--weights", weights_file(CONVNET), "--out",
-                   tmp_path / "run", "--keep", "last", *shape)  # fmt: skip
-    assert done.code == 0, done.err
-    return (tmp_path / "run" / "report.html").read_text()
+    quietly("adapt", root / "images", "--arch", CONVNET, "--weights", weights_file(CONVNET), "--out", root / "run",
+            "--keep", "last", *shape)  # fmt: skip
+    return (root / "run" / "report.html").read_text()
 
 
 def names_on_map(page: str) -> list[str]:
