@@ -57,6 +57,7 @@ ARMS = {
     "both": "--teacher stages --teacher last",
     "full": "--train full",
     "before": "--recipe before",
+    "before_unjudged": "--recipe before --keep last",
     "unjudged": "--keep last",
     "two_draws": "--cache-trunk 60MB",
     "four_draws": "--cache-trunk 120MB",
