@@ -14,6 +14,7 @@ from tests.guide_pages import DOCS, sentences_of
 ROOT = DOCS.parent
 OWN_PAGES = [
     "index.md",
+    "method.md",
     "glossary.md",
     "results.md",
     "api.md",
