@@ -29,6 +29,8 @@ which then holds nothing else.
 | 6 | unreadable or damaged file |
 | 130 | interrupted; the state is saved and `--resume` continues |
 
+Of `adapt`, `plan`, `eval` and `cascade`, `--help` shows the common options, `--help-all` every one.
+
 `smn --debug COMMAND` shows tracebacks. `smn --install-completion` teaches the shell to complete options, choices and
 names of architectures.
 

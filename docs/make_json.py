@@ -37,7 +37,8 @@ stderr. A file is written whole or not at all.
 ```sh
 smn eval ./labeled --adapter adapter.safetensors --knn --linear --json - > scores.json || echo "exit code $?"
 jq -r '.verdict, (.gain | to_entries[] | "\\(.key) \\(.value.value) (\\(.value.low) .. \\(.value.high))")' scores.json
-jq -e '.gain["knn.top1"].low > 0' scores.json && smn apply adapter.safetensors --out adapted.safetensors
+jq -e '.gain["knn.top1"].low > 0' scores.json &&
+  smn apply adapter.safetensors --out adapted.safetensors
 ```
 """
 

@@ -9,11 +9,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 SOCKET, COLUMNS, MOST_S = "smn-docs", 80, 900
 ARCH = "tf_efficientnet_lite0"
 COMMANDS = (
+    f"smn plan images --arch {ARCH} --weights lite0.pth --size 96 --steps 40",
     f"smn adapt images --arch {ARCH} --weights lite0.pth --size 96 --steps 40",
     "smn pack run",
     "smn inspect adapter.safetensors",
@@ -34,6 +37,16 @@ bars and codes, with a line of progress every ten seconds. `NO_COLOR=1` leaves t
 def tmux(*words: str) -> str:
     """What tmux answers, on a server of its own."""
     return subprocess.run(["tmux", "-L", SOCKET, *words], capture_output=True, text=True, check=True).stdout
+
+
+@contextmanager
+def held_server() -> Iterator[None]:
+    """A server that outlives its pages: one that ends with a page may still be ending when the next one asks for it."""
+    tmux("new-session", "-d", "-s", "held", "cat")
+    try:
+        yield
+    finally:
+        tmux("kill-server")
 
 
 def shown(command: str, folder: Path) -> str:
@@ -62,7 +75,7 @@ def shown(command: str, folder: Path) -> str:
 
 def main(images: Path, labeled: Path, weights: Path) -> None:
     """Run the commands in a fresh folder and write the page."""
-    with tempfile.TemporaryDirectory() as made:
+    with tempfile.TemporaryDirectory() as made, held_server():
         folder = Path(made)
         for name, target in {"images": images, "labeled": labeled, "lite0.pth": weights}.items():
             (folder / name).symlink_to(target.absolute())

@@ -19,6 +19,9 @@ _GLUE = "\N{NO-BREAK SPACE}"
 _LINK = re.compile(r"(?<=\]\()([^):#\s]+)(?=[)#])")
 _BAR = r"\|"
 _CODE = re.compile(r"(`+[^`]+`+)")
+_SHOWN_CODE = re.compile(r"(?<!<pre>)<code>([^<]+)</code>")
+_HYPHENATED = re.compile(r"(?<!\S)-{1,2}[a-z][a-z-]*")
+"""A word of code that begins with hyphens; whole, since none is longer than a phone is wide."""
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -48,6 +51,16 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     if not home.startswith(ASIDE):
         markdown = _without_references(_LINK.sub(moved, markdown))
     return re.sub(r"^\|.*", _as_table_row, markdown, flags=re.MULTILINE)
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Let no line end within --an-option, as browsers do after a hyphen, but let one end within a path."""
+    return _SHOWN_CODE.sub(_with_breaks, html)
+
+
+def _with_breaks(code: re.Match[str]) -> str:
+    text = _HYPHENATED.sub(r'<span class="whole">\g<0></span>', re.sub(r"(?<=\w)/(?=\w)", "/<wbr>", code[1]))
+    return f"<code>{text}</code>"
 
 
 def _without_references(markdown: str) -> str:

@@ -49,7 +49,7 @@ app = typer.Typer(
     cls=StartPage,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain text, see HelpPage
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
 

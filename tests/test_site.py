@@ -14,6 +14,7 @@ from tests.guide_pages import DOCS, sentences_of
 ROOT = DOCS.parent
 OWN_PAGES = [
     "index.md",
+    "method.md",
     "glossary.md",
     "results.md",
     "api.md",
@@ -40,7 +41,7 @@ def test_the_site_builds_without_a_warning_and_needs_no_network(tmp_path: Path) 
     fetched = re.compile(r"<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)=\"?(?:https?:)?//[^>]*>")
     assert [(path.name, found[0]) for path, text in pages.items() if (found := fetched.search(text))] == []
     assert (tmp_path / "site" / "repository" / "benchmarks" / "results" / "native.jsonl").is_file()
-    assert "<code>--start RUN&#124;FILE</code>" in pages[tmp_path / "site" / "cli.html"]
+    assert '<code><span class="whole">--start</span> RUN&#124;FILE</code>' in pages[tmp_path / "site" / "cli.html"]
     assert "Learn a mask for a timm model" in pages[tmp_path / "site" / "api.html"]
 
 

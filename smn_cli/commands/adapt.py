@@ -78,19 +78,20 @@ def adapt(
         bool, typer.Option("--overwrite", help="Replace the run in --out.", rich_help_panel="Output")
     ] = False,
     save_every: Annotated[
-        float, typer.Option("--save-every", min=0, help="Seconds between checkpoints.", rich_help_panel="Run")
+        float,
+        typer.Option("--save-every", min=0, metavar="SECONDS", help="Between checkpoints.", rich_help_panel="Run"),
     ] = 60.0,
     device: DeviceOption = "auto",
     workers: WorkersOption = None,
     no_cache: Annotated[
         bool,
         typer.Option(
-            "--no-cache", help="Let teachers see every image, though the cache may know it.", rich_help_panel="Run"
+            "--no-cache", help="Embed every image, though features may be in the cache.", rich_help_panel="Run"
         ),
     ] = False,
     log: Annotated[
         list[str] | None,
-        typer.Option("--log", help="Log to it as well; may be repeated.", rich_help_panel="Output", **choosing(KINDS)),
+        typer.Option("--log", help="Log there, too. May repeat.", rich_help_panel="Output", **choosing(KINDS)),
     ] = None,
     json: JsonOption = None,
 ) -> None:

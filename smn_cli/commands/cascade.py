@@ -63,7 +63,8 @@ def cascade(
         bool, typer.Option("--overwrite", help="Replace the cascade in --out.", rich_help_panel="Output")
     ] = False,
     save_every: Annotated[
-        float, typer.Option("--save-every", min=0, help="Seconds between checkpoints.", rich_help_panel="Run")
+        float,
+        typer.Option("--save-every", min=0, metavar="SECONDS", help="Between checkpoints.", rich_help_panel="Run"),
     ] = 60.0,
     device: DeviceOption = "auto",
     workers: WorkersOption = None,

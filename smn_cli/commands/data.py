@@ -39,17 +39,19 @@ def data(
     from functools import partial
 
     from smn_cli.cache_folder import cache_folder
-    from smn_cli.console import Output
-    from smn_cli.datasets.class_folders import read_note, write_class_folders
-    from smn_cli.datasets.fetch import fetch
+    from smn_cli.console import Output, say_at_once
     from smn_cli.datasets.known_sets import find_known_set
-    from smn_cli.datasets.split_files import split_by_file
     from smn_cli.errors import UsageError
 
     output = Output(json)
     plain, known = find_known_set(name)
     if not folder.absolute().parent.is_dir():
         raise UsageError(f"{folder}: the folder {folder.absolute().parent} does not exist")
+    say_at_once("smn data: loading torchvision")
+    from smn_cli.datasets.class_folders import read_note, write_class_folders
+    from smn_cli.datasets.fetch import fetch
+    from smn_cli.datasets.split_files import split_by_file
+
     is_drawn = known.splits is None and split is None
     words = known.split_words if split is None else f"{split.name}, train and val merged"
     wanted: SplitNoteJson = {

@@ -82,10 +82,12 @@ def _masks(adapters: "list[StoredAdapter]", weights: Path | None) -> "list[dict[
 def _base(adapter: "StoredAdapter", weights: Path | None) -> "dict[str, np.ndarray]":
     """The base's tensors, known to be those; a network is built only if they do not stand in the file as they are."""
     from smn_cli.adapters.base_file import read_matching_base
+    from smn_cli.console import say_at_once
 
     found = None if weights is None else read_matching_base(Path(weights), adapter.base_fingerprint)
     if found is not None:
         return found
+    say_at_once("smn diff: loading torch")
     with quick_imports():
         from smn_cli.adapters.fingerprint import check_base, select_base
         from smn_cli.rebuild import backbone_for

@@ -163,6 +163,10 @@ def _made_with(provenance: Mapping[str, Any]) -> str:
 
 
 def _short(value: object) -> str:
+    if isinstance(value, list):
+        return " and ".join(map(_short, value))
+    if isinstance(value, dict) and {"name", "size"} <= value.keys():  # of a teacher or witness
+        return f"{value['name']} at {value['size']} px"
     if isinstance(value, dict):
         chosen = ("recipe", "num_steps", "batch_size", "seed", "smn", "torch", "timm")
         return "(" + ", ".join(f"{key} {value[key]}" for key in chosen if key in value) + ")"

@@ -14,6 +14,8 @@ from smn_cli.terminal.settings import explain_plan
 
 LONG_S = 3600.0
 """Above this many seconds a plan says what else there is."""
+SHORTEST_TOLD_S = 0.5
+"""Parts of a run that take no more would be told as 0 s, and are left out."""
 
 if TYPE_CHECKING:
     from smn_cli.console import Output
@@ -157,8 +159,8 @@ def _show(
         f"steps: {plan.num_steps:,} of {plan.batch_size} images; {step_s:.3g} s a step, "
         f"{plan.batch_size / step_s:.0f} images/s (median of {len(profile.step_s)} steps on {device})"
     )
-    parts = ", ".join(f"{part} {duration(seconds)}" for part, seconds in estimate.seconds.items())
-    output.result(f"time: about {duration(estimate.total_s)} ({parts})")
+    parts = [f"{part} {duration(seconds)}" for part, seconds in estimate.seconds.items() if seconds > SHORTEST_TOLD_S]
+    output.result(f"time: about {duration(estimate.total_s)}" + (f" ({', '.join(parts)})" if parts else ""))
     if estimate.process_bytes is not None:
         on_device = f", {size(profile.device_bytes)} on {device}" if profile.device_bytes is not None else ""
         output.result(f"memory: about {size(estimate.process_bytes)}{on_device}, without loader processes")

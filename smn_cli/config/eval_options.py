@@ -26,22 +26,20 @@ class EvalOptions:
     k: tuple[int, ...] = option(
         (), "Neighbours; the first is top1. May repeat; 200 and 20 if not given.", "Scores", minimum=1, metavar="N"
     )
-    controls: bool = option(
-        True, "Beside them what needs no training: other readings, the base at its own size.", "Scores"
-    )
+    controls: bool = option(True, "Also what needs no training: other readings, the base at its own size.", "Scores")
     label_fraction: str | None = option(
         None, "Score with these parts of the labels, too, such as 1,0.1.", "Scores", metavar="X,Y,..."
     )
     repeats: int = option(5, "Draws of each part of the labels.", "Scores", minimum=1)
-    unbalanced: bool = option(False, "Draw these parts as the paper does: classes uneven, some missing.", "Scores")
+    unbalanced: bool = option(False, "Draw them as the paper does: uneven classes, some missing.", "Scores")
     fail_under: tuple[str, ...] = option((), "Exit 3 below it. May repeat.", "Gates", metavar="METRIC=X")
-    min_gain: tuple[str, ...] = option((), "The same, of the gain over the base.", "Gates", metavar="METRIC=X")
+    min_gain: tuple[str, ...] = option((), "Exit 3 if the gain over the base is below it.", "Gates", metavar="METRIC=X")
     plot: Path | None = option(None, "Accuracy against labels as .png or .svg.", "Output", metavar="FILE")
     report: Path | None = option(
         None, "Scores, classes, confusion and changed images as one .html page.", "Output", metavar="FILE"
     )
     summary: Path | None = option(
-        None, "The same in short as Markdown; $GITHUB_STEP_SUMMARY gets it by itself.", "Output", metavar="FILE"
+        None, "In short as Markdown; $GITHUB_STEP_SUMMARY gets it by itself.", "Output", metavar="FILE"
     )
     junit: Path | None = option(None, "The gates as JUnit XML, a test case each.", "Output", metavar="FILE")
 

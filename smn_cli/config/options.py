@@ -33,48 +33,42 @@ class AdaptOptions:
         UsageError: an option has a value that cannot be used, alone or with the others.
     """
 
-    recipe: str = option(
-        "default", "default; swav without a teacher; paper for its exact settings.", "Method", words=RECIPES
-    )
-    train: Train = option("mask", "mask; or a baseline: norm (statistics only), full, head (nothing).", "Method")
-    keep: Keep | None = option(None, "best (or the base, if nothing beat it), or last.", "Method")
-    steps: int | None = option(None, "Length of the run; by default from the images.", "Method", minimum=1)
+    recipe: str = option("default", "default; swav (no teacher); paper (its exact settings).", "Method", words=RECIPES)
+    train: Train = option("mask", "mask; baselines: norm (statistics alone), full, head (none).", "Method")
+    keep: Keep | None = option(None, "best (the base, if nothing beat it) or last.", "Method")
+    steps: int | None = option(None, "Length of the run; by default set by the images.", "Method", minimum=1)
     epochs: int | None = option(None, "The same, in passes over the images.", "Method", minimum=1)
-    batch_size: int | None = option(
-        None, "Images a step; by default 64; 32 where neighbourhoods are learned.", "Method", minimum=2
+    batch_size: int | None = option(None, "Images a step; 64, or 32 for neighbourhoods.", "Method", minimum=2)
+    size: int | None = option(
+        None, "Side of the images, in pixels; by default the network's own.", "Method", minimum=16
     )
-    size: int | None = option(None, "Side of the global views, in pixels.", "Method", minimum=16)
     teacher: tuple[str, ...] = option(
         (),
-        "Who teaches: stages (the network's own, the default at its native size), last, or a timm model as "
-        "NAME[@SIZE][=FILE]; may be repeated.",
+        "Who teaches: stages (the network's own), last, or a timm model, NAME[@SIZE][=FILE]. May repeat.",
         "Method",
         metavar="NAME",
     )
     witness: str | None = option(
         None,
-        "An independent timm model, NAME[@SIZE][=FILE], that has to agree: no state is kept whose neighbours it finds "
-        "less like its own than the base's.",
+        "Another timm model, NAME[@SIZE][=FILE], that has to agree to what is kept.",
         "Method",
         metavar="NAME",
     )
-    teacher_size: int | None = option(None, "Side of the views that the frozen network sees.", "Method", minimum=16)
+    teacher_size: int | None = option(None, "Side of the teacher's views, in pixels.", "Method", minimum=16)
     local_views: int | None = option(None, "Small views an image.", "Method", minimum=0)
     prototypes: int | None = option(None, "By default from the images.", "Method", minimum=2)
     queue: int | None = option(None, "Embeddings kept for the codes.", "Method", minimum=0)
     lr_scores: float | None = option(None, "Learning rate of the scores.", "Method", minimum=0)
     lr_head: float | None = option(None, "Learning rate of the head.", "Method", minimum=0)
-    norm_stats: NormStats | None = option(None, "frozen, or adapt to re-estimate and carry them.", "Method")
-    labels: Literal["folders"] | None = option(
-        None, "folders: class folders label the images; a classifier is learned.", "Data"
-    )
+    norm_stats: NormStats | None = option(None, "frozen; adapt re-estimates and carries them.", "Method")
+    labels: Literal["folders"] | None = option(None, "Class folders are labels; a classifier is learned.", "Data")
     label_fraction: float | None = option(
-        None, "Share of the labeled images used, even over the classes.", "Data", above=0, maximum=1
+        None, "Share of the labels used, even over classes.", "Data", above=0, maximum=1
     )
     max_bad: float = option(
-        0.01, "Fraction of bad images put up with.", "Data", minimum=0, maximum=1, told="a fraction between 0 and 1"
+        0.01, "Share of bad images put up with.", "Data", minimum=0, maximum=1, told="a fraction from 0 to 1"
     )
-    mask_kind: MaskKind = option("threshold", "threshold; topk to keep a given fraction of every tensor.", "Mask")
+    mask_kind: MaskKind = option("threshold", "threshold; topk keeps a fraction of every tensor.", "Mask")
     density: float | None = option(
         None,
         "The fraction that topk keeps.",
@@ -85,34 +79,34 @@ class AdaptOptions:
     )
     density_start: float | None = option(
         None,
-        "It falls from here to --density, step by step.",
+        "It falls from here to --density.",
         "Mask",
         maximum=1,
         told="above --density and at most 1",
     )
-    score_init: ScoreInit | None = option(None, "Where scores start: magnitude, constant, kaiming (topk only).", "Mask")
+    score_init: ScoreInit | None = option(None, "Where scores start; kaiming for topk alone.", "Mask")
     mask_only: tuple[str, ...] = option(
         (),
-        "Weights that may be cut: blocks:N, late:P, name:PATTERN, all-but:PATTERN, random:P, largest:P, smallest:P; "
-        "may be repeated.",
+        "Weights that may be cut: blocks:N, late:P, name:PATTERN, all-but:PATTERN, random:P, largest:P, smallest:P. "
+        "May repeat.",
         "Mask",
         metavar="SPEC",
     )
-    include_stem: bool | None = option(None, "Whether to mask the first layer.", "Mask")
-    include_depthwise: bool | None = option(None, "Whether to mask depthwise convolutions.", "Mask")
-    precision: Precision | None = option(None, "fp32, bf16; by default what trains fastest here.", "Run")
-    compile: bool = option(False, "Compile the network with torch.compile first.", "Run")
+    include_stem: bool | None = option(None, "Mask the first layer.", "Mask")
+    include_depthwise: bool | None = option(None, "Mask depthwise convolutions.", "Mask")
+    precision: Precision | None = option(None, "By default what trains fastest here.", "Run")
+    compile: bool = option(False, "Use torch.compile.", "Run")
     cache_trunk: str = option(
         OFF,
-        "Keep what frozen first blocks make of a few views of every image, so that steps run late blocks alone.",
+        "Compute frozen first blocks once, for a few views of every image.",
         "Run",
         told=EXPECTED,
         metavar="auto|off|BYTES",
     )
-    grad_checkpoint: bool = option(False, "Less memory, a third more time: activations are computed twice.", "Run")
+    grad_checkpoint: bool = option(False, "Less memory, a third more time.", "Run")
     seed: int = option(
         0,
-        "Two runs with one seed and precision are equal.",
+        "Equal seeds and precisions, equal runs.",
         "Run",
         minimum=0,
         below=2**63,

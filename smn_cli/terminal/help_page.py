@@ -1,14 +1,19 @@
-"""The help page of a command: its options in titled groups, and its examples as its docstring has them."""
+"""The help page of a command: the common options or all in titled groups, and the examples of its docstring."""
 
+from copy import copy
 from typing import Any, get_args
 
+import typer
 from typer.core import TyperCommand, TyperGroup
 
 from smn_cli.config.option import Group
+from smn_cli.terminal.common_options import COMMON
 
 MIN_GROUPED = 10
 """Options from which on a page has groups; fewer are read at one look."""
-_REST = "Other"
+_REST, _COMMON = "Other", "Common options"
+_IS_WHOLE = "smn.whole_page"
+"""In a context's `meta` where all options are asked for."""
 
 
 class StartPage(TyperGroup):
@@ -28,6 +33,19 @@ class HelpPage(TyperCommand):
         arguments = [each for each in self.get_params(ctx) if each.param_type_name == "argument"]
         return ["[OPTIONS]", *(_name(each) if each.required else f"[{_name(each)}]" for each in arguments)]
 
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Its parameters, `--help`, and `--help-all`, which every page knows and the short ones name."""
+        parameters = super().get_params(ctx)
+        return [*parameters, *(self._help_all(each) for each in parameters if each.name == "help")]
+
+    def _help_all(self, short: Any) -> Any:
+        """Made of `--help`, since what an option's class takes differs between releases of Typer."""
+        made = copy(short)
+        made.name, made.opts, made.secondary_opts = "help_all", ["--help-all"], []
+        made.help = f"Show all {len(self.params)} arguments and options."
+        made.hidden, made.callback = self.name not in COMMON, _show_whole_page
+        return made
+
     def format_help_text(self, ctx: Any, formatter: Any) -> None:
         """Write what the command does; examples come last."""
         text, _ = split_examples(self.help or "")
@@ -36,11 +54,13 @@ class HelpPage(TyperCommand):
             formatter.write_text(text)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write arguments, then options by group."""
+        """Write arguments, then the common options, the most used first, or all by group."""
         parameters = self.get_params(ctx)
         _leave_variables_out(parameters)
         titled = {"Arguments": [each for each in parameters if each.param_type_name == "argument"]}
-        for title, listed in {**titled, **grouped(parameters)}.items():
+        is_short = self.name in COMMON and not ctx.meta.get(_IS_WHOLE)
+        options = _common(parameters, COMMON[str(self.name)]) if is_short else grouped(parameters)
+        for title, listed in {**titled, **options}.items():
             records = [record for each in listed if (record := _record(each, ctx)) is not None]
             if records:
                 with formatter.section(title):
@@ -59,6 +79,19 @@ class HelpPage(TyperCommand):
         if examples:
             with formatter.section("Examples"):
                 formatter.write("".join(f"  {line}\n" for line in examples))
+
+
+def _show_whole_page(ctx: Any, _parameter: Any, is_wanted: bool) -> None:
+    if is_wanted and not ctx.resilient_parsing:
+        ctx.meta[_IS_WHOLE] = True
+        typer.echo(ctx.get_help())
+        raise typer.Exit
+
+
+def _common(parameters: list[Any], names: tuple[str, ...]) -> dict[str, list[Any]]:
+    """The named ones in that order, and how to see help."""
+    by_name = {each.name: each for each in parameters}
+    return {_COMMON: [*(by_name[name] for name in names), by_name["help"], by_name["help_all"]]}
 
 
 def _record(parameter: Any, ctx: Any) -> tuple[str, str] | None:

@@ -54,7 +54,8 @@ RunOption = Annotated[
     typer.Option("--run", metavar="RUN", help="Run folder instead of a file.", rich_help_panel="Network"),
 ]
 SizeOption = Annotated[
-    int | None, typer.Option("--size", min=16, help="Image side; by default the adapter's.", rich_help_panel="Data")
+    int | None,
+    typer.Option("--size", min=16, metavar="N", help="Image side; by default the adapter's.", rich_help_panel="Data"),
 ]
 JsonOption = Annotated[
     str | None,
@@ -65,7 +66,7 @@ WeightsOption = Annotated[
     typer.Option(
         "--weights",
         metavar="FILE",
-        help="Pretrained weights (.safetensors, .pth) instead of timm's hub; demo: those that the extra brings.",
+        help="Weights (.safetensors, .pth) instead of timm's hub; demo: the extra's.",
         parser=weights_path,
         rich_help_panel="Network",
     ),
@@ -74,7 +75,7 @@ DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cu
 WorkersOption = Annotated[
     int | None,
     typer.Option(
-        "--workers", min=0, help="Image loading processes; by default from the CPU count.", rich_help_panel="Run"
+        "--workers", min=0, metavar="N", help="Image loading processes; by default by the CPUs.", rich_help_panel="Run"
     ),
 ]
 PRECISIONS = ("auto", *get_args(Precision))

@@ -1,6 +1,7 @@
 """Help answers at once and for every command; the version too."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from smn_cli.adapters.combining import HOW
 from smn_cli.cli import app
 from smn_cli.recipes import RECIPES
 from smn_cli.schemas.readout_kinds import LINEAR_KINDS
+from smn_cli.terminal.common_options import COMMON
 from smn_cli.terminal.help_page import split_examples
 from tests.conftest import Outcome
 
@@ -72,6 +74,46 @@ def test_the_examples_of_a_page_are_understood_by_its_command(run_cli: Callable[
                 assert {*given} <= {None, *parameter.metavar.strip("<>").split("|")}
 
 
+def titles_of(page: str) -> list[str]:
+    """Of its sections."""
+    return [line.removesuffix(":") for line in page.splitlines() if line.endswith(":") and not line.startswith(" ")]
+
+
+def names_on(page: str) -> list[str]:
+    """Long names of options, in the order of the page."""
+    return re.findall(r"^  (?:-h, )?(--[a-z-]+)", page.partition("\nArguments:\n")[2], re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", list(COMMON))
+def test_a_short_page_fits_a_screen_and_the_whole_one_says_all(
+    run_cli: Callable[..., Outcome], command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    short, whole = (run_cli(command, word).out for word in ("--help", "--help-all"))
+    assert run_cli(command, "-h").out == short
+    assert short.count("\n") <= 46  # of a screen of 50, with room for the prompts before and after
+    assert max(map(len, short.splitlines())) <= 80
+    assert titles_of(short) == ["Arguments", "Common options", "Examples"]
+    common = [f"--{name.replace('_', '-')}" for name in COMMON[command]]
+    assert names_on(short) == [*common, "--help", "--help-all"]
+    known = [option.opts[0] for option in command_of(command).params if option.param_type_name == "option"]
+    assert sorted(names_on(whole)) == sorted([*known, "--help", "--help-all"])
+    assert f"Show all {len(known) + 1} arguments and options." in " ".join(short.split())
+
+
+def test_every_command_takes_help_all_and_its_only_page_does_not_name_it(run_cli: Callable[..., Outcome]) -> None:
+    page = run_cli("pack", "--help").out
+    assert "--help-all" not in page
+    assert run_cli("pack", "--help-all").out == page
+
+
+def test_a_wide_terminal_is_used_up_to_100_columns(
+    run_cli: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    assert 80 < max(map(len, run_cli("eval", "--help-all").out.splitlines())) <= 100
+
+
 @pytest.mark.parametrize(
     ("command", "titles"),
     [
@@ -85,9 +127,8 @@ def test_the_examples_of_a_page_are_understood_by_its_command(run_cli: Callable[
 def test_the_options_of_a_long_page_stand_in_titled_groups(
     run_cli: Callable[..., Outcome], command: str, titles: list[str]
 ) -> None:
-    page = run_cli(command, "--help").out
-    found = [line.removesuffix(":") for line in page.splitlines() if line.endswith(":") and not line.startswith(" ")]
-    assert found == ["Arguments", *titles, "Other", "Examples"]
+    page = run_cli(command, "--help-all").out
+    assert titles_of(page) == ["Arguments", *titles, "Other", "Examples"]
     assert page.partition("\nOther:\n")[2].strip().startswith("-h, --help")  # every option of its own has a group
 
 
@@ -107,7 +148,7 @@ def test_the_options_of_a_long_page_stand_in_titled_groups(
 def test_choices_are_listed_and_completed(
     run_cli: Callable[..., Outcome], command: str, option: str, choices: list[str]
 ) -> None:
-    assert f"{option} <{'|'.join(choices)}>" in " ".join(run_cli(command, "--help").out.split())
+    assert f"{option} <{'|'.join(choices)}>" in " ".join(run_cli(command, "--help-all").out.split())
     asked = {"_SMN_COMPLETE": "complete_bash", "COMP_WORDS": f"smn {command} {option} ", "COMP_CWORD": "3"}
     words = [sys.executable, "-m", "smn_cli"]
     found = subprocess.run(words, capture_output=True, text=True, check=True, env={**os.environ, **asked})
@@ -116,7 +157,7 @@ def test_choices_are_listed_and_completed(
 
 def test_pages_are_plain_and_cut_nothing_off(run_cli: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    pages = [run_cli(*words, "--help").out for words in ([], *([command] for command in COMMANDS))]
+    pages = [run_cli("--help").out, *(run_cli(command, "--help-all").out for command in COMMANDS)]
     assert not [page for page in pages if "env var" in page or "list[" in page]
     assert "..." not in pages[0].partition("Commands:")[2]
     assert pages[1].startswith("Usage: smn adapt [OPTIONS] [IMAGES...]\n")
@@ -131,6 +172,7 @@ def test_pages_are_plain_and_cut_nothing_off(run_cli: Callable[..., Outcome], mo
         ("smn adapt --teacher stag", ["stages"]),
         ("smn adapt --witness test_resn", ["test_resnet"]),
         ("smn data eur", ["eurosat"]),
+        ("smn adapt --help-", ["--help-all"]),
         ("smn adapt i --weights ", []),  # the shell itself completes files where smn knows nothing
     ],
 )

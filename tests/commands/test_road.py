@@ -10,7 +10,7 @@ import timm
 import torch
 from safetensors.torch import load_file
 
-from smn_cli.adapters.adapter import load_adapter
+from smn_cli.adapters.adapter import load_adapter, make_adapter
 from tests.commands.conftest import SHORT, Road
 from tests.conftest import RESNET, Outcome
 
@@ -124,6 +124,15 @@ def test_inspect_tells_what_is_in_the_file_without_its_base(road: Road, run_cli:
     assert 0 < content["density"] < 1
     assert content["provenance"]["images"] == 24
     assert content["preprocessing"]["size"] == 32
+
+
+def test_inspect_tells_teachers_by_name_and_size(run_cli: Run, tmp_path: Path) -> None:
+    base = {"a": torch.tensor([1.0, -2.0, 3.0])}
+    teachers = [{"name": name, "size": 64, "digest": "f" * 64} for name in ("stages", "resnet18")]
+    made = make_adapter(base, {"a": base["a"] > 0}, arch=RESNET, codec="bits", provenance={"teachers": teachers})
+    made.save(tmp_path / "a.safetensors")
+    shown = run_cli("inspect", tmp_path / "a.safetensors")
+    assert (shown.code, shown.out.splitlines()[-1]) == (0, "made with teachers stages at 64 px and resnet18 at 64 px")
 
 
 def test_eval_compares_base_and_adapted_under_the_keys_of_the_contract(road: Road, run_cli: Run) -> None:

@@ -63,6 +63,38 @@ def test_a_command_that_reads_an_adapter_imports_nothing_heavy(words: str, resne
     assert json.loads(found.stderr.splitlines()[-1]) == [0, []], found.stderr
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "adapt {resnet} --arch test_resnet",
+        "plan {resnet} --arch test_resnet",
+        "eval {resnet} --arch test_resnet",
+        "embed {resnet} --arch test_resnet --out {tmp}/e.npz",
+        "pack {resnet} --out {tmp}/a.safetensors",
+        "merge {golden}/v1_bits.safetensors {golden}/v1_context.safetensors --out {tmp}/m.safetensors",
+        "diff {golden}/v1_bits.safetensors {golden}/v1_context.safetensors",
+        "verify {golden}/v1_context.safetensors",
+        "export {golden}/v1_bits.safetensors --onnx {tmp}/x",
+        "data cifar10 {tmp}/cifar10 --root {tmp}",
+    ],
+)
+def test_a_command_speaks_before_it_imports_anything_heavy(words: str, resnet: Path, tmp_path: Path) -> None:
+    arguments = words.format(golden=GOLDEN, tmp=tmp_path, resnet=resnet).split()
+    code = """
+import sys
+from smn_cli.cli import main
+def write(text, known=sys.stderr.write):
+    known(text + f"heavy: {[name for name in sys.argv[1].split() if name in sys.modules]}")
+    raise SystemExit
+sys.stderr.write = write
+main(sys.argv[2:])
+"""
+    words_run = [sys.executable, "-c", code, " ".join(HEAVY), *arguments]
+    found = subprocess.run(words_run, capture_output=True, text=True, check=False)
+    assert found.stderr.startswith(f"smn {arguments[0]}: loading torch"), found.stderr
+    assert "heavy: []" in found.stderr
+
+
 def test_a_quick_look_proves_the_file_alone_and_says_so(run_cli: Run) -> None:
     outcome = run_cli("verify", GOLDEN / "v1_context.safetensors", "--quick", "--json", "-")
     assert outcome.code == 0, outcome.err

@@ -13,7 +13,7 @@ from smn_cli.reports.evaluation_page import evaluation_page
 from tests.reports.browsers import CHROMIUM, WHY_NOT, framed, look_at
 from tests.reports.small_evaluations import ADAPTED, BASE, LABELS, evaluation, scores
 
-VOID = {"meta", "img", "br", "line", "circle"}
+VOID = {"meta", "img", "br", "wbr", "line", "circle"}
 
 
 class Reader(HTMLParser):
@@ -74,6 +74,14 @@ def test_classes_confusion_and_matrices_have_their_numbers(tmp_path: Path) -> No
     assert [birch, "cedar", "4", "1"] in rows
     assert ["cedar", "4", "", "6"] in rows  # of the base
     assert ["cedar", "1", "", "9"] in rows
+
+
+def test_names_of_classes_break_between_their_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.reports.small_evaluations.CLASSES", ["white_<i>ash</i>_tree", "birch", "cedar"])
+    page = evaluation_page(evaluation(tmp_path)).decode()
+    assert page.count('class="side">white_<wbr>&lt;i&gt;ash&lt;/i&gt;_<wbr>tree</th>') > 4
+    assert "<i>" not in page
+    assert "white_<i>ash</i>_tree" in {row[0] for row in Reader(page).rows}
 
 
 def test_images_that_changed_are_shown_with_what_they_are(tmp_path: Path) -> None:
