@@ -50,6 +50,8 @@ def data(
     plain, known = find_known_set(name)
     if not folder.absolute().parent.is_dir():
         raise UsageError(f"{folder}: the folder {folder.absolute().parent} does not exist")
+    if root is not None and root.exists() and not root.is_dir():
+        raise UsageError(f"--root {root} is no folder: expected one for torchvision's downloads")
     is_drawn = known.splits is None and split is None
     words = known.split_words if split is None else f"{split.name}, train and val merged"
     wanted: SplitNoteJson = {
