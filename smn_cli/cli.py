@@ -123,8 +123,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         if "--install-completion" in words:
             complete_arch("")  # loads timm for seconds the first time, which nobody expects of a key
-        names = {name: frozenset(signature(command).parameters) for name, command in _COMMANDS.items()}
-        code = app(words, prog_name=_program(), standalone_mode=False, **settings_for(names))
+        code = _run(words)
         sys.stdout.flush()
     except SmnError as error:
         code = _fail(in_flags(str(error), _parameter_names()), error.exit_code, words)
@@ -142,6 +141,23 @@ def main(arguments: list[str] | None = None) -> None:
     finally:
         end_streams()
     raise SystemExit(code or 0)
+
+
+def _run(words: list[str]) -> int:
+    """The app's exit code.
+
+    Raises:
+        OSError: a pipe is broken, for which Typer ends the process without a word, be it stdout or one of some work.
+    """
+    names = {name: frozenset(signature(command).parameters) for name, command in _COMMANDS.items()}
+    streams = sys.stdout, sys.stderr
+    try:
+        return app(words, prog_name=_program(), standalone_mode=False, **settings_for(names)) or 0
+    except SystemExit as ended:
+        sys.stdout, sys.stderr = streams  # in whose place Typer puts some that swallow errors
+        if isinstance(ended.__context__, OSError):
+            raise ended.__context__ from None
+        raise
 
 
 def _program() -> str:

@@ -1,5 +1,6 @@
 """Streams that are closed, or whose reader has gone, or that are full: every command does its work all the same."""
 
+import errno
 import os
 import shlex
 import sys
@@ -13,10 +14,11 @@ import pytest
 from smn_cli.cli import _COMMANDS
 from tests.commands.conftest import SHORT, Road
 from tests.commands.test_json import cascade_file as cascade_file
-from tests.conftest import RESNET, Cached
+from tests.conftest import RESNET, Cached, Outcome
 from tests.datasets.downloads import DOWNLOADS
 
 pytestmark = pytest.mark.slow
+Run = Callable[..., Outcome]
 ADAPTED = f"adapt {{images}} --arch {RESNET} --weights {{weights}} --out {{out}} {SHORT}"
 WORDS = {
     "adapt": ADAPTED.replace("--steps 3", "--steps 1"),
@@ -153,6 +155,15 @@ def test_an_error_keeps_its_exit_code(how: str, road: Road, tmp_path: Path) -> N
         with losing(how):
             found = exit_code(words)
         assert found == code, words
+
+
+def test_a_broken_pipe_of_some_work_is_no_success(road: Road, run_cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr("smn_cli.adapters.stored.load_stored", fail)
+    outcome = run_cli("inspect", road.adapter)
+    assert (outcome.code, outcome.err) == (1, "smn: cannot read or write [Errno 32] Broken pipe\n")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full device on this system")
