@@ -190,7 +190,8 @@ def _is_unread(error: OSError) -> bool:
     if not isinstance(error, BrokenPipeError):
         return False
     try:
-        sys.stdout.flush()  # what could not be written waits there still
+        sys.stdout.write("\n")  # of a long text that could not be written nothing may be left to be flushed
+        sys.stdout.flush()
     except OSError as still:
         return isinstance(still, BrokenPipeError)
     return False
