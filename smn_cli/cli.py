@@ -1,7 +1,6 @@
 """The Typer app, and the single place where errors become one line and an exit code."""
 
 import errno
-import os
 import platform
 import shlex
 import shutil
@@ -35,7 +34,7 @@ from smn_cli.commands.pull import pull
 from smn_cli.commands.push import push
 from smn_cli.commands.verify import verify
 from smn_cli.errors import SmnError, printable
-from smn_cli.process import Typed, settle_process
+from smn_cli.process import Typed, end_streams, settle_process
 from smn_cli.terminal.arch_names import complete_arch
 from smn_cli.terminal.flags import in_flags
 from smn_cli.terminal.given_settings import Command, settings_for
@@ -124,8 +123,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         if "--install-completion" in words:
             complete_arch("")  # loads timm for seconds the first time, which nobody expects of a key
-        names = {name: frozenset(signature(command).parameters) for name, command in _COMMANDS.items()}
-        code = app(words, prog_name=_program(), standalone_mode=False, **settings_for(names))
+        code = _run(words)
         sys.stdout.flush()
     except SmnError as error:
         code = _fail(in_flags(str(error), _parameter_names()), error.exit_code, words)
@@ -133,17 +131,33 @@ def main(arguments: list[str] | None = None) -> None:
         code = _fail(f"{error.format_message().rstrip('.')}. See smn --help.", 2, words)
     except (KeyboardInterrupt, typer.Abort):
         code = _fail("interrupted; nothing more was written", 130, words)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
     except OSError as error:
-        code = _fail(_explained(error), 1, words)
+        code = 0 if _is_unread(error) else _fail(_explained(error), 1, words)
     except Exception as error:
         if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
             raise SystemExit(_fail("out of memory: use smaller images (--size) or batches", 1, words)) from None
         code = _fail(f"unexpected fault, {type(error).__name__}: {error} (smn --debug shows where)", 1, words)
-        sys.stderr.write(f"smn: this is a mistake in smn: please report it, with the command and {_versions()}\n")
+        _say(f"smn: this is a mistake in smn: please report it, with the command and {_versions()}")
+    finally:
+        end_streams()
     raise SystemExit(code or 0)
+
+
+def _run(words: list[str]) -> int:
+    """The app's exit code.
+
+    Raises:
+        OSError: a pipe is broken, for which Typer ends the process without a word, be it stdout or one of some work.
+    """
+    names = {name: frozenset(signature(command).parameters) for name, command in _COMMANDS.items()}
+    streams = sys.stdout, sys.stderr
+    try:
+        return app(words, prog_name=_program(), standalone_mode=False, **settings_for(names)) or 0
+    except SystemExit as ended:
+        sys.stdout, sys.stderr = streams  # in whose place Typer puts some that swallow errors
+        if isinstance(ended.__context__, OSError):
+            raise ended.__context__ from None
+        raise
 
 
 def _program() -> str:
@@ -157,13 +171,30 @@ def _parameter_names() -> frozenset[str]:
 
 def _fail(message: str, code: int, words: list[str]) -> int:
     if "--debug" in words:
-        traceback.print_exc()
+        _say(traceback.format_exc().rstrip())
     line = f"smn: {printable(' '.join(message.split()))}"
     if sys.stderr.isatty():  # one line elsewhere; here it breaks between words, as all else does
         width = shutil.get_terminal_size().columns
         line = textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False)
-    sys.stderr.write(f"{line}\n")
+    _say(line)
     return code
+
+
+def _say(line: str) -> None:
+    with suppress(OSError):  # nobody reads it
+        sys.stderr.write(f"{line}\n")
+
+
+def _is_unread(error: OSError) -> bool:
+    """Whether it is stdout whose reader has gone, as `head` does, and not a pipe of some work."""
+    if not isinstance(error, BrokenPipeError):
+        return False
+    try:
+        sys.stdout.write("\n")  # of a long text that could not be written nothing may be left to be flushed
+        sys.stdout.flush()
+    except OSError as still:
+        return isinstance(still, BrokenPipeError)
+    return False
 
 
 def _explained(error: OSError) -> str:

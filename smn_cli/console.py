@@ -26,7 +26,7 @@ from rich.text import Text
 
 from smn_cli.atomic import may_be_written, write_result
 from smn_cli.errors import UsageError, printable
-from smn_cli.process import stdout_is_closed
+from smn_cli.process import lead_nowhere, stdout_is_closed
 
 if TYPE_CHECKING:
     from smn_cli.schemas.commands import CommandJson
@@ -109,7 +109,11 @@ class Output:
         """Write the JSON if it was asked for."""
         text = json.dumps(content, indent=2)
         if self.json_target == "-":
-            sys.stdout.write(text + "\n")
+            try:
+                sys.stdout.write(text + "\n")
+                sys.stdout.flush()
+            except BrokenPipeError:
+                lead_nowhere(sys.stdout)
         elif self.json_target is not None:
             write_result(Path(self.json_target), (text + "\n").encode())
 
@@ -200,8 +204,17 @@ class _WordsColumn(ProgressColumn):
         return Text(words)
 
 
+class _LastingConsole(Console):
+    """One that goes on where the reader of its stream has gone: what a command makes is worth more than its words."""
+
+    def on_broken_pipe(self) -> None:
+        """Say nothing more; Rich would end the process in the middle of its work, and close stdout whichever broke."""
+        self.quiet = True
+        lead_nowhere(self.file)
+
+
 def _console(*, stderr: bool, quiet: bool) -> Console:
-    console = Console(stderr=stderr, highlight=False, soft_wrap=True, quiet=quiet)
+    console = _LastingConsole(stderr=stderr, highlight=False, soft_wrap=True, quiet=quiet)
     if console.is_terminal:
         console.soft_wrap = False  # lines break between words there
     else:

@@ -17,8 +17,12 @@ from smn_cli.errors import HubError, UsageError
 SCHEME = "hf://"
 ADAPTER_FILE = "adapter.safetensors"
 """Name of an adapter in its repository."""
+MAX_FILE_BYTES = 1 << 32
+"""Of an adapter, wherever it comes from."""
 _PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
 _REPOSITORY = re.compile(rf"{_PART}/{_PART}")
+_IN_CACHE = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,128}")
+"""A commit or a digest of the hub's, of which its client makes names in the cache."""
 _COLLAPSED = re.compile(r"hf:/+")  # pathlib takes the second slash away
 
 
@@ -76,7 +80,10 @@ def fetch(address: Address) -> Path:
     place, revision = (address.repository, address.file), address.revision
     with _told(f"{SCHEME}{address.repository}", address.file), _quiet():
         try:  # fails at once where the download would go on trying for half a minute
-            huggingface_hub.get_hf_file_metadata(huggingface_hub.hf_hub_url(*place, revision=revision))
+            told = huggingface_hub.get_hf_file_metadata(huggingface_hub.hf_hub_url(*place, revision=revision))
+            _check_told(told, f"{SCHEME}{address.repository}")
+        except HubError:
+            raise
         except Exception as error:
             status = getattr(getattr(error, "response", None), "status_code", 500)
             known = huggingface_hub.try_to_load_from_cache(*place, revision=revision) if status >= 500 else None
@@ -84,6 +91,20 @@ def fetch(address: Address) -> Path:
                 raise
             return Path(known)
         return Path(huggingface_hub.hf_hub_download(*place, revision=revision))
+
+
+def _check_told(told: Any, source: str) -> None:
+    """Refuse what would end outside of the cache, or fill the disk.
+
+    Args:
+        told: what the hub's client read from the answer.
+        source: for the message.
+    """
+    for what, name in (("commit", told.commit_hash), ("digest", told.etag)):
+        if name is not None and not _IN_CACHE.fullmatch(name):
+            raise HubError(f"{source}: the hub answers with {name[:80]!a} for a {what}: it is none that smn trusts")
+    if told.size is not None and not 0 <= told.size <= MAX_FILE_BYTES:
+        raise HubError(f"{source}: the hub tells {told.size:,} bytes: expected at most {MAX_FILE_BYTES:,}")
 
 
 def commit_of(path: Path) -> str:

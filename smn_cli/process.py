@@ -3,6 +3,8 @@
 import ctypes
 import os
 import sys
+from contextlib import suppress
+from typing import IO
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Parameters of glibc's mallopt, which are part of its binary interface (mallopt(3))."""
@@ -29,6 +31,23 @@ def settle_process() -> None:
 def stdout_is_closed() -> bool:
     """Whether smn was started without a stdout (`>&-`), so that what is written there is lost."""
     return getattr(sys.stdout, "name", None) == os.devnull
+
+
+def lead_nowhere(stream: IO[str]) -> None:
+    """Let a stream that takes no more lose what is still to be written, without an error, also where Python ends."""
+    with suppress(OSError, ValueError):  # what stands in for a stream in a notebook has no number
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+def end_streams() -> None:
+    """Flush stdout and stderr; what cannot be is lost, where Python would change the exit code to 120."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            lead_nowhere(stream)
 
 
 def _open_streams() -> None:

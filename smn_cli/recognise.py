@@ -4,6 +4,7 @@ import json
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 METADATA_KEY = "smn"
 CASCADE_TENSOR = "dispatcher"
@@ -22,8 +23,8 @@ _ADAPTER, _CASCADE, _CHECKPOINT, _TORCH, _IMAGE = (
 def kind_of_folder(path: Path) -> str:
     """A folder in words, and where it belongs."""
     try:
-        schema = str(json.loads((path / "config.json").read_bytes()).get("schema", ""))
-    except (OSError, ValueError, AttributeError, RecursionError):
+        schema = str(read_json(path / "config.json").get("schema", ""))
+    except (OSError, ValueError, AttributeError):
         schema = ""
     if schema.startswith("smn.run/"):
         return "a run folder: smn eval and smn embed take it with --run, smn pack makes an adapter of it"
@@ -74,3 +75,27 @@ def check_regular(path: Path) -> str | None:
     if stat.S_ISDIR(mode):
         return f"is {kind_of_folder(path)}"
     return None if stat.S_ISREG(mode) else "is a pipe, a socket or a device: expected a file"
+
+
+def read_file(path: Path) -> bytes:
+    """A file's bytes; what is no file is refused where it would be waited for.
+
+    Raises:
+        OSError: it cannot be read, or is no file.
+    """
+    if (reason := check_regular(path)) is not None:
+        raise OSError(reason)
+    return path.read_bytes()
+
+
+def read_json(path: Path) -> Any:
+    """What a file of JSON holds.
+
+    Raises:
+        OSError: it cannot be read, or is no file.
+        ValueError: it is no JSON, or one that is nested deeper than any of ours.
+    """
+    try:
+        return json.loads(read_file(path))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None

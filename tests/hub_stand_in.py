@@ -29,6 +29,8 @@ class Hub:
         files: content by repository and name, of the newest commit.
         private: repositories that only the token opens.
         cut: names of files whose download ends in the middle.
+        headers: of the answer to a file, in place of the right ones; a hostile hub says there what it likes.
+        leads_to: where a file is said to be instead; empty if it is here.
         fails_commits: whether commits are refused with a fault of the server.
         calls: method and path of every request.
     """
@@ -36,6 +38,8 @@ class Hub:
     files: dict[str, dict[str, bytes]] = field(default_factory=dict)
     private: set[str] = field(default_factory=set)
     cut: set[str] = field(default_factory=set)
+    headers: dict[str, str] = field(default_factory=dict)
+    leads_to: str = ""
     fails_commits: bool = False
     calls: list[str] = field(default_factory=list)
     endpoint: str = ""
@@ -172,10 +176,16 @@ class _Handler(BaseHTTPRequestHandler):
         self._send_file(files[name], self.state.commit(repository), with_body, is_cut=name in self.state.cut)
 
     def _send_file(self, content: bytes, commit: str, with_body: bool, *, is_cut: bool) -> None:
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
-        self.send_header("ETag", f'"{hashlib.sha1(content).hexdigest()}"')
-        self.send_header("X-Repo-Commit", commit)
+        self.send_response(302 if self.state.leads_to else 200)
+        told = {
+            "Content-Length": str(len(content)),
+            "ETag": f'"{hashlib.sha1(content).hexdigest()}"',
+            "X-Repo-Commit": commit,
+            **({"Location": self.state.leads_to} if self.state.leads_to else {}),
+            **self.state.headers,
+        }
+        for key, value in told.items():
+            self.send_header(key, value)
         self.end_headers()
         if with_body:
             self.wfile.write(content[: len(content) // 2] if is_cut else content)

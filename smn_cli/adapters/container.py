@@ -15,11 +15,10 @@ from safetensors.numpy import save
 
 from smn_cli.adapters.fields import no_duplicates
 from smn_cli.errors import AdapterFileError
-from smn_cli.hub import local_file
+from smn_cli.hub import MAX_FILE_BYTES, local_file
 from smn_cli.recognise import CASCADE_TENSOR, METADATA_KEY, check_regular, kind_of_bytes
 
 _DIGEST_BYTES = 32
-_MAX_FILE_BYTES = 1 << 32
 _MAX_CONTAINER_BYTES = 1 << 24
 
 
@@ -51,7 +50,7 @@ def read_bytes(path: str | Path) -> bytes:
         raise AdapterFileError(f"{path} {reason}")
     try:
         with local.open("rb") as file:
-            return file.read(_MAX_FILE_BYTES + 1)
+            return file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise AdapterFileError(f"{path} cannot be read: {error.strerror or error}") from None
 
@@ -73,7 +72,7 @@ def unseal(
     Raises:
         AdapterFileError: truncated, altered, no such file, or tensors of other types.
     """
-    if len(data) > _MAX_FILE_BYTES:
+    if len(data) > MAX_FILE_BYTES:
         raise AdapterFileError(f"it is larger than 4 GiB: it is not {what}")
     if len(data) < 8 + _DIGEST_BYTES:
         raise AdapterFileError(f"{len(data)} bytes are too few for {what}; it is empty or truncated")

@@ -47,6 +47,8 @@ def data(
     plain, known = find_known_set(name)
     if not folder.absolute().parent.is_dir():
         raise UsageError(f"{folder}: the folder {folder.absolute().parent} does not exist")
+    if root is not None and root.exists() and not root.is_dir():
+        raise UsageError(f"--root {root} is no folder: expected one for torchvision's downloads")
     say_at_once("smn data: loading torchvision")
     from smn_cli.datasets.class_folders import read_note, write_class_folders
     from smn_cli.datasets.fetch import fetch

@@ -12,6 +12,7 @@ from smn_cli.atomic import atomic_folder
 from smn_cli.data.images.extensions import IMAGE_SUFFIXES, suffix_of
 from smn_cli.datasets.fetch import Example, explained_lack_of_space
 from smn_cli.errors import DataError, UsageError
+from smn_cli.recognise import read_json
 from smn_cli.schemas.images import DataNoteJson
 
 NOTE = "smn-data.json"
@@ -28,11 +29,12 @@ def read_note(folder: Path) -> DataNoteJson | None:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return None
     try:
-        note = json.loads((folder / NOTE).read_text())
+        note = read_json(folder / NOTE)
         expected = {half: int(note[half]) for half in ("train", "test")}
-        if not {"name", "seed", "classes", "split", "licence", "url"} <= note.keys():
+        is_whole = {"name", "seed", "classes", "split", "licence", "url"} <= note.keys()
+        if not is_whole or not isinstance(note["classes"], list):
             raise ValueError
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         raise UsageError(f"{folder} exists and was not written by smn data: name another folder") from None
     for half, count in expected.items():
         found = sum(1 for path in (folder / half).glob("*/*") if suffix_of(path.name) in IMAGE_SUFFIXES)

@@ -1,10 +1,10 @@
 """Splits of CoOp, which the paper uses: JSON lists of images by "train", "val" and "test"."""
 
-import json
 from pathlib import Path
 
 from smn_cli.datasets.fetch import Example
 from smn_cli.errors import DataError, FileError, first_few
+from smn_cli.recognise import read_json
 
 
 def split_by_file(examples: list[Example], path: Path) -> tuple[list[Example], list[Example]]:
@@ -23,9 +23,9 @@ def split_by_file(examples: list[Example], path: Path) -> tuple[list[Example], l
     if not path.is_file():
         raise DataError(f"`split` {path} does not exist: expected a JSON file of CoOp, split_zhou_*.json")
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path)
         names = {part: [str(entry[0]) for entry in content[part]] for part in ("train", "val", "test")}
-    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
         raise FileError(
             f'{path} is no split file: expected lists "train", "val" and "test" of [image, label, class]'
         ) from None

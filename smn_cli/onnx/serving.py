@@ -5,7 +5,6 @@ steel = base.adapter("onnx/adapters/steel.safetensors")
 features = base.run(numpy.stack([base.prepare(image) for image in images]), steel)
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +20,7 @@ from smn_cli.adapters.stored import StoredAdapter, load_stored
 from smn_cli.atomic import atomic_path
 from smn_cli.errors import FileError, MismatchError, UsageError, first_few
 from smn_cli.onnx.layout import CONFIG, CONFIG_SCHEMA, FEATURES, GRAPH, IMAGES, WEIGHTS
+from smn_cli.recognise import read_json
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -190,7 +190,7 @@ def _read(readout: StoredReadout, features: np.ndarray) -> np.ndarray:
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads(path.read_bytes())
+        config = read_json(path)
     except (OSError, ValueError) as error:
         raise FileError(f"{path} cannot be read: is it a folder of smn export? ({error})") from None
     if not isinstance(config, dict) or config.get("schema") != CONFIG_SCHEMA:

@@ -8,6 +8,7 @@ from smn_cli.adapters.stored import StoredAdapter
 from smn_cli.errors import FileError, UsageError
 from smn_cli.publishing.metadata import front_matter
 from smn_cli.publishing.templating import render
+from smn_cli.recognise import read_json
 
 _SCHEMA = "smn.eval/1"
 
@@ -29,8 +30,8 @@ def read_evaluation(path: Path) -> dict[str, Any]:
         UsageError: it is of a base alone.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = read_json(path)
+    except (OSError, ValueError) as error:
         raise FileError(f"`eval` {path} cannot be read: {error}") from None
     if not isinstance(content, dict) or content.get("schema") != _SCHEMA:
         raise FileError(f"`eval` {path} is not what smn eval --json wrote: expected the schema {_SCHEMA}")
@@ -38,11 +39,20 @@ def read_evaluation(path: Path) -> dict[str, Any]:
         raise UsageError(f"`eval` {path} is of a base alone: score the adapter with smn eval --adapter --json")
     try:
         scores_in(content)
-        _ = content["data"]["test"], content["data"]["train"], content["data"]["classes"], content["verdict"]
-        _ = content["preprocessing"]["size"]
-    except (KeyError, TypeError, ValueError) as error:
+        _check_measured(_measured(content))
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise FileError(f"`eval` {path} is damaged: {type(error).__name__} {error}") from None
     return content
+
+
+def _check_measured(found: dict[str, Any]) -> None:
+    """Refuse what the page could not show."""
+    data = found["data"]
+    numbers = [data["train"], data["test"], found["scored_size"]]
+    if not all(type(number) is int for number in numbers) or not isinstance(data["classes"], list):
+        raise TypeError("the counts of images, the size or the classes are none")
+    if not isinstance(found["verdict"], str):
+        raise TypeError("the verdict is no text")
 
 
 def scores_in(evaluation: dict[str, Any]) -> list[Score]:
@@ -81,7 +91,10 @@ def adapter_card(adapter: StoredAdapter, repository: str, evaluation: dict[str, 
         adapter=adapter,
         header=header,
         size=header.preprocessing.get("size"),
-        loads_base=f'"{adapter.made_for}", pretrained=True' if has_base else f'"{header.arch}", checkpoint_path=FILE',
+        # names of a file, which may be a stranger's, in code that people copy
+        loads_base=f"{json.dumps(adapter.made_for)}, pretrained=True"
+        if has_base
+        else f"{json.dumps(header.arch)}, checkpoint_path=FILE",
         weights_option="" if has_base else " --weights FILE",
         extras=_extras(adapter),
         scores=scores,

@@ -54,6 +54,7 @@ def write_folder(
 
 
 def _page(folder: Path, network: RebuiltNetwork[Tensor], adapter: Adapter, backbone: Backbone, file_digest: str) -> str:
+    images = adapter.header.provenance.get("images")
     return render(
         "folder.md.j2",
         front=front_matter(adapter, library="timm", licence=backbone.licence),
@@ -65,7 +66,7 @@ def _page(folder: Path, network: RebuiltNetwork[Tensor], adapter: Adapter, backb
         licence=backbone.licence,
         num_features=backbone.num_features,
         file_digest=file_digest,
-        images=adapter.header.provenance.get("images"),
+        images=images if type(images) is int else None,  # a file may say anything there
         has_stages=has_stages(backbone),
         is_resized=adapter.preprocessing.size != backbone.native_size,
     )

@@ -5,12 +5,14 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from smn_cli.atomic import write_atomically
+from smn_cli.errors import printable
 from smn_cli.evaluation.low_shot import LowShotRow, LowShotScores
 from smn_cli.reports.figures import ADAPTED, BASE, page_svg, svg_text
 
@@ -32,10 +34,12 @@ def low_shot_figure(rows: Sequence[LowShotRow]) -> Figure:
     metrics = list(rows[0].base.correct)
     figure = Figure(figsize=(0.6 + 3.4 * len(metrics), 3.7), layout="constrained")
     panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
-    for axes, metric in zip(panels, metrics, strict=True):
-        _draw(axes, metric, rows)
-    panels[0].set_ylabel("top-1 accuracy")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=3, frameon=False, fontsize=9)
+    with mpl.rc_context({"text.parse_math": False}):  # a dollar in a file's name begins no formula
+        for axes, metric in zip(panels, metrics, strict=True):
+            _draw(axes, metric, rows)
+        panels[0].set_ylabel("top-1 accuracy")
+        lines, names = panels[0].get_legend_handles_labels()
+        figure.legend(lines, names, loc="outside upper left", ncols=3, frameon=False, fontsize=9)
     return figure
 
 
@@ -75,7 +79,8 @@ def _draw(axes: Axes, metric: str, rows: Sequence[LowShotRow]) -> None:
         colour, line, marker = STYLES[number if number < len(STYLES) else 1 + (number - 1) % (len(STYLES) - 1)]
         means = [each.metrics[metric] for each in scores]
         spreads = [each.spreads[metric] or 0.0 for each in scores]
-        axes.plot(labels, means, color=colour, linestyle=line, marker=marker, markersize=5, linewidth=1.6, label=name)
+        axes.plot(labels, means, color=colour, linestyle=line, marker=marker, markersize=5, linewidth=1.6)
+        axes.lines[-1].set_label(_label(name))
         low = [mean - spread for mean, spread in zip(means, spreads, strict=True)]
         high = [mean + spread for mean, spread in zip(means, spreads, strict=True)]
         axes.fill_between(labels, low, high, color=colour, alpha=0.15, linewidth=0)
@@ -87,6 +92,12 @@ def _draw(axes: Axes, metric: str, rows: Sequence[LowShotRow]) -> None:
     axes.set_title(metric, fontsize=10)
     axes.grid(axis="y", color="#e4e7eb", linewidth=0.8)
     axes.tick_params(labelsize=8)
+
+
+def _label(name: str) -> str:
+    """A network's name as a legend shows it; Matplotlib leaves out those that begin with an underscore."""
+    text = printable(name)
+    return f" {text}" if text.startswith("_") else text
 
 
 def _without_frame(figure: Figure) -> None:

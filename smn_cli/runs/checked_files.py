@@ -19,6 +19,7 @@ from torch import Tensor
 
 from smn_cli.atomic import atomic_path
 from smn_cli.errors import CheckpointError
+from smn_cli.recognise import check_regular
 
 MAPPED_FROM_BYTES = 1_000_000_000
 """Of a file of tensors; a smaller one is read."""
@@ -65,6 +66,8 @@ def check_file(path: Path) -> None:
     Raises:
         CheckpointError: it is missing or damaged.
     """
+    if (reason := check_regular(path)) is not None:
+        raise CheckpointError(f"{path} {reason}")
     try:
         size_bytes = path.stat().st_size - _DIGEST_BYTES
         found = _digest(path, max(size_bytes, 0))

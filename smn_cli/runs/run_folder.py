@@ -15,6 +15,7 @@ from torch import Tensor
 from smn_cli.atomic import naming, write_atomically
 from smn_cli.errors import CheckpointError, UsageError
 from smn_cli.holding import Hold, clear_orphans, hold_patiently
+from smn_cli.recognise import read_file, read_json
 from smn_cli.runs.checked_files import check_file, read_tensors, recorded_digest, write_checked, write_tensors
 
 SCHEMA = "smn.run/1"
@@ -141,7 +142,7 @@ class RunFolder:
         """
         path = self.path / CONFIG
         try:
-            config = json.loads(path.read_text(encoding="utf-8"))
+            config = read_json(path)
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{path} cannot be read: {error}") from None
         if not isinstance(config, dict) or config.get("schema") != self.schema:
@@ -171,9 +172,9 @@ class RunFolder:
             CheckpointError: the list is missing.
         """
         try:
-            text = (self.path / IMAGES).read_text(encoding="utf-8", errors="surrogateescape")
+            text = read_file(self.path / IMAGES).decode("utf-8", "surrogateescape")
         except OSError as error:
-            raise CheckpointError(f"{self.path / IMAGES} cannot be read: {error.strerror}") from None
+            raise CheckpointError(f"{self.path / IMAGES} cannot be read: {error.strerror or error}") from None
         images = [Path(line) for line in text.split("\n") if line]
         if not images:
             raise CheckpointError(f"{self.path / IMAGES} lists no image: it was edited; start the run again")
@@ -266,7 +267,7 @@ def _in_use(path: Path) -> str:
 def is_run(path: Path, schema: str = SCHEMA) -> bool:
     """Whether a folder is a run of smn of any version, by what its config.json says."""
     try:
-        config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+        config = read_json(path / CONFIG)
     except (OSError, ValueError):
         return False
     return isinstance(config, dict) and str(config.get("schema", "")).startswith(schema.partition("/")[0] + "/")

@@ -13,6 +13,7 @@ else:
     import tomli as tomllib
 
 from smn_cli.errors import ClashError, UsageError
+from smn_cli.recognise import read_file
 from smn_cli.terminal.help_page import HelpPage
 from smn_cli.terminal.option_parameters import CHECK
 
@@ -156,13 +157,16 @@ def _read(commands: Mapping[str, frozenset[str]]) -> dict[str, dict[str, Any]]:
     if path is None:
         return {}
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = tomllib.loads(read_file(path).decode())
+    except (OSError, ValueError, RecursionError) as error:
         if path.name == PROJECT_FILE and FILE_VARIABLE not in os.environ:
             return {}  # some other tool's, and broken
         raise UsageError(f"{path} cannot be read as TOML: {error}") from None
     if path.name == PROJECT_FILE:
-        content = content.get("tool", {}).get("smn", {})
+        content = content.get("tool", {})
+        content = content.get("smn", {}) if isinstance(content, dict) else {}
+        if not isinstance(content, dict):
+            raise UsageError(f"{path}: tool.smn is no table: write [tool.smn.adapt] and the settings below it")
     return {name: _table(path, name, table, commands) for name, table in content.items()}
 
 
@@ -172,10 +176,25 @@ def _table(path: Path, name: str, table: Any, commands: Mapping[str, frozenset[s
     if not isinstance(table, dict):
         raise UsageError(f"{path}: {name} is no table: write [{name}] and the settings below it")
     found = {key.replace("-", "_"): value for key, value in table.items()}
-    for key in found:
+    for key, value in found.items():
         if key not in commands[name]:
             raise UsageError(f"{path}: [{name}] has no setting {key}{_near(key, commands[name])}")
+        if (words := _as_typed(value)) is None:
+            raise UsageError(f"{path}: [{name}] {key} is {value!s:.40}: expected text, a number, true, false or a list")
+        found[key] = words
     return found
+
+
+def _as_typed(value: Any) -> str | list[str] | None:
+    """A value in the words in which it would be typed; None if it cannot be."""
+    if isinstance(value, list):
+        words = [_as_typed(each) for each in value]
+        return [word for word in words if isinstance(word, str)] if all(isinstance(w, str) for w in words) else None
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return None if "\0" in value else value
+    return repr(value) if isinstance(value, (int, float)) else None
 
 
 def _near(word: str, words: Any) -> str:

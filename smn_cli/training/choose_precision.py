@@ -16,6 +16,7 @@ from smn_cli.evaluation.precision import autocasting, fast_precision, has_bf16
 from smn_cli.features.cache_key import machine_key
 from smn_cli.masking.backbone import run_backbone
 from smn_cli.recipes import Precision
+from smn_cli.recognise import read_json
 from smn_cli.seeding import fixed_generator
 
 BATCH_SIZE, NUM_ROUNDS = 8, 3
@@ -91,7 +92,7 @@ def _remembered(path: Path | None) -> Choice | None:
     if path is None:
         return None
     try:
-        found = json.loads(path.read_text())
+        found = read_json(path)
         known = Choice(found["precision"], str(found["reason"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None

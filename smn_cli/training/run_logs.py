@@ -16,6 +16,7 @@ from uuid import uuid4
 from smn_cli.atomic import write_atomically
 from smn_cli.config.option import any_of
 from smn_cli.errors import UsageError
+from smn_cli.recognise import read_json
 
 EVENTS_FOLDER = "tensorboard"
 """In a run folder: TensorBoard's event files."""
@@ -165,7 +166,7 @@ def check_logs(names: Sequence[str], resumed: Path | None = None) -> tuple[str, 
 def read_identities(folder: Path) -> dict[str, str]:
     """By which name each log of a run is known; empty if there are none."""
     try:
-        found = json.loads((folder / LOGS).read_text(encoding="utf-8"))
+        found = read_json(folder / LOGS)
     except (OSError, ValueError):
         return {}
     return {name: str(identity) for name, identity in found.items() if name in KINDS} if isinstance(found, dict) else {}

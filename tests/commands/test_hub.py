@@ -113,6 +113,37 @@ def test_a_failure_is_one_line_and_leaves_nothing(case: str, hub: Hub, home: Pat
     assert hub.files.keys() == {"me/net", "me/cut"}
 
 
+HOSTILE: dict[str, tuple[dict[str, str], str, int]] = {
+    "names a blob outside": ({"ETag": '"../../../../outside"'}, "", 5),
+    "names an absolute blob": ({"ETag": '"{home}/outside"'}, "", 5),
+    "names a commit outside": ({"X-Repo-Commit": "../../../../outside"}, "", 5),
+    "names an absolute commit": ({"X-Repo-Commit": "{home}/outside"}, "", 5),
+    "promises more than there is": ({"Content-Length": "99999"}, "", 5),
+    "promises more than any adapter has": ({"Content-Length": str(1 << 42)}, "", 5),
+    "promises less than there is": ({"Content-Length": "9"}, "", 6),
+    "promises no number": ({"Content-Length": "many"}, "", 5),
+    "leads in a circle": ({}, "/me/net/resolve/main/adapter.safetensors", 5),
+    "leads in a circle by its whole address": ({}, "{hub}/me/net/resolve/main/adapter.safetensors", 5),
+    "leads to a file of this machine": ({}, "file:///etc/passwd", 5),
+    "leads to no address": ({}, "http://[", 5),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_hostile_hub_is_one_line_and_writes_nothing_elsewhere(case: str, hub: Hub, home: Path) -> None:
+    headers, leads_to, code = HOSTILE[case]
+    hub.files = {"me/net": {"adapter.safetensors": ADAPTER}}
+    hub.headers = {key: value.replace("{home}", str(home)) for key, value in headers.items()}
+    hub.leads_to = leads_to.replace("{hub}", hub.endpoint)
+    before = {path.name for path in home.iterdir()}
+    outcome = smn(home, hub, "pull", "me/net", "--out", "pulled.safetensors")
+    assert (outcome.code, outcome.out) == (code, ""), outcome.err
+    assert outcome.err.startswith("smn: ")
+    assert outcome.err.count("\n") == 1
+    assert {path.name for path in home.iterdir()} - {"hf"} == before
+    assert len(hub.calls) < 100
+
+
 def test_a_card_that_the_hub_refuses_is_told_with_its_words(hub: Hub, home: Path) -> None:
     (home / "b.safetensors").write_bytes(toy_adapter().described(licence="mine").to_bytes())
     outcome = smn(home, hub, "push", "b.safetensors", "me/net")

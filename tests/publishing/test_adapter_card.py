@@ -1,11 +1,14 @@
 """A model card says what an adapter is, weighs and does, in the words of its file and of smn eval."""
 
+import ast
 import json
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from markdown_it import MarkdownIt
 
 from smn_cli.adapters.adapter import adapter_from_bytes
 from smn_cli.adapters.stored import StoredAdapter
@@ -104,6 +107,8 @@ def test_scores_are_read_back(tmp_path: Path) -> None:
         ('{"schema": "smn.eval/1", "base": {}}', UsageError, "is of a base alone"),
         ('{"schema": "smn.eval/1", "gain": {"knn.top1": {"value": 1}}}', FileError, "is damaged"),
         ('{"schema": "smn.eval/1", "gain": {}}', FileError, "is damaged: KeyError 'data'"),
+        ('{"schema": "smn.eval/1", "gain": []}', FileError, "is damaged: AttributeError"),
+        ("[" * 100_000, FileError, "nested too deeply"),
     ],
 )
 def test_what_is_no_evaluation_of_an_adapter_is_refused(
@@ -113,3 +118,51 @@ def test_what_is_no_evaluation_of_an_adapter_is_refused(
     path.write_text(text)
     with pytest.raises(error, match=reason):
         read_evaluation(path)
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value"),
+    [
+        ("data", "train", "many"),
+        ("data", "test", True),
+        ("data", "classes", 2),
+        ("preprocessing", "size", "32"),
+        ("gain", "knn.top1", {"value": 10**400, "low": 0, "high": 0}),
+        ("base", "knn", []),
+    ],
+)
+def test_an_evaluation_of_other_kinds_of_values_is_refused(part: str, key: str, value: Any, tmp_path: Path) -> None:
+    changed = deepcopy(EVALUATION)
+    changed[part][key] = value  # type: ignore[index]
+    (tmp_path / "eval.json").write_text(json.dumps(changed))
+    with pytest.raises(FileError, match="is damaged"):
+        read_evaluation(tmp_path / "eval.json")
+
+
+HOSTILE = '<img src=x onerror=alert(1)> `x` | [a](http://b) x", pretrained=True); import os  # ```'
+
+
+def test_what_a_file_says_stays_text_in_its_page() -> None:
+    """An adapter may be a stranger's, and so may its evaluation."""
+    changed: Any = deepcopy(EVALUATION) | {"verdict": HOSTILE}
+    name = f"knn.{HOSTILE}"
+    changed["gain"] = {name: EVALUATION["gain"]["knn.top1"]}  # type: ignore[index]
+    changed["base"]["knn"][HOSTILE] = changed["adapted"]["knn"][HOSTILE] = 0.5
+    card = adapter_card(stored(arch=HOSTILE, tag="t", license=HOSTILE, description=HOSTILE), "me/net", changed)
+    page = MarkdownIt("commonmark").enable("table").parse(card.split("---\n", 2)[2])
+    inline = [child for token in page for child in token.children or []]
+    assert not [token for token in page if token.type == "html_block"]
+    assert not {"html_inline", "link_open", "image"} & {child.type for child in inline}
+    assert sum(HOSTILE in child.content for child in _joined(page)) == 5  # description, verdict, metric, base, licence
+    [code] = [token.content for token in page if token.type == "fence"]
+    [made] = [node for node in ast.walk(ast.parse(code)) if getattr(node, "attr", "") == "create_model"]
+    assert made
+    assert [type(line).__name__ for line in ast.parse(code).body] == ["Import", "Assign", "Assign", "Assign"]
+
+
+def _joined(page: list[Any]) -> list[Any]:
+    """Inline tokens whose content is what a reader sees."""
+    seen = [token for token in page if token.type == "inline"]
+    for token in seen:
+        token.content = "".join(child.content for child in token.children)
+    return seen

@@ -1,13 +1,16 @@
 """Picture and page of few labels stand alone, show every network and number, and are the same twice."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from smn_cli.errors import printable
 from smn_cli.evaluation.low_shot import LabelSubsets, LowShotRow, LowShotScores, tabulate
 from smn_cli.reports.evaluation_page import evaluation_page
 from smn_cli.reports.low_shot import STYLES, low_shot_figure, write_plot
@@ -44,6 +47,17 @@ def test_every_panel_has_a_line_a_network_through_its_means(rows: list[LowShotRo
         assert np.asarray(axes.lines[1].get_xydata()).tolist() == expected
         assert axes.get_xscale() == "log"
         assert [text.get_text() for text in axes.get_xticklabels()] == ["2\n25 %", "8\n100 %"]
+
+
+@pytest.mark.parametrize("name", ["$x^$", "$", "_hidden", "<img src=x onerror=alert(1)>", "a\nb", "a\udc80", "--><b>"])
+def test_the_name_of_a_file_is_text_in_the_picture(name: str, rows: list[LowShotRow], tmp_path: Path) -> None:
+    renamed = [replace(row, adapted={name: row.adapted["<mine>"]}, gains={}) for row in rows]
+    write_plot(renamed, tmp_path / "p.png")
+    write_plot(renamed, tmp_path / "p.svg")
+    drawn = ElementTree.parse(tmp_path / "p.svg").getroot()
+    words = [(each.text or "").strip() for each in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    assert printable(name) in words
+    assert not {"img", "b"} & {each.tag.rpartition("}")[2] for each in drawn.iter() if isinstance(each.tag, str)}
 
 
 def test_lines_differ_without_colour() -> None:

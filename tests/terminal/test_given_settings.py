@@ -73,12 +73,40 @@ def test_a_run_that_goes_on_keeps_its_settings(here: Path, run_cli: Run, monkeyp
         ("[adapt", "smn.toml cannot be read as TOML"),
         ('[adapt]\nsteps = "x"', "Invalid value for '--steps'"),
         ("[adapt]\nsteps = -1", "--steps"),
+        ("[adapt]\nsteps = 3.7", "Invalid value for '--steps'"),
+        ("[adapt]\nsteps = [3]", "Invalid value for '--steps'"),
+        ("[adapt]\nsteps = {a = 1}", "smn.toml: [adapt] steps is {'a': 1}: expected text, a number"),
+        ("[adapt]\nweights = 1979-05-27", "smn.toml: [adapt] weights is 1979-05-27: expected text, a number"),
+        ("[adapt]\nteacher = [['a']]", "smn.toml: [adapt] teacher is [['a']]: expected text, a number"),
+        ('[adapt]\nval = "a\\u0000"', "smn.toml: [adapt] val is a\\x00: expected text, a number"),
+        ("x = " + "[" * 5000, "smn.toml cannot be read as TOML"),
     ],
 )
 def test_what_is_wrong_in_a_file_is_wrong_usage(here: Path, run_cli: Run, text: str, words: str) -> None:
     (here / "smn.toml").write_text(text)
     outcome = run_cli("adapt", here, "--arch", RESNET)
     assert (outcome.code, words in outcome.err) == (2, True), outcome.err
+
+
+def test_values_are_taken_as_if_they_had_been_typed(here: Path, run_cli: Run) -> None:
+    """A path that looks like a number is one."""
+    (here / "smn.toml").write_text("[adapt]\nweights = 5\nresume = false\nlr-scores = 1e2\n")
+    outcome = run_cli("adapt", here / "nothing", "--arch", RESNET)
+    assert told(outcome).keys() == {"images", "--arch", "--weights", "--resume", "--lr-scores"}
+    assert (told(outcome)["--lr-scores"][0], outcome.code) == ("100.0", 5)
+
+
+@pytest.mark.parametrize("text", ["tool = 3", "[[tool]]\na = 1"])
+def test_a_project_file_without_tools_is_left_alone(here: Path, run_cli: Run, text: str) -> None:
+    (here / "pyproject.toml").write_text(text)
+    assert run_cli("adapt", here / "nothing", "--arch", RESNET).code == 5
+
+
+@pytest.mark.parametrize("text", ["[tool]\nsmn = 3", "[[tool.smn]]\nadapt = 1"])
+def test_a_table_that_is_none_in_a_project_file(here: Path, run_cli: Run, text: str) -> None:
+    (here / "pyproject.toml").write_text(text)
+    outcome = run_cli("adapt", here / "nothing", "--arch", RESNET)
+    assert (outcome.code, "tool.smn is no table" in outcome.err) == (2, True), outcome.err
 
 
 def test_a_project_file_of_other_tools_is_left_alone(here: Path, run_cli: Run) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from smn_cli.atomic import write_atomically
 from smn_cli.cache_folder import cache_folder
 from smn_cli.data.images.members import Stamp
+from smn_cli.recognise import read_file
 
 VERSION = 1
 SETTLED_NS = 2_000_000_000
@@ -52,13 +53,13 @@ def load_index(subject: str) -> Any:
     """
     try:
         path = _path_of(subject)
-        data = path.read_bytes()
+        data = read_file(path)
         digest, body = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
         if hashlib.sha256(body).digest() != digest:
             return None
         kept = json.loads(body)
         os.utime(path)  # in use, so not to be removed
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return kept["content"] if (kept["version"], kept["subject"]) == (VERSION, subject) else None
 

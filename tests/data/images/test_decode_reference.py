@@ -8,6 +8,7 @@ import pytest
 from PIL import Image, ImageCms, features
 
 from smn_cli.data.images.decode import read_image
+from tests.data.images.test_plugins import dicom
 
 LEVELS = np.add.outer(np.arange(24), 3 * np.arange(32)).astype(np.uint8)[..., None] * np.array([1, 2, 1], np.uint8)
 DEEP = (np.add.outer(np.arange(24), 3 * np.arange(32)) * 512 + 77).astype(np.uint16)
@@ -180,3 +181,35 @@ def test_heic(tmp_path: Path) -> None:
     pillow_heif.from_pillow(Image.fromarray(LEVELS)).save(tmp_path / "a.heic", quality=95)
     found = imagecodecs.heif_decode((tmp_path / "a.heic").read_bytes()).astype(int)
     assert np.abs(pixels(tmp_path / "a.heic") - found).max() <= 4
+
+
+def test_heic_by_a_decoder_of_its_own(tmp_path: Path) -> None:
+    """FFmpeg's; imagecodecs and Pillow's plugin share libheif, so that those two could be wrong together."""
+    pillow_heif = pytest.importorskip("pillow_heif", reason="needs the heic extra")
+    av = pytest.importorskip("av", reason="compared where this reader is installed: pip install av")
+    levels = np.add.outer(np.arange(96), np.arange(128)).astype(np.uint8)  # FFmpeg shows no side below 64
+    pillow_heif.from_pillow(Image.fromarray(levels).convert("RGB")).save(tmp_path / "a.heic", quality=95)
+    with av.open(str(tmp_path / "a.heic")) as container:
+        found = next(container.decode(video=0)).to_ndarray(format="rgb24").astype(int)
+    assert np.abs(pixels(tmp_path / "a.heic") - found).max() <= 4
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"PhotometricInterpretation": "MONOCHROME1"},
+        {"RescaleSlope": 2, "RescaleIntercept": -1000},
+        {"PixelRepresentation": 1},
+    ],
+)
+def test_dicom_by_a_reader_of_its_own(tmp_path: Path, fields: dict[str, Any]) -> None:
+    dicomsdl = pytest.importorskip(
+        "dicomsdl", reason="compared where this reader is installed: pip install dicomsdl, which has no wheel for 3.14"
+    )
+    stored = np.add.outer(np.arange(24), 3000 * np.arange(32))  # beyond 32,767, which is below 0 where bits are signed
+    dicom(tmp_path / "a.dcm", stored, **fields)
+    found = dicomsdl.open(str(tmp_path / "a.dcm")).pixelData().astype(float)
+    expected = (found - found.min()) * (255 / np.ptp(found))
+    expected = 255 - expected if "PhotometricInterpretation" in fields else expected
+    assert np.abs(pixels(tmp_path / "a.dcm") - grey(np.floor(expected))).max() <= 1
