@@ -116,6 +116,6 @@ def test_the_python_api_names_every_setting() -> None:
     from smn_cli.config.options import AdaptOptions
 
     assert inspect.signature(AdaptOptions).parameters.keys() < inspect.signature(adapt).parameters.keys()
-    assert "        recipe: default; swav without a teacher; paper for its exact settings. Expected: one of" in str(
+    assert "        recipe: default; swav (no teacher); paper (its exact settings). Expected: one of" in str(
         adapt.__doc__
     )
