@@ -1,7 +1,11 @@
 """The adapted tensors of a network that has a part of the base only."""
 
+import contextlib
+import os
+import sys
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -18,6 +22,7 @@ if TYPE_CHECKING:
 
 _MAX_ABSENT = 64
 """Masked weights in all for each that is there; a header that promises more is not believed without its base."""
+_NOT_THE_CALLER = (str(Path(__file__).parents[1]) + os.sep, contextlib.__file__)
 
 
 def rebuild_part(adapter: "Adapter", part: Mapping[str, Tensor], place: Placement) -> dict[str, Tensor]:
@@ -39,7 +44,7 @@ def rebuild_part(adapter: "Adapter", part: Mapping[str, Tensor], place: Placemen
     if known := adapter.known_digests:  # all of each digest, where the file has a byte of it
         _refuse(adapter, part, [name for name, digest in digests.items() if known[name] != digest])
     if place.left_out:
-        warnings.warn(place.in_words(), LeftOutWarning, stacklevel=4)
+        warnings.warn(place.in_words(), LeftOutWarning, stacklevel=_callers_level())
     state = dict(part)
     for name, mask in _masks(adapter, part).items():
         if name in part:
@@ -59,6 +64,14 @@ def _refuse(adapter: "Adapter", part: Mapping[str, Tensor], differing: list[str]
             f"network has {len(differing)} differ, first {differing[0]} {tuple(part[differing[0]].shape)}; put it on "
             "before anything is trained, and at the size that the network was made for"
         )
+
+
+def _callers_level() -> int:
+    """The `stacklevel` of the user's own line, however many functions of ours and `with` blocks lie between."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back and frame.f_code.co_filename.startswith(_NOT_THE_CALLER):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def _masks(adapter: "Adapter", part: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ network below a name of their own.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from smn_cli.adapters.fingerprint import IGNORED_SUFFIX, Fingerprint
@@ -27,7 +27,7 @@ class Placement:
     """
 
     prefix: str
-    names: Mapping[str, str]
+    names: Mapping[str, str] = field(repr=False)  # hundreds
     left_out: tuple[str, ...]
     num_missing: int
 

@@ -96,6 +96,28 @@ def test_what_is_left_out_is_said(make: Callable[..., Any]) -> None:
         adapter.apply(whole)
     assert adapter.placed_in(whole).is_whole
     assert adapter.placed_in(whole).left_out == ()
+    assert repr(place) == f"Placement(prefix='', left_out={lost}, num_missing=5)"
+
+
+def in_a_block(model: nn.Module, path: Path) -> None:
+    with smn_cli.load_adapter(path).applied(model):
+        pass
+
+
+def out_of_a_set(model: nn.Module, path: Path) -> None:
+    adapters = smn_cli.AdapterSet(model)
+    adapters.add("one", path)
+    adapters.use("one")
+
+
+@pytest.mark.parametrize("put_on", [in_a_block, out_of_a_set, lambda *given: smn_cli.apply_adapter(*given)])
+def test_the_warning_is_about_the_line_that_put_the_adapter_on(
+    put_on: Callable[[nn.Module, Path], Any], make: Callable[..., Any], tmp_path: Path
+) -> None:
+    adapter_of(make(CONVNET), statistics=True).save(tmp_path / "a.safetensors")
+    with pytest.warns(LeftOutWarning) as caught:
+        put_on(make(CONVNET, features_only=True), tmp_path / "a.safetensors")
+    assert {each.filename for each in caught} == {__file__}
 
 
 class Detector(nn.Module):
