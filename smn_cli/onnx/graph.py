@@ -5,6 +5,7 @@ import logging
 import warnings
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,10 @@ def write_base(model: nn.Module, folder: Path, size: int, *, inputs: Collection[
     places = _places(folder / WEIGHTS)
     held = {initializer.name: initializer for initializer in proto.graph.initializer}
     if lost := [name for name in inputs if name not in held]:
-        raise BackboneError(f"the graph of {type(model).__name__} has no weight {lost[0]}: it cannot be swapped")
+        raise BackboneError(
+            f"the graph of {type(model).__name__} has no weight {lost[0]}: it cannot be swapped; "
+            f"a later torch than {torch.__version__} may keep it"
+        )
     from onnx import helper
 
     for name, initializer in held.items():
@@ -117,7 +121,10 @@ def _exported(model: nn.Module, size: int, outputs: list[str]) -> Any:
             )
         except Exception as error:  # what goes wrong in tracing has no class of its own
             reason = " ".join(str(error).split())[:200]
-            raise BackboneError(f"torch cannot export {type(model).__name__} to ONNX: {reason}") from None
+            versions = f"torch {torch.__version__}, onnxscript {version('onnxscript')}"
+            raise BackboneError(
+                f"torch cannot export {type(model).__name__} to ONNX: {reason} ({versions}: take two of about one age)"
+            ) from None
     assert program is not None
     return _without_traces(program.model_proto)
 

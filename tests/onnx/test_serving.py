@@ -210,6 +210,9 @@ def test_no_torch_on_the_serving_machine(served: Path) -> None:
     assert found.stdout == "[]\n"
 
 
+@pytest.mark.skipif(
+    torch.__version__ < "2.7", reason="torch 2.6 writes some weights of a ViT transposed, without names"
+)
 def test_vision_transformers_too(tmp_path: Path, weights_file: Callable[[str], Path]) -> None:
     arch = "test_vit"
     backbone = load_backbone(arch, weights_file(arch))

@@ -149,6 +149,8 @@ def test_the_first_frame_of_an_animation(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a.{suffix}"
     options: dict[str, Any] = {"lossless": True} if suffix == "webp" else {}
     frames[0].save(path, save_all=True, append_images=frames[1:], **options)
+    if not cv2.haveImageReader(str(path)):  # 4.12 reads GIFs, too
+        pytest.skip(f"OpenCV {cv2.__version__} reads no {suffix}")
     is_read, found = cv2.imreadanimation(str(path))[:2]
     assert is_read
     assert len(found.frames) == 3
