@@ -131,8 +131,8 @@ def odd_file(kind: str, path: Path) -> Iterator[threading.Event]:
             yield waited
         finally:
             is_over.set()
-            if kind == "pipe":
-                os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+            if kind == "pipe":  # open until the thread has come to it, or it would wait for ever
+                stack.callback(os.close, os.open(path, os.O_RDONLY | os.O_NONBLOCK))
             thread.join()
 
 
