@@ -136,7 +136,8 @@ def test_a_hostile_hub_is_one_line_and_writes_nothing_elsewhere(case: str, hub: 
     hub.headers = {key: value.replace("{home}", str(home)) for key, value in headers.items()}
     hub.leads_to = leads_to.replace("{hub}", hub.endpoint)
     before = {path.name for path in home.iterdir()}
-    outcome = smn(home, hub, "pull", "me/net", "--out", "pulled.safetensors")
+    # its client waits for bytes that were promised, five times; ten seconds each where nothing is set
+    outcome = smn(home, hub, "pull", "me/net", "--out", "pulled.safetensors", HF_HUB_DOWNLOAD_TIMEOUT="1")
     assert (outcome.code, outcome.out) == (code, ""), outcome.err
     assert outcome.err.startswith("smn: ")
     assert outcome.err.count("\n") == 1
