@@ -47,6 +47,19 @@ def settings_file() -> Path | None:
 class Command(HelpPage):
     """A command that tells which of its settings were not typed, and lets these give way where options clash."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        """As always, once no setting is a list where one value is taken, of which older releases of Typer make a fault.
+
+        Raises:
+            UsageError: one is.
+        """
+        of_file = ctx.default_map or {}
+        for parameter in self.get_params(ctx):
+            takes_one = parameter.nargs == 1 and not getattr(parameter, "multiple", False)
+            if takes_one and isinstance(of_file.get(parameter.name), list):
+                raise UsageError(f"{settings_file()}: [{ctx.info_name}] {parameter.name} is a list: expected one value")
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
         """Settle what clashes, tell, then run.
 

@@ -74,7 +74,7 @@ def test_a_run_that_goes_on_keeps_its_settings(here: Path, run_cli: Run, monkeyp
         ('[adapt]\nsteps = "x"', "Invalid value for '--steps'"),
         ("[adapt]\nsteps = -1", "--steps"),
         ("[adapt]\nsteps = 3.7", "Invalid value for '--steps'"),
-        ("[adapt]\nsteps = [3]", "Invalid value for '--steps'"),
+        ("[adapt]\nsteps = [3]", "smn.toml: [adapt] steps is a list: expected one value"),
         ("[adapt]\nsteps = {a = 1}", "smn.toml: [adapt] steps is {'a': 1}: expected text, a number"),
         ("[adapt]\nweights = 1979-05-27", "smn.toml: [adapt] weights is 1979-05-27: expected text, a number"),
         ("[adapt]\nteacher = [['a']]", "smn.toml: [adapt] teacher is [['a']]: expected text, a number"),
