@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,3 +77,13 @@ def other_adapter(road: Road, tmp_path: Path) -> Path:
     path = tmp_path / "b.safetensors"
     save_random_adapter(road, path, weights=road.weights)
     return path
+
+
+@pytest.fixture(scope="module")
+def cascade_file(road: Road, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cascade of two experts over the road's run."""
+    out = tmp_path_factory.mktemp("cascades") / "made"
+    words = ("--experts", 2, "--steps", 2, "--device", "cpu", "--workers", 0)
+    quietly("cascade", "--run", road.run, "--out", out, *words, "--json", out.with_suffix(".json"))
+    assert json.loads(out.with_suffix(".json").read_text())["schema"] == "smn.cascade/1"
+    return out / "cascade.safetensors"

@@ -26,16 +26,6 @@ RUN_FOLDERS = {"smn.run/1", "smn.cascade-run/1", "smn.onnx/1"}
 """What `config.json` of a run folder says of itself."""
 
 
-@pytest.fixture(scope="module")
-def cascade_file(road: Road, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cascade of two experts over the road's run."""
-    out = tmp_path_factory.mktemp("cascades") / "made"
-    words = ("--experts", 2, "--steps", 2, "--device", "cpu", "--workers", 0)
-    quietly("cascade", "--run", road.run, "--out", out, *words, "--json", out.with_suffix(".json"))
-    assert json.loads(out.with_suffix(".json").read_text())["schema"] == "smn.cascade/1"
-    return out / "cascade.safetensors"
-
-
 def test_every_command_has_a_declaration_and_every_schema_in_the_sources_is_one() -> None:
     sources = [path for path in Path(smn_cli.__file__).parent.rglob("*.py") if path.parent.name != "schemas"]
     named = {name for path in sources for name in re.findall(r'"(smn\.[a-z-]+/\d+)"', path.read_text())}

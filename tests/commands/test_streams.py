@@ -13,7 +13,6 @@ import pytest
 
 from smn_cli.cli import _COMMANDS
 from tests.commands.conftest import SHORT, Road
-from tests.commands.test_json import cascade_file as cascade_file
 from tests.conftest import RESNET, Cached, Outcome
 from tests.datasets.downloads import DOWNLOADS
 
