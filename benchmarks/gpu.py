@@ -67,6 +67,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--in-turn", action="store_true", help="methods step in turn, on a shared machine; no memory")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
+    parser.add_argument("--late", type=float, help="of a late mask: share of the weights in blocks that stay whole")
     parser.add_argument("--minutes", type=float, default=9.0)
     parser.add_argument("--images", type=Path)
     parser.add_argument("--arch", default="tf_efficientnet_lite0", help="of the run over --images")
@@ -184,7 +185,7 @@ def make_step(
     plan = make_plan(
         AdaptOptions(batch_size=batch_size, steps=100_000, size=options.size, teacher=("stages",), keep="last",
                      precision=precision, compile=is_compiled, train="full" if method == "fine-tuning" else "mask",
-                     mask_only=() if method.startswith("late") or method == "fine-tuning" else ("late:0",)),
+                     mask_only=mask_only(method, options.late)),
         NUM_IMAGES + batch_size, native_size=options.size,
     )  # fmt: skip
     torch.manual_seed(0)
@@ -202,6 +203,15 @@ def make_step(
     if method.endswith("cached"):
         return cached_step(trainer, cut_before_trained(backbone, names, options.size))
     return trainer.take_step
+
+
+def mask_only(method: str, late: float | None) -> tuple[str, ...]:
+    """Of a plan; what a recipe has by default where nothing is said."""
+    if method == "fine-tuning":
+        return ()
+    if method.startswith("late"):
+        return () if late is None else (f"late:{late:g}",)
+    return ("late:0",)
 
 
 def cached_step(trainer: Trainer, network: CutNetwork) -> Callable[[ViewBatch], object]:
