@@ -200,12 +200,15 @@ COLUMNS = ("raw k20", "raw k200", "centred k20", "whitened k20", "raw linear")
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Markdown: a row for each set, arm and size, means over the seeds; ** where every seed's interval leaves out 0."""
+    """Markdown: a row for each set, arm and size, means over the seeds; ** where every seed's interval leaves out 0.
+
+    Folds have a row for each seed, with one interval over all images.
+    """
     lines = [f"| set | arm | px | seeds | {' | '.join(COLUMNS)} | stages k20 | density | minutes |"]
     lines.append("|" + "---|" * (len(COLUMNS) + 7))
-    keys = dict.fromkeys(kind(row) for row in rows)
-    for data, arm, size, folds in keys:
-        own = [row for row in rows if kind(row) == (data, arm, size, folds)]
+    keys = dict.fromkeys((*kind(row), seed_of_folds(row)) for row in rows)
+    for data, arm, size, folds, seed in keys:
+        own = [row for row in rows if (*kind(row), seed_of_folds(row)) == (data, arm, size, folds, seed)]
         write = cell if folds == 1 else pooled_cell
         cells = [write([row["scores"][column] for row in own]) for column in COLUMNS]
         stages = mean([row["scores"]["stages k20"]["base"] for row in own])
@@ -213,13 +216,18 @@ def table(rows: list[dict[str, Any]]) -> str:
         minutes = mean([row["seconds"] for row in own]) / 60
         shown = f"{mean(kept):.3f}" if kept else "-"
         numbers = f"{stages:.3f} | {shown} | {minutes:.1f}"
-        runs = f"{len(own)} folds" if folds > 1 else str(len(own))
+        runs = f"{seed}, {len(own)} folds" if folds > 1 else str(len(own))
         lines.append(f"| {data} | {arm} | {size} | {runs} | {' | '.join(cells)} | {numbers} |")
     return "\n".join(lines)
 
 
 def kind(row: dict[str, Any]) -> tuple[str, str, int, int]:
     return row["data"], row["arm"], row["size"], row.get("folds", 1)
+
+
+def seed_of_folds(row: dict[str, Any]) -> int | None:
+    """Folds of one seed are pooled; those of another test the same images once more."""
+    return row["seed"] if row.get("folds", 1) > 1 else None
 
 
 def pooled_cell(scores: list[dict[str, float]]) -> str:
