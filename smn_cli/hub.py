@@ -6,7 +6,7 @@ needed, since that takes longer than reading an adapter.
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -91,6 +91,31 @@ def fetch(address: Address) -> Path:
                 raise
             return Path(known)
         return Path(huggingface_hub.hf_hub_download(*place, revision=revision))
+
+
+def check_in_reach(repository: str, files: Sequence[str], revision: str | None = None) -> None:
+    """Refuse a repository of which nothing can be had, at once, where the hub's client would try for a minute.
+
+    Args:
+        repository: USER/NAME.
+        files: names that its weights may have; one in the cache is enough.
+        revision: as in `Address`.
+
+    Raises:
+        HubError: none of them is in the cache, and the hub does not answer. What it answers is not looked at.
+    """
+    import huggingface_hub
+
+    if any(
+        isinstance(huggingface_hub.try_to_load_from_cache(repository, name, revision=revision), str) for name in files
+    ):
+        return
+    try:
+        with _quiet():
+            huggingface_hub.get_hf_file_metadata(huggingface_hub.hf_hub_url(repository, files[0], revision=revision))
+    except Exception as error:  # the hub's client raises dozens of kinds, its HTTP library others
+        if getattr(getattr(error, "response", None), "status_code", 500) >= 500:
+            raise HubError(_reason(error, repository, files[0])) from None
 
 
 def _check_told(told: Any, source: str) -> None:

