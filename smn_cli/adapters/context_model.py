@@ -93,7 +93,8 @@ class Parameters:
 
     def sum(self, places: Integers, amounts: Floats) -> Floats:
         """Sum of integers by context, below 2^53 and so exact."""
-        return np.bincount(places, amounts, self.values.shape[-1])  # type: ignore[return-value]  # of amounts' type
+        sums: Floats = np.asarray(np.bincount(places, amounts, self.values.shape[-1]), dtype=np.float64)
+        return sums
 
     def step(self, gradient: Integers, curvature: Integers) -> None:
         """Newton's step: gradient, which is written over, over all the curvature so far."""

@@ -151,7 +151,7 @@ def store_readout(readout: "LinearReadout", kind: LinearKind, *, num_images: int
     num_features = len(readout.mean)
     with np.errstate(over="ignore", invalid="ignore"):  # what is no number is refused below
         if readout.weight is None:
-            parts = {"mean": readout.mean.numpy().astype(np.float16)}
+            parts: dict[str, np.ndarray] = {"mean": readout.mean.numpy().astype(np.float16)}
         else:
             weight = readout.weight.numpy()
             scales = (np.abs(weight).max(axis=1) / LEVELS).astype(np.float32)
