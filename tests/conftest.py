@@ -9,6 +9,10 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from smn_cli.process import settle_process
+
+settle_process()  # as the command does: threads that spin in two processes take turns at two cores
+
 import numpy as np
 import pytest
 import torch
