@@ -43,7 +43,8 @@ def read_image(path: str | Path, *, least_side: int | None = None) -> Image.Imag
         image.seek(0)
         if least_side is not None:
             image.draft(None, (least_side, least_side))
-        return _reduced(upright_rgb(image), least_side)
+        ImageOps.exif_transpose(image, in_place=True)  # else it copies what is upright already
+        return _reduced(_rgb(image), least_side)
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -87,8 +88,12 @@ def _decoder(file: BinaryIO, *, is_dicom: bool) -> Image.Image:
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
-    """An opened image as upright 8-bit RGB, converted as `read_image` says."""
-    image = ImageOps.exif_transpose(image)
+    """A new image, upright 8-bit RGB, of an opened one, converted as `read_image` says."""
+    return _rgb(ImageOps.exif_transpose(image))
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """An upright image as 8-bit RGB; itself if it is that."""
     image.load()
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
@@ -97,7 +102,7 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _reduced(image: Image.Image, least_side: int | None) -> Image.Image:

@@ -65,12 +65,15 @@ class ViewCutter:
         if known is not None:
             return known
         image = read_again(self.paths[position], least_side=self._least_side)
-        pixels = np.array(image)
+        pixels = np.asarray(image)
         if self.plan.from_centre_square:
             pixels = _centre_square(pixels)
         if self.cache is not None:
             self.cache.put(position, pixels)
-        return pixels
+            known = self.cache.get(position)
+        return (
+            pixels.copy() if known is None else known
+        )  # Pillow's pixels are not to be written to: torch warns of that
 
 
 def least_side(plan: ViewPlan) -> int:

@@ -129,7 +129,9 @@ class ViewLoader:
         can_share = not self.num_workers or sys.platform == "linux"
         comes_again = last_step * self.batch_size > len(self.paths)  # else what is kept is memory for nothing
         side = 2 * least_side(self.plan)
-        cache = make_cache(len(self.paths), side, num_processes=self.part[1]) if can_share and comes_again else None
+        cache = None
+        if can_share and comes_again:
+            cache = make_cache(len(self.paths), side, num_processes=self.part[1], is_shared=self.num_workers > 0)
         return _ViewDataset(ViewCutter(self.paths, self.plan, cache), self.seed, self.part)
 
     def _here(self, first_step: int, last_step: int) -> Generator[tuple[Tensor, Tensor], None, None]:

@@ -1,6 +1,7 @@
 """Decoded images in memory, shared by all that load them."""
 
 import mmap
+from contextlib import suppress
 from multiprocessing import get_context
 
 import numpy as np
@@ -14,16 +15,17 @@ SHARE = 0.5
 class PixelCache:
     """Keeps the pixels of images until its room is used up; what is in stays in.
 
-    Processes that are forked after it was made share it, and so may threads. Memory is taken from the system as images
+    Threads may share it, and processes that are forked after it was made. Memory is taken from the system as images
     come, not before.
 
     Args:
         num_images: positions there are.
         num_bytes: room for pixels.
+        is_shared: whether forked processes write to it, too.
     """
 
-    def __init__(self, num_images: int, num_bytes: int) -> None:
-        self._room = mmap.mmap(-1, max(1, num_bytes))
+    def __init__(self, num_images: int, num_bytes: int, *, is_shared: bool = True) -> None:
+        self._room = mmap.mmap(-1, max(1, num_bytes)) if is_shared else _own_room(max(1, num_bytes))
         self._pixels = np.frombuffer(self._room, dtype=np.uint8)
         # where an image starts, its height and width; a height of 0 is an image that is not here
         self._where = np.frombuffer(mmap.mmap(-1, max(1, num_images) * 24), dtype=np.int64).reshape(-1, 3)
@@ -51,16 +53,33 @@ class PixelCache:
             self._where[position] = (start, *pixels.shape[:2])
 
 
-def make_cache(num_images: int, largest_side: int, *, num_processes: int = 1) -> PixelCache | None:
+def _own_room(num_bytes: int) -> mmap.mmap:
+    """Memory of this process alone, in huge pages where the system has them.
+
+    The kernel hands out 2 MB at a time then: a fifth of the time that it takes to be asked for each 4 kB, which was
+    more than a tenth of the first epoch's.
+    """
+    if not hasattr(mmap, "MADV_HUGEPAGE"):  # macOS, Windows
+        return mmap.mmap(-1, num_bytes)
+    room = mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # a kernel without them
+        room.madvise(mmap.MADV_HUGEPAGE)
+    return room
+
+
+def make_cache(
+    num_images: int, largest_side: int, *, num_processes: int = 1, is_shared: bool = True
+) -> PixelCache | None:
     """A cache as large as the images could use and free memory allows; None if there is no such memory.
 
     Args:
         num_images: positions there are.
         largest_side: pixels of an image's shorter side at most, of which twice the square is reckoned.
         num_processes: training processes that share the machine's memory.
+        is_shared: see `PixelCache`.
     """
     wanted = num_images * largest_side**2 * 3 * 2
     try:
-        return PixelCache(num_images, min(wanted, int(free_memory() * SHARE / num_processes)))
+        return PixelCache(num_images, min(wanted, int(free_memory() * SHARE / num_processes)), is_shared=is_shared)
     except (OSError, ValueError, OverflowError):
         return None

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from smn_cli.data.images.decode import read_image
+from smn_cli.data.images.decode import read_image, upright_rgb
 
 PATTERN = np.array([[10, 60, 110, 160], [210, 250, 30, 80], [130, 180, 230, 0]], dtype=np.uint8)
 """Grey values of a 4 x 3 picture in which no two pixels are alike."""
@@ -182,6 +182,19 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, suffix: s
     path = tmp_path / f"a.{suffix}"
     Image.fromarray(PATTERN).save(path, exif=exif)
     np.testing.assert_array_equal(read(path), grey_rgb(UPRIGHT[orientation](PATTERN)))
+
+
+def test_an_image_of_somebody_elses_stays_as_it_is() -> None:
+    image = Image.fromarray(colours())
+    image.getexif()[274] = 6
+    turned = upright_rgb(image)
+    turned.paste((0, 0, 0), (0, 0, 4, 4))
+    np.testing.assert_array_equal(np.asarray(image), colours())
+    assert image.getexif()[274] == 6
+    assert turned.size == (24, 32)
+    upright = Image.fromarray(colours())
+    upright_rgb(upright).paste((0, 0, 0), (0, 0, 4, 4))
+    np.testing.assert_array_equal(np.asarray(upright), colours())
 
 
 def test_deep_grey_in_strips_is_deep_grey(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

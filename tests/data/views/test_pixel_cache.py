@@ -16,8 +16,9 @@ def pixels(number: int, height: int = 4, width: int = 5) -> np.ndarray:
     return np.random.default_rng(number).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def test_pixels_come_back_with_their_shapes_and_others_are_absent() -> None:
-    kept = PixelCache(10, 10_000)
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_pixels_come_back_with_their_shapes_and_others_are_absent(is_shared: bool) -> None:
+    kept = PixelCache(10, 10_000, is_shared=is_shared)
     kept.put(3, pixels(3))
     kept.put(7, pixels(7, 6, 2))
     for number, expected in ((3, pixels(3)), (7, pixels(7, 6, 2))):
@@ -38,8 +39,9 @@ def test_what_does_not_fit_is_left_out_and_smaller_ones_may_still_come_in() -> N
     np.testing.assert_array_equal(found[1], pixels(2, 2, 5))
 
 
-def test_threads_do_not_write_over_each_other() -> None:
-    kept = PixelCache(200, 200 * 60)
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_threads_do_not_write_over_each_other(is_shared: bool) -> None:
+    kept = PixelCache(200, 200 * 60, is_shared=is_shared)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: kept.put(number, pixels(number)), range(200)))
     for number in range(200):
@@ -62,7 +64,7 @@ def test_what_a_forked_process_puts_in_is_seen_here() -> None:
 def test_the_room_is_what_the_images_need_or_half_of_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pixel_cache, "free_memory", lambda: 10_000)
     sizes = []
-    monkeypatch.setattr(pixel_cache, "PixelCache", lambda _, num_bytes: sizes.append(num_bytes))
+    monkeypatch.setattr(pixel_cache, "PixelCache", lambda _, num_bytes, **__: sizes.append(num_bytes))
     make_cache(2, 10)
     make_cache(1000, 10)
     make_cache(1000, 10, num_processes=4)
