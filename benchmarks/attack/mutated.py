@@ -186,5 +186,6 @@ def _too_long(*_: object) -> None:
 
 def _difference(old: Any, new: Any, path: str = "") -> str:
     if isinstance(old, dict) and isinstance(new, dict):
-        return "; ".join(_difference(old[key], new[key], f"{path}.{key}") for key in old if old[key] != new[key])
+        changed = [key for key in {**old, **new} if key not in old or key not in new or old[key] != new[key]]
+        return "; ".join(_difference(old.get(key), new.get(key), f"{path}.{key}") for key in changed)
     return f"{path} is {new!r:.80} instead of {old!r:.80}"
