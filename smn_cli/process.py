@@ -20,9 +20,11 @@ class Typed:
 def settle_process() -> None:
     """Let waiting threads sleep and freed memory stay, where the user has not said otherwise in the environment.
 
-    Nothing of that is changed in a process that has torch already: there smn is a guest.
+    Nothing of threads and memory is changed in a process that has torch already: there smn is a guest.
     """
     _open_streams()
+    if os.environ.get("HF_ENDPOINT") == "":  # as a job's variable that is not set arrives: no address of a hub
+        del os.environ["HF_ENDPOINT"]
     if "torch" not in sys.modules:
         _wait_asleep()
         _keep_memory()

@@ -169,6 +169,18 @@ def test_threads_wait_asleep_unless_the_user_said_otherwise(given: dict[str, str
     assert found.stdout.splitlines()[-1] == f"{expected} False"
 
 
+@pytest.mark.parametrize(("given", "expected"), [("", "https://huggingface.co"), ("http://a.b", "http://a.b")])
+def test_a_hubs_address_that_is_empty_is_none(given: str, expected: str) -> None:
+    code = (
+        "from smn_cli.cli import main\ntry: main(['--version'])\nexcept SystemExit: pass\n"
+        "from huggingface_hub import constants\nprint(constants.ENDPOINT)"
+    )
+    words = [sys.executable, "-c", code]
+    environment = {**os.environ, "HF_ENDPOINT": given}
+    found = subprocess.run(words, capture_output=True, text=True, check=True, env=environment)
+    assert found.stdout.splitlines()[-1] == expected
+
+
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="another C library than glibc")
 def test_memory_is_kept_unless_the_user_said_otherwise() -> None:
     """Page faults of writing 64 MB ten times over: once where freed memory stays, every time where it is given back."""
