@@ -1,6 +1,11 @@
-"""The readers of `benchmarks.attack.readers` without atheris: good files, and damaged ones by the thousand."""
+"""The readers of `benchmarks.attack.readers`: good files, damaged ones by the thousand, and atheris where it is there."""
 
 import random
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +14,7 @@ from tests.adapters.forging import toy_adapter
 
 pytestmark = pytest.mark.attack
 INPUTS = 1500
+ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.mark.parametrize("name", READERS)
@@ -42,3 +48,15 @@ def test_what_the_harness_feeds_is_read() -> None:
     """Else nothing behind the first check would be tried."""
     assert use_adapter(toy_adapter().to_bytes())
     assert not use_adapter(toy_adapter().to_bytes()[:-1])
+
+
+@pytest.mark.skipif(find_spec("atheris") is None, reason="atheris is not installed: pip install atheris")
+@pytest.mark.parametrize("name", ["header", "tar"])
+def test_atheris_sees_what_its_inputs_reach(name: str, tmp_path: Path) -> None:
+    """An input that reaches a new place joins the corpus; blind, it tries the same ones again and again."""
+    words = ["-m", "benchmarks.attack.readers", name, "--corpus", str(tmp_path), "--seconds", "4"]
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = re.search(r"new_units_added:\s+(\d+)", done.stderr)
+    assert found is not None
+    assert int(found[1]) > 20
