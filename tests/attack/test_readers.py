@@ -1,4 +1,4 @@
-"""The readers of `benchmarks.attack.readers`: good files, damaged ones by the thousand, and atheris where it is there."""
+"""The readers of `benchmarks.attack.readers`: good files, damaged ones by the thousand, atheris where it is there."""
 
 import random
 import re
