@@ -14,6 +14,7 @@ import random
 import shutil
 import signal
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -106,6 +107,8 @@ class Cached:
                 evaluate = self._evaluate_half if number % 10 else self._evaluate
                 seen["wrong scores"] += evaluate(max_train) not in self.expected[max_train]
             code = 0
+        except BaseException:
+            traceback.print_exc()  # else it would be lost with the process
         finally:
             (self.place.out / f"seen{place}.json").write_text(json.dumps(seen))
             os._exit(code)
