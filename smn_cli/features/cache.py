@@ -101,15 +101,15 @@ def _read(path: Path) -> tuple[dict[str, str], Tensor]:
     with path.open("rb") as file:
         size_bytes = os.fstat(file.fileno()).st_size
         header_bytes = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(min(header_bytes, size_bytes)))
-        recorded = header.pop("__metadata__")
+        header = dict(json.loads(file.read(min(header_bytes, size_bytes))))
+        recorded = dict(header.pop("__metadata__"))
         (num_images, width), kind = header["features"]["shape"], header["features"]["dtype"]
         if kind != "F32" or len(header) != 1 or 4 * num_images * width != size_bytes - 8 - header_bytes:
             raise ValueError("not an entry")
         features = torch.empty(num_images, width, dtype=torch.float32)
         if features.numel() and file.readinto(features.numpy().data.cast("B")) != features.nbytes:
             raise ValueError("cut short")
-    return dict(recorded), features
+    return recorded, features
 
 
 def _forget(path: Path) -> None:

@@ -63,6 +63,26 @@ def test_any_damage_is_nothing_there_and_is_mended(tmp_path: Path) -> None:
     assert cache.load(KEY, 6) is not None
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        "5",
+        '"ab"',
+        "null",
+        "{}",
+        '{"__metadata__": 5, "features": {"shape": [1, 1], "dtype": "F32"}}',
+        '{"__metadata__": {}, "features": 5}',
+        '{"__metadata__": {}, "features": {"shape": [-1, -1], "dtype": "F32"}}',
+        '{"__metadata__": {}, "features": {"shape": ["a", "b"], "dtype": "F32"}}',
+        '{"__metadata__": {}, "features": {"shape": [1e30, 0], "dtype": "F32"}}',
+    ],
+)
+def test_a_header_of_any_other_kind_is_nothing_there(header: str, tmp_path: Path) -> None:
+    (tmp_path / "key.safetensors").write_bytes(len(header).to_bytes(8, "little") + header.encode())
+    assert FeatureCache(tmp_path).load("key", 1) is None
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_entry_that_was_renamed_is_not_taken(tmp_path: Path) -> None:
     cache = FeatureCache(tmp_path)
     cache.save(KEY, features())
