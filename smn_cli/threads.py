@@ -1,9 +1,21 @@
-"""How many threads torch computes with, for a while."""
+"""How many threads torch computes with, for a while; and that threads of Python's find any in a forked process."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import torch
+
+
+def torch_threads(num_threads: int) -> ThreadPoolExecutor:
+    """Threads of Python's that use torch, also in a process that was forked from one that has used it.
+
+    Such a process has none of its parent's threads. torch (seen of 2.14) makes its own pool anew when the next thread
+    comes to it; of two that come at once the second finds none and fails, "Invalid thread pool!". So one comes alone.
+    """
+    pool = ThreadPoolExecutor(num_threads)
+    pool.submit(torch.get_num_threads).result()
+    return pool
 
 
 @contextmanager

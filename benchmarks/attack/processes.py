@@ -102,14 +102,8 @@ def smn(
         fault: number of a change that fails, the error's number, and whether all later ones fail too.
         prepare: called in the fork before.
         root: folder whose changes are counted.
-
-    A pool of torch's that did not survive the fork, one of some dozens, says nothing of smn: another fork tries.
     """
-    for _ in range(5):
-        ended = forked(lambda: _main([*map(str, words)]), kill_after, _Watch(root, kill_at, fault), prepare)
-        if "Invalid thread pool!" not in ended.said:
-            break
-    return ended
+    return forked(lambda: _main([*map(str, words)]), kill_after, _Watch(root, kill_at, fault), prepare)
 
 
 def fresh(*words: object, kill_after: float) -> Ended:

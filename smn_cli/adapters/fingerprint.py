@@ -89,18 +89,25 @@ def fingerprint(state: "Mapping[str, Tensor]") -> Fingerprint:
 
 def tensor_digests(state: "Mapping[str, Tensor]", *, known: Mapping[str, bytes] | None = None) -> dict[str, bytes]:
     """Digest of every tensor of a state dict but counters; those in `known` are taken from there."""
-    return _digests(state, tensor_digest, known or {})
+    from smn_cli.threads import torch_threads
+
+    return _digests(state, tensor_digest, known or {}, torch_threads)
 
 
 def array_digests(state: Mapping[str, np.ndarray]) -> dict[str, bytes]:
     """`tensor_digests` of tensors with these values."""
-    return _digests(state, array_digest, {})
+    return _digests(state, array_digest, {}, ThreadPoolExecutor)
 
 
-def _digests(state: Mapping[str, T], digest: Callable[[str, T], bytes], known: Mapping[str, bytes]) -> dict[str, bytes]:
+def _digests(
+    state: Mapping[str, T],
+    digest: Callable[[str, T], bytes],
+    known: Mapping[str, bytes],
+    threads: Callable[[int], ThreadPoolExecutor],
+) -> dict[str, bytes]:
     names = [name for name in _ordered(state) if name not in known]
     # hashlib lets go of the interpreter while it works
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with threads(_THREADS) as pool:
         found = dict(zip(names, pool.map(lambda name: digest(name, state[name]), names), strict=True))
     return {name: known[name] if name in known else found[name] for name in _ordered(state)}
 

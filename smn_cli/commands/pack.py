@@ -112,16 +112,14 @@ def _packed(
     folder: "RunFolder", config: "dict[str, Any]", weights: Path | None, codec: str
 ) -> "tuple[Adapter, Backbone, BaseSize]":
     """The adapter, its base, and what the base weighs; reading, hashing and lzma let go of the interpreter."""
-    from concurrent.futures import ThreadPoolExecutor
-
     with quick_imports():
         from smn_cli.adapters.sizes import measure_base
         from smn_cli.runs.pack import pack_run
         from smn_cli.runs.run_config import backbone_of_run
         from smn_cli.runs.run_result import read_learned
-        from smn_cli.threads import computing_with
+        from smn_cli.threads import computing_with, torch_threads
 
-    with ThreadPoolExecutor(2) as beside:
+    with torch_threads(2) as beside:
         with computing_with(1):
             learned = beside.submit(read_learned, folder)
             backbone = backbone_of_run(config, weights, is_quick=True)

@@ -8,7 +8,7 @@ import gc
 import signal
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +29,7 @@ from smn_cli.data.views.pixel_cache import make_cache
 from smn_cli.errors import DataError
 from smn_cli.recipes import ViewPlan
 from smn_cli.seeding import epoch_generator, step_generator
+from smn_cli.threads import torch_threads
 
 SLICE = 16
 """Images whose pixels are held at a time while their views are cut; what a thread takes in one piece."""
@@ -137,7 +138,7 @@ class ViewLoader:
     def _here(self, first_step: int, last_step: int) -> Generator[tuple[Tensor, Tensor], None, None]:
         dataset = self._dataset(last_step)
         ahead: list[Future[tuple[Tensor, Tensor]]] | None = None
-        pool = ThreadPoolExecutor(min(MAX_THREADS, torch.get_num_threads()))
+        pool = torch_threads(min(MAX_THREADS, torch.get_num_threads()))
         try:
             for task in self.tasks(first_step, last_step):
                 now, ahead = ahead, [pool.submit(cut) for cut in dataset.slices(task)]

@@ -1,0 +1,33 @@
+"""What a server forks has torch's threads, too."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.slow
+FORKING = """
+import os, torch
+from smn_cli.adapters.fingerprint import tensor_digests
+torch.set_num_threads(2)
+tensors = {str(number): torch.randn(64, 3, 32, 32).to(memory_format=torch.channels_last) for number in range(8)}
+expected = tensor_digests(tensors)
+for _ in range(16):
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            code = 0 if tensor_digests(tensors) == expected else 2
+        finally:
+            os._exit(code)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no forked processes")
+def test_forked_processes_digest_tensors_in_threads() -> None:
+    """Without `torch_threads` seven of ten failed: "Invalid thread pool!"."""
+    words = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKING]  # Python's, of forks beside threads
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["0"] * 16, done.stderr
