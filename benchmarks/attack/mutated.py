@@ -81,7 +81,7 @@ class Mutated:
             ended = smn(*words)
             kind = damage.__name__.removeprefix("_of_").replace("_", " ")
             tally.outcomes[f"run folder, {kind}: {words[0]} exits with {ended.code}"] += 1
-            tally.check(not (fault := ended.fault()), f"{how}: smn {words[0]}: {fault}")
+            tally.check(not (fault := ended.fault(may_not_learn=True)), f"{how}: smn {words[0]}: {fault}")
 
     def _of_the_state(self) -> str:
         """A value of the state becomes an odd one, or goes, or a tensor has another shape."""

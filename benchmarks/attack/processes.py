@@ -23,6 +23,8 @@ import smn_cli
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 120.0
 """A command that takes longer hangs; the slowest here take ten seconds."""
+NOT_LEARNING = ("would be cut: ", "the loss is ", "no longer finite numbers: ")
+"""Of the errors of training that cannot go on, which end with 1."""
 _CHANGES = frozenset(
     {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", "os.truncate", "os.utime", "os.link", "os.symlink"}
 )
@@ -48,16 +50,19 @@ class Ended:
         """What it said of its end."""
         return [line for line in self.said.splitlines() if line.startswith("smn: ")]
 
-    def fault(self, *, may_lack_room: bool = False) -> str:
+    def fault(self, *, may_lack_room: bool = False, may_not_learn: bool = False) -> str:
         """What is wrong with how it ended, in words; empty if it is documented (0, 2 to 6, 130).
 
         Args:
             may_lack_room: whether it may end with 1 and one line about what the system refused.
+            may_not_learn: the same, about training that cannot go on.
         """
         if self.code is None:
             return f"hung for more than {LIMIT_S:.0f} s"
-        is_told = self.code == 1 and len(self.lines) == 1 and "smn: cannot read or write" in self.said
-        if self.code in (0, 2, 3, 4, 5, 6, 130) or (may_lack_room and is_told):
+        is_one_line = self.code == 1 and len(self.lines) == 1
+        is_told = may_lack_room and is_one_line and "smn: cannot read or write" in self.said
+        is_told |= may_not_learn and is_one_line and any(words in self.said for words in NOT_LEARNING)
+        if self.code in (0, 2, 3, 4, 5, 6, 130) or is_told:
             return "a traceback" if "Traceback (most recent call last)" in self.said else ""
         return f"exit {self.code}: {self.said[-600:]}"
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from smn_cli.evaluation.classifier import LinearClassifier
@@ -66,9 +67,21 @@ class BestState:
         """Inverse of `state`.
 
         Raises:
-            TypeError: fields are missing or surplus.
+            TypeError: fields are missing or surplus, or of other kinds.
         """
-        return cls(**state)
+        found = cls(**state)
+        alarms, tensors = found.alarms, [found.tensors, found.norm_stats, found.head]
+        is_whole = (
+            isinstance(found.best_step, int)
+            and isinstance(found.best_gain, float)
+            and isinstance(found.last_gain, float | None)
+            and isinstance(alarms, list)
+            and all(isinstance(alarm, str) for alarm in alarms)
+            and all(isinstance(named, dict) and all(map(torch.is_tensor, named.values())) for named in tensors)
+        )
+        if not is_whole:
+            raise TypeError("the best state has fields of other kinds")
+        return found
 
 
 def _kind(alarm: str) -> str:

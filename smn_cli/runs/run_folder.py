@@ -36,6 +36,14 @@ _REQUIRED = frozenset(
 )
 
 
+_KINDS: dict[str, type] = {
+    **dict.fromkeys(("arch", "tag", "weights", "base_digest", "device", "launch", "judge", "val"), str),
+    **dict.fromkeys(("plan", "preprocessing", "images", "versions"), dict),
+    **dict.fromkeys(("teachers", "classes"), list),
+}
+"""Of the settings that a run or a cascade has."""
+
+
 class RunFolder:
     """Paths and files of one run."""
 
@@ -149,6 +157,10 @@ class RunFolder:
             raise CheckpointError(self._other_schema())
         if lacking := sorted(self.required - config.keys()):
             raise CheckpointError(f"{path} lacks {lacking[0]!r}: it was edited, or is of another version of smn")
+        for name, kind in _KINDS.items():
+            if name in config and not isinstance(config[name], kind):
+                found = f"{config[name]!r:.80}"
+                raise CheckpointError(f"{path}: {name} is {found}, expected a {kind.__name__}: it was edited")
         return config
 
     def _other_schema(self) -> str:

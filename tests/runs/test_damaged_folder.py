@@ -53,6 +53,25 @@ def test_a_free_field_of_the_settings_is_no_exception(run: Path) -> None:
         RunFolder.open(run).load_state()
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("weights", 1.5),
+        ("val", [["w", 1]]),
+        ("arch", {}),
+        ("plan", []),
+        ("classes", "ab"),
+        ("teachers", None),
+        ("tag", 0),
+    ],
+)
+def test_settings_of_other_kinds_are_refused_by_name(run: Path, name: str, value: object) -> None:
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps({**config, name: value}))
+    with pytest.raises(CheckpointError, match=rf"config\.json: {name} is .*, expected a .*: it was edited"):
+        RunFolder.open(run).read_config()
+
+
 def test_an_empty_list_of_images(run: Path) -> None:
     (run / "images.txt").write_text("")
     with pytest.raises(CheckpointError, match=r"images\.txt lists no image"):
@@ -98,6 +117,11 @@ def sealed(run: Path, change: Callable[[dict[str, Any]], object]) -> None:
         lambda state: state["trainer"]["trained"].update({next(iter(state["trainer"]["trained"])): torch.ones(1)}),
         lambda state: state.update(keeper={"best": 0}),
         lambda state: state.pop("keeper"),
+        lambda state: state["keeper"].update(alarms={}),
+        lambda state: state["keeper"].update(alarms=[3]),
+        lambda state: state["keeper"].update(best_gain="0"),
+        lambda state: state["keeper"].update(tensors=[]),
+        lambda state: state["keeper"].update(head={"weight": 1}),
     ],
 )
 def test_a_state_that_was_sealed_over_odd_values_is_refused(
