@@ -1,6 +1,7 @@
 """What a run keeps: the best state that its judge has seen, or the base itself if nothing beat it."""
 
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any
 
 import torch
@@ -67,7 +68,7 @@ class BestState:
         """Inverse of `state`.
 
         Raises:
-            TypeError: fields are missing or surplus, or of other kinds.
+            TypeError: fields are missing or surplus, or of other kinds; a gain is no number.
         """
         found = cls(**state)
         alarms, tensors = found.alarms, [found.tensors, found.norm_stats, found.head]
@@ -75,6 +76,7 @@ class BestState:
             isinstance(found.best_step, int)
             and isinstance(found.best_gain, float)
             and isinstance(found.last_gain, float | None)
+            and isfinite(found.best_gain + (found.last_gain or 0))
             and isinstance(alarms, list)
             and all(isinstance(alarm, str) for alarm in alarms)
             and all(isinstance(named, dict) and all(map(torch.is_tensor, named.values())) for named in tensors)

@@ -93,6 +93,8 @@ def read_learned(folder: RunFolder) -> Learned:
     try:
         trainer, best_state = state["trainer"], BestState.from_state(state[BEST_STATE])
         trained, step = dict(trainer["trained"]), int(trainer["step"])
+        if odd := [name for name, tensor in trained.items() if not torch.isfinite(tensor).all()]:
+            raise ValueError(f"{odd[0]} has values that are no numbers")
         norm_stats = {name: round_statistics(tensor) for name, tensor in trainer["norm_stats"].items()}
         classifier = _kept_classifier(folder, plan, trainer["objective"], best_state)
     except (KeyError, TypeError, ValueError) as error:

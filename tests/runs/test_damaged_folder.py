@@ -120,6 +120,8 @@ def sealed(run: Path, change: Callable[[dict[str, Any]], object]) -> None:
         lambda state: state["keeper"].update(alarms={}),
         lambda state: state["keeper"].update(alarms=[3]),
         lambda state: state["keeper"].update(best_gain="0"),
+        lambda state: state["keeper"].update(last_gain=float("nan")),
+        lambda state: next(iter(state["trainer"]["trained"].values())).fill_(torch.nan),
         lambda state: state["keeper"].update(tensors=[]),
         lambda state: state["keeper"].update(head={"weight": 1}),
     ],
@@ -135,6 +137,21 @@ def test_a_state_that_was_sealed_over_odd_values_is_refused(
 def test_masks_of_other_shapes_are_not_packed(run: Path, workshop: Callable[..., Workshop]) -> None:
     sealed(run, lambda state: state["trainer"].update(norm_stats=[[]]))
     with pytest.raises(CheckpointError, match="does not fit its own settings"):
+        pack_run(RunFolder.open(run), workshop(CONVNET).backbone())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: next(iter(state["trainer"]["trained"].values())).fill_(-torch.inf),
+        lambda state: state["keeper"].update(last_gain=float("nan")),
+    ],
+)
+def test_what_is_no_number_is_not_packed(
+    run: Path, workshop: Callable[..., Workshop], change: Callable[[dict[str, Any]], object]
+) -> None:
+    sealed(run, change)
+    with pytest.raises(CheckpointError, match=r"is incomplete|does not fit its own settings"):
         pack_run(RunFolder.open(run), workshop(CONVNET).backbone())
 
 
