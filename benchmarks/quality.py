@@ -28,6 +28,7 @@ METHODS = {
 }
 TITLES = {
     "default": "smn default",
+    "codes": "smn default as it was, codes",
     "norm": "statistics re-estimated",
     "full": "full fine-tuning, same loss",
     "swav": "swapped prediction (`--recipe swav`)",
@@ -149,7 +150,7 @@ def table(rows: list[dict]) -> str:
         base = of_data[0]["base"]
         cells = " | ".join(f"{base[name]:.3f}" for name in METRICS)
         lines.append(f"| {images} | untouched base | - | {cells} | 1 | - | - |")
-        for method in METHODS:
+        for method in TITLES:
             runs = [row for row in of_data if row["method"] == method]
             if runs:
                 lines.append(f"| {images} | {TITLES[method]} | {len(runs)} | {_cells(runs)} |")
