@@ -93,7 +93,7 @@ def read_learned(folder: RunFolder) -> Learned:
     try:
         trainer, best_state = state["trainer"], BestState.from_state(state[BEST_STATE])
         trained, step = dict(trainer["trained"]), int(trainer["step"])
-        if odd := [name for name, tensor in trained.items() if not torch.isfinite(tensor).all()]:
+        if odd := [name for name, tensor in trained.items() if tensor.isnan().any()]:
             raise ValueError(f"{odd[0]} has values that are no numbers")
         norm_stats = {name: round_statistics(tensor) for name, tensor in trainer["norm_stats"].items()}
         classifier = _kept_classifier(folder, plan, trainer["objective"], best_state)
@@ -110,6 +110,8 @@ def read_learned(folder: RunFolder) -> Learned:
         if not masks:  # nothing beat the start
             origin = Origin.read(folder) or Origin(_all_ones(trained), norm_stats)
             masks, norm_stats = origin.masks, origin.norm_stats
+    if empty := [name for name, mask in masks.items() if not mask.any()]:
+        raise CheckpointError(f"{folder.path / 'checkpoint'} keeps none of the weights of {empty[0]}")
     weights = {} if plan.mode.has_mask else trained if tensors is None else tensors
     return Learned(
         masks, weights, norm_stats, step, plan.num_steps, is_finished, gain, tuple(best_state.alarms), classifier

@@ -152,7 +152,7 @@ class Trainer:
         with torch.no_grad():
             for name, own in self.source.trained.items():
                 check_like(own, trained[name], name)
-                if not torch.isfinite(trained[name]).all():
+                if trained[name].isnan().any():
                     raise ValueError(f"{name} has values that are no numbers")
                 own.copy_(trained[name])
         self.set_statistics(state["norm_stats"])

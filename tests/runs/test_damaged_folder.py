@@ -144,14 +144,16 @@ def test_masks_of_other_shapes_are_not_packed(run: Path, workshop: Callable[...,
     "change",
     [
         lambda state: next(iter(state["trainer"]["trained"].values())).fill_(-torch.inf),
+        lambda state: next(iter(state["trainer"]["trained"].values())).fill_(torch.nan),
+        lambda state: state["trainer"].update(trained={"a": 3}),
         lambda state: state["keeper"].update(last_gain=float("nan")),
     ],
 )
-def test_what_is_no_number_is_not_packed(
+def test_scores_and_gains_that_are_none_are_not_packed(
     run: Path, workshop: Callable[..., Workshop], change: Callable[[dict[str, Any]], object]
 ) -> None:
     sealed(run, change)
-    with pytest.raises(CheckpointError, match=r"is incomplete|does not fit its own settings"):
+    with pytest.raises(CheckpointError, match=r"is incomplete|keeps none of the weights|does not fit its own settings"):
         pack_run(RunFolder.open(run), workshop(CONVNET).backbone())
 
 
