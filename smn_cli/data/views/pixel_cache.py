@@ -56,8 +56,8 @@ class PixelCache:
 def _own_room(num_bytes: int) -> mmap.mmap:
     """Memory of this process alone, in huge pages where the system has them.
 
-    The kernel hands out 2 MB at a time then: a fifth of the time that it takes to be asked for each 4 kB, which was
-    more than a tenth of the first epoch's.
+    The kernel hands out 2 MB at a time then, in a tenth of the time that it takes to be asked for each 4 kB; where it
+    has to make room for them first, in as much or more (docs/log.md).
     """
     if not hasattr(mmap, "MADV_HUGEPAGE"):  # macOS, Windows
         return mmap.mmap(-1, num_bytes)
