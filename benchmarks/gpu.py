@@ -18,8 +18,7 @@ import gc
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from itertools import pairwise
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,25 +28,25 @@ from safetensors.torch import save_file
 from speed import InPlace, PlainWrapper
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+from whole_run import timed_run
 
+from smn_cli.backbones.packaged import LITE0_ARCH, lite0_weights
 from smn_cli.backbones.trunk import CutNetwork, cut_before_trained
 from smn_cli.config.options import AdaptOptions
 from smn_cli.data.images.find import find_images
-from smn_cli.data.images.validate import check_images
 from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.data.views.augmentation import draw_changes
-from smn_cli.data.views.loader import ViewBatch, ViewLoader
+from smn_cli.data.views.loader import ViewBatch
 from smn_cli.distributed import Team
 from smn_cli.evaluation.precision import autocasting
 from smn_cli.masking.backbone import MaskedBackbone
 from smn_cli.objectives.neighbourhood import NeighbourhoodObjective, neighbour_targets
 from smn_cli.recipes import Precision
 from smn_cli.runs.run_config import versions
+from smn_cli.runs.run_folder import RunFolder
 from smn_cli.seeding import step_generator
 from smn_cli.training.mask_setup import first_scores, names_to_train
 from smn_cli.training.planning import make_plan
-from smn_cli.training.run_context import Execution, RunRequest
-from smn_cli.training.session import Session
 from smn_cli.training.trainer import Trainer
 from smn_cli.training.trunk_cache import Layout, TrunkCache
 
@@ -273,85 +272,16 @@ def forward_operations(arch: str, size: int) -> int:
 
 
 def whole_run(options: argparse.Namespace) -> dict[str, Any]:
-    """Seconds of a default run by part, and how long its steps waited for views."""
-    from smn_cli.backbones.loading import load_backbone
-    from smn_cli.backbones.packaged import LITE0_ARCH, lite0_weights
-
+    """Seconds of a default run by part."""
     if options.arch == LITE0_ARCH:
         weights = lite0_weights()
     else:  # random ones cost the same
         save_file(timm.create_model(options.arch).state_dict(), weights := options.work / "random.safetensors")
-    marks = [("checking images", time.monotonic())]
-    images = check_images(find_images([options.images]), max_bad=0.01, num_threads=8)
-    marks.append(("before the first step", time.monotonic()))
-    waiting = Waiting()
-    execution = Execution(options.device, options.workers, save_every_s=3600)
-    request = RunRequest(options.work / "run", images, AdaptOptions(keep="last"), overwrite=True)
-    session = Session.start(request, load_backbone(options.arch, weights), execution=execution)
-    marks.append(("steps and judgements", time.monotonic()))
-    judging = Stopwatch(session.judge, "judge")
-    with waiting, judging:
-        for _ in session.steps():
-            pass
-    marks.append(("", time.monotonic()))
-    seconds = {name: after - at for (name, at), (_, after) in pairwise(marks)}
-    steps = seconds.pop("steps and judgements")
-    plan = session.plan
-    return {
-        "images": len(images.good), "steps": plan.num_steps, "batch": plan.batch_size, "precision": plan.precision,
-        "seconds": {**seconds, "judgements": judging.seconds, "waiting for views": waiting.seconds,
-                    "steps alone": steps - judging.seconds - waiting.seconds},
-    }  # fmt: skip
-
-
-class Stopwatch:
-    """Seconds spent in one method of an object."""
-
-    def __init__(self, owner: object, name: str) -> None:
-        self.owner, self.name, self.seconds = owner, name, 0.0
-
-    def __enter__(self) -> "Stopwatch":
-        whole = getattr(self.owner, self.name)
-
-        def timed(*args: Any) -> Any:
-            started = time.monotonic()
-            try:
-                return whole(*args)
-            finally:
-                self.seconds += time.monotonic() - started
-
-        setattr(self.owner, self.name, timed)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        delattr(self.owner, self.name)
-
-
-class Waiting:
-    """Seconds that steps wait for the loader."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    def __enter__(self) -> "Waiting":
-        self.whole = ViewLoader.batches
-        watch = self
-
-        def batches(self: ViewLoader, first_step: int, last_step: int) -> Iterator[ViewBatch]:
-            found = watch.whole(self, first_step, last_step)
-            while True:
-                started = time.monotonic()
-                batch = next(found, None)
-                watch.seconds += time.monotonic() - started
-                if batch is None:
-                    return
-                yield batch
-
-        ViewLoader.batches = batches  # type: ignore[method-assign]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        ViewLoader.batches = self.whole  # type: ignore[method-assign]
+    words = f"--arch {options.arch} --weights {weights} --device {options.device} --workers {options.workers}"
+    clock = timed_run(options.images, options.work / "run", f"{words} --keep last --save-every 3600")
+    plan = RunFolder.open(options.work / "run").read_config()["plan"]
+    names = ("num_steps", "batch_size", "precision")
+    return {"images": len(find_images([options.images])), "seconds": clock.wall, **{name: plan[name] for name in names}}
 
 
 HEAD = (
@@ -377,7 +307,8 @@ def line_of(row: dict[str, Any]) -> str:
 
 
 def run_table(run: dict[str, Any]) -> str:
-    lines = [f"A default run: {run['images']} images, {run['steps']} steps of {run['batch']}, {run['precision']}:\n"]
+    steps = f"{run['num_steps']} steps of {run['batch_size']}"
+    lines = [f"A default run: {run['images']} images, {steps}, {run['precision']}:\n"]
     lines += ["| part | seconds |", "|---|---|", *(f"| {part} | {s:.1f} |" for part, s in run["seconds"].items())]
     return "\n".join(lines) + "\n"
 

@@ -85,6 +85,10 @@ class Clock:
 
         return run
 
+    def stop(self) -> None:
+        """Count the time since the last part, too."""
+        self._book()
+
     def _book(self) -> None:
         now = self._now()
         self.wall[self._open[-1]] += now[0] - self._last[0]
@@ -106,7 +110,9 @@ def main() -> None:
     print(f"| images | seed | {' | '.join(NAMES)} | whole, s | whole / steps | judging | processor s |")
     print("|" + "---|" * (len(NAMES) + 6))
     for number, seed in itertools.product(options.numbers, options.seeds):
-        clock = timed_run(linked(options.images, options.work / str(number), number), options, seed)
+        images = linked(options.images, options.work / str(number), number)
+        words = f"--arch {LITE0_ARCH} --weights {lite0_weights()} --seed {seed} {options.options}"
+        clock = timed_run(images, options.work / "run", words)
         whole, steps = sum(clock.wall.values()), clock.wall["steps"]
         cells = " | ".join(f"{clock.wall[name]:.1f} ({clock.busy[name]:.1f})" for name in NAMES)
         ratio, share = whole / steps if steps else float("nan"), (clock.wall["judging"] + clock.wall["base"]) / whole
@@ -124,10 +130,14 @@ def linked(images: Path, folder: Path, number: int) -> Path:
     return folder
 
 
-def timed_run(images: Path, options: argparse.Namespace, seed: int) -> Clock:
-    """One run of `smn adapt`, taken apart."""
-    out = options.work / "run"
-    words = f"adapt {images} --arch {LITE0_ARCH} --weights {lite0_weights()} --seed {seed} --no-cache --out {out}"
+def timed_run(images: Path, out: Path, words: str) -> Clock:
+    """One run of `smn adapt`, taken apart.
+
+    Args:
+        images: its folder.
+        out: its run folder, overwritten.
+        words: further ones of the command.
+    """
     clock = Clock()
     with ExitStack() as after:
         for place, name, label in PARTS:
@@ -135,11 +145,11 @@ def timed_run(images: Path, options: argparse.Namespace, seed: int) -> Clock:
         batches = clock.waited(ViewLoader.batches)
         after.enter_context(patch.object(ViewLoader, "batches", batches))
         try:
-            smn([*words.split(), "--overwrite", *options.options.split()])
+            smn(["adapt", str(images), "--no-cache", "--out", str(out), "--overwrite", *words.split()])
         except SystemExit as end:
             if end.code:
-                sys.exit(f"smn {words} ended with {end.code}")
-    clock._book()
+                sys.exit(f"smn adapt {images} {words} ended with {end.code}")
+    clock.stop()
     return clock
 
 
