@@ -3,6 +3,7 @@
     python benchmarks/native.py --data FOLDER --work FOLDER --sets tomato flowers17 --seeds 0 1 2
     python benchmarks/native.py --data FOLDER --work FOLDER --sets tomato --size 96     # and other sizes
     python benchmarks/native.py --data FOLDER --work FOLDER --sets flowers17 --folds 3  # all images test, in turn
+    python benchmarks/native.py --data FOLDER --work FOLDER --sets tomato --arch resnet18 --weights FILE --results FILE
     python benchmarks/native.py --table
     python benchmarks/native.py --cost 64 96 128 160 224                                            # on quiet cores
     python benchmarks/native.py --picture
@@ -64,6 +65,7 @@ ARMS = {
     "stages": "--teacher stages",
     "stages_unjudged": "--teacher stages --keep last",
     "from_0": "--mask-only late:0",
+    **{f"late_{share}": f"--teacher stages --keep last --mask-only late:{share}" for share in (0, 0.1, 0.3, 0.4)},
     **{
         f"from_{first}": f"--mask-only name:blocks.[{first}-6].* --mask-only name:conv_head.*"
         for first in (2, 3, 4, 5, 6)
@@ -82,6 +84,9 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=[])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=["default"])
+    parser.add_argument("--arch", default=LITE0_ARCH)
+    parser.add_argument("--weights", type=Path, default=lite0_weights(), help="of the backbone")
+    parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--size", type=int)
     parser.add_argument("--steps", type=int)
     parser.add_argument("--precision", help="by default what smn chooses")
@@ -93,7 +98,7 @@ def main() -> None:
     parser.add_argument("--picture", action="store_true", help="draw accuracy against work an image, of all sizes")
     options = parser.parse_args()
     if options.table:
-        print(table([json.loads(line) for line in RESULTS.read_text().splitlines()]))
+        print(table([json.loads(line) for line in options.results.read_text().splitlines()]))
         return
     if options.cost:
         COSTS.write_text(json.dumps(costs(options.cost)) + "\n")
@@ -109,7 +114,7 @@ def main() -> None:
         for name in options.sets:
             for arm, fold in itertools.product(options.arms, range(options.folds)):
                 row = measure(name, arm, seed, fold, options)
-                with RESULTS.open("a") as file:
+                with options.results.open("a") as file:
                     file.write(json.dumps(row) + "\n")
                 print(json.dumps(row), flush=True)
 
@@ -121,7 +126,7 @@ def measure(name: str, arm: str, seed: int, fold: int, options: argparse.Namespa
         split = folded(split, fold, options.folds)
     images = unlabeled(split, options.work / f"{name}-images")
     run = options.work / (f"{name}-{arm}-{seed}" + (f"-{fold}" if options.folds > 1 else ""))
-    words = f"adapt {images} --arch {LITE0_ARCH} --weights {lite0_weights()} --seed {seed} --overwrite --out {run}"
+    words = f"adapt {images} --arch {options.arch} --weights {options.weights} --seed {seed} --overwrite --out {run}"
     given = ((key, getattr(options, key)) for key in ("size", "steps", "precision"))
     words += "".join(f" --{key} {value}" for key, value in given if value) + f" {ARMS[arm]}"
     started = time.monotonic()
@@ -131,7 +136,7 @@ def measure(name: str, arm: str, seed: int, fold: int, options: argparse.Namespa
         if end.code:
             sys.exit(f"smn {words} ended with {end.code}")
     seconds = time.monotonic() - started
-    folder, backbone = RunFolder.open(run), load_backbone(LITE0_ARCH, lite0_weights())
+    folder, backbone = RunFolder.open(run), load_backbone(options.arch, options.weights)
     learned, size = read_learned(folder), folder.read_config()["plan"]["views"]["global_size"]
     return {
         "data": name,
