@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=["default"])
     parser.add_argument("--arch", default=LITE0_ARCH)
-    parser.add_argument("--weights", type=Path, default=lite0_weights(), help="of the backbone")
+    parser.add_argument("--weights", type=Path, help="of the backbone; Lite0's if not given")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--size", type=int)
     parser.add_argument("--steps", type=int)
@@ -109,6 +109,7 @@ def main() -> None:
         return
     if options.data is None or options.work is None:
         parser.error("--data and --work are needed")
+    options.weights = options.weights or lite0_weights()
     RECIPES["before"] = replace(RECIPES["default"], native_objective="")
     for seed in options.seeds:
         for name in options.sets:
