@@ -65,7 +65,7 @@ ARMS = {
     "stages": "--teacher stages",
     "stages_unjudged": "--teacher stages --keep last",
     "from_0": "--mask-only late:0",
-    **{f"late_{share}": f"--teacher stages --keep last --mask-only late:{share}" for share in (0, 0.1, 0.3, 0.4)},
+    **{f"late_{share}": f"--teacher stages --keep last --mask-only late:{share}" for share in (0, 0.1, 0.3)},
     **{
         f"from_{first}": f"--mask-only name:blocks.[{first}-6].* --mask-only name:conv_head.*"
         for first in (2, 3, 4, 5, 6)
@@ -73,7 +73,8 @@ ARMS = {
 }
 """What is added to `smn adapt`. `before` is the default recipe as it was: codes of the last layer, at every size.
 Below the native size `stages` is the default where the images are large and unfamiliar enough; here it is for all.
-The bytes are for 900 images and what Lite0 gives before block 4. `from_N` masks Lite0's block N and later ones."""
+The bytes are for 900 images and what Lite0 gives before block 4. `from_N` masks Lite0's block N and later ones,
+`late_P` what any backbone's `late:P` does, to its last state."""
 PROTOCOL = ScoringProtocol(knn=True, linear=True, ks=(20, 200))
 
 
@@ -144,6 +145,7 @@ def measure(name: str, arm: str, seed: int, fold: int, options: argparse.Namespa
         "arm": arm,
         "seed": seed,
         **({"fold": fold, "folds": options.folds} if options.folds > 1 else {}),
+        "arch": options.arch,
         "size": size,
         "steps": folder.read_config()["plan"]["num_steps"],
         "kept_step": learned.step,
