@@ -200,7 +200,7 @@ def test_every_command_that_takes_an_adapter_takes_an_address(
 
     from tests.commands.conftest import quietly
     from tests.conftest import RESNET, random_weights, write_images
-    from tests.publishing.test_folder import adapter_over
+    from tests.publishing.conftest import adapter_over
 
     save_file(random_weights(RESNET), home / "w.safetensors")
     hub_cache.put("me/net", {"adapter.safetensors": adapter_over(RESNET, home / "w.safetensors", 32).to_bytes()})

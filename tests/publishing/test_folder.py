@@ -5,7 +5,7 @@ import importlib.util
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from smn_cli.adapters.adapter import Adapter, load_adapter, make_adapter
+from smn_cli.adapters.adapter import load_adapter
 from smn_cli.backbones.loading import load_backbone
-from smn_cli.errors import BackboneError, UsageError
 from smn_cli.file_rebuild import RebuiltNetwork
-from smn_cli.publishing import folder as folder_module
 from smn_cli.publishing.folder import write_folder
 from smn_cli.rebuild import check_checkpoint, rebuild
-from tests.adapters.forging import random_masks
 from tests.conftest import CONVNET, RESNET, VIT, Outcome
+from tests.publishing.conftest import NATIVE, Written, adapter_over
 
 STAGES = "test_convnext"
 ARCHS = [
@@ -32,60 +30,6 @@ ARCHS = [
     pytest.param(VIT, marks=pytest.mark.slow),
     pytest.param(STAGES, marks=pytest.mark.slow),
 ]
-NATIVE = 160
-
-
-@dataclass(frozen=True)
-class Written:
-    """A folder, the adapter file it was made from, the base's file, and the size its images have."""
-
-    arch: str
-    size: int
-    weights: Path
-    file: Path
-    path: Path
-
-    def live(self) -> nn.Module:
-        """The network with its 1000 classes, masked in place."""
-        model: nn.Module = timm.create_model(self.arch, checkpoint_path=str(self.weights))
-        return load_adapter(self.file).apply(model).eval()
-
-    def load(self, **options: Any) -> nn.Module:
-        """What timm makes of the folder."""
-        model: nn.Module = timm.create_model(f"local-dir:{self.path}", pretrained=True, **options)
-        return model.eval()
-
-    def images(self) -> Tensor:
-        return torch.rand(2, 3, self.size, self.size, generator=torch.Generator().manual_seed(3))
-
-
-def adapter_over(arch: str, weights: Path, size: int) -> Adapter:
-    backbone = load_backbone(arch, weights)
-    base = backbone.model.state_dict()
-    parameters = dict(backbone.model.named_parameters())
-    masks = random_masks({name: base[name] for name in parameters}, density=0.8)
-    told = {"mean": list(backbone.mean), "std": list(backbone.std), "interpolation": "bilinear", "size": size}
-    return make_adapter(base, masks, arch=arch, preprocessing=told, codec="bits")
-
-
-@pytest.fixture(scope="module")
-def written(
-    weights_file: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str, int], Written]:
-    """A function from a timm name and a size to a folder that `smn apply` wrote; the tests only read it."""
-    done: dict[tuple[str, int], Written] = {}
-
-    def make(arch: str, size: int) -> Written:
-        from tests.commands.conftest import quietly
-
-        if (arch, size) not in done:
-            root, weights = tmp_path_factory.mktemp(arch), weights_file(arch)
-            adapter_over(arch, weights, size).save(root / "a.safetensors")
-            quietly("apply", root / "a.safetensors", "--weights", weights, "--out", f"{root / 'net'}/")
-            done[arch, size] = Written(arch, size, weights, root / "a.safetensors", root / "net")
-        return done[arch, size]
-
-    return make
 
 
 def same_state(model: nn.Module, other: dict[str, Tensor]) -> bool:
@@ -264,83 +208,6 @@ def test_an_expert_of_a_cascade_is_written_too(tmp_path: Path, run_cli: Callable
 
 def loaded_counters(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in model.state_dict().items() if name.endswith("num_batches_tracked")}
-
-
-def test_the_library_too_leaves_other_folders_alone(weights_file: Callable[[str], Path], tmp_path: Path) -> None:
-    adapter, backbone = adapter_over(RESNET, weights_file(RESNET), 96), load_backbone(RESNET, weights_file(RESNET))
-    (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(UsageError, match=r"holds other things \(mine\.txt\)"):
-        write_folder(tmp_path, rebuild(adapter, backbone), adapter, backbone, file_digest="", overwrite=True)
-
-
-@pytest.mark.parametrize(
-    ("there", "words", "reason"),
-    [
-        ({"config.json": "{}"}, (), "--out {out} exists: --overwrite replaces it"),
-        ({"notes.txt": "mine"}, ("--overwrite",), "--out {out} holds other things (notes.txt): choose another --out"),
-        ({".git": "mine"}, (), "--out {out} holds other things (.git): choose another --out"),
-    ],
-)
-def test_what_is_there_is_not_overwritten(
-    there: dict[str, str],
-    words: tuple[str, ...],
-    reason: str,
-    written: Callable[[str, int], Written],
-    run_cli: Callable[..., Outcome],
-    tmp_path: Path,
-) -> None:
-    made, out = written(RESNET, NATIVE), tmp_path / "net"
-    out.mkdir()
-    for name, text in there.items():
-        (out / name).write_text(text)
-    outcome = run_cli("apply", made.file, "--weights", made.weights, "--out", out, *words)
-    assert (outcome.code, outcome.err) == (2, f"smn: {reason.format(out=out)}\n")
-    assert {path.name: path.read_text() for path in out.iterdir()} == there
-
-
-def test_overwrite_replaces_a_folder_and_an_empty_one_is_taken(
-    written: Callable[[str, int], Written], run_cli: Callable[..., Outcome], tmp_path: Path
-) -> None:
-    made, out = written(RESNET, NATIVE), tmp_path / "net"
-    out.mkdir()
-    words = ("apply", made.file, "--weights", made.weights, "--out", out)
-    assert run_cli(*words).code == 0  # without a / at its end: it is a folder
-    (out / "config.json").write_text("{}")
-    assert run_cli(*words, "--overwrite").code == 0
-    assert (out / "config.json").read_bytes() == (made.path / "config.json").read_bytes()
-    assert [path.name for path in tmp_path.iterdir()] == ["net"]
-
-
-@pytest.mark.parametrize("is_there", [False, True])
-def test_a_write_that_fails_leaves_what_was_there(
-    is_there: bool,
-    written: Callable[[str, int], Written],
-    run_cli: Callable[..., Outcome],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    made, out = written(RESNET, NATIVE), tmp_path / "net"
-    if is_there:
-        out.mkdir()
-        (out / "config.json").write_text("old")
-
-    def fail(*_: object, **__: object) -> None:
-        raise BackboneError("no such luck")
-
-    monkeypatch.setattr(folder_module, "check_loaded", fail)
-    words = ("apply", made.file, "--weights", made.weights, "--overwrite", "--out", f"{out}/")
-    outcome = run_cli(*words)
-    assert (outcome.code, outcome.err) == (5, "smn: no such luck\n")
-    assert [path.name for path in tmp_path.iterdir()] == ["net"] * is_there
-    assert not is_there or [path.read_text() for path in out.iterdir()] == ["old"]
-
-
-def test_a_folder_above_that_is_missing_is_told(
-    written: Callable[[str, int], Written], run_cli: Callable[..., Outcome], tmp_path: Path
-) -> None:
-    outcome = run_cli("apply", written(RESNET, NATIVE).file, "--out", f"{tmp_path}/none/net/")
-    assert outcome.code == 2
-    assert f"--out {tmp_path}/none/net: the folder {tmp_path}/none does not exist" in outcome.err
 
 
 needs_transformers = pytest.mark.skipif(
