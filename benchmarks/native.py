@@ -282,7 +282,7 @@ def draw(rows: list[dict[str, Any]]) -> None:
     sizes_of = {name: {row["size"] for row in rows if row["data"] == name} for name in {row["data"] for row in rows}}
     rows = [row for row in rows if len(sizes_of[row["data"]]) > 1]
     sets = list(dict.fromkeys(row["data"] for row in rows))
-    figure, axes = pyplot.subplots(1, len(sets), figsize=(4 * len(sets), 3.4), sharex=True, layout="constrained")
+    figure, axes = pyplot.subplots(1, len(sets), figsize=(3.2 * len(sets), 3), sharex=True, layout="constrained")
     for axis, name in zip(numpy.atleast_1d(axes), sets, strict=True):
         own = sorted((row for row in rows if row["data"] == name), key=lambda row: row["size"])
         cost = [cost_of[str(row["size"])] for row in own]
@@ -290,13 +290,13 @@ def draw(rows: list[dict[str, Any]]) -> None:
             accuracy = [row["scores"]["raw k20"][key] for row in own]
             axis.plot(cost, accuracy, "o-", color=colour, label=label)
         for row in own:
-            axis.annotate(f"{row['size']} px", (cost_of[str(row["size"])], row["scores"]["raw k20"]["base"]), (0, -13),
-                          textcoords="offset points", ha="center", fontsize=7, color="#555555")  # fmt: skip
+            axis.annotate(str(row["size"]), (cost_of[str(row["size"])], row["scores"]["raw k20"]["base"]), (3, -12),
+                          textcoords="offset points", ha="left", fontsize=9, color="#444444")  # fmt: skip
         axis.axhline(own[-1]["scores"]["raw k20"]["base"], color="#bbbbbb", linewidth=0.8, linestyle="--")
-        axis.set(title=name, xlabel="milliseconds an image", xscale="log")
+        axis.set(title=name, xlabel="milliseconds an image, and its pixels", xscale="log")
         axis.set_xticks([2, 4, 8], ["2", "4", "8"])
         axis.minorticks_off()
-        axis.margins(x=0.1, y=0.12)
+        axis.margins(x=0.16, y=0.14)
     numpy.atleast_1d(axes)[0].set_ylabel("k-NN 20 accuracy")
     numpy.atleast_1d(axes)[0].legend(frameon=False)
     figure.savefig(RESULTS.parent / "sizes.svg")
