@@ -61,7 +61,7 @@ class AdaptPlan:
     witness: str = ""
     cached_views: int = 0
     cached_bytes: int = 0
-    max_training: int = 0
+    training_images: int = 0
     reasons: dict[str, str] = field(default_factory=dict, compare=False)
 
     @property
@@ -73,9 +73,9 @@ class AdaptPlan:
     def max_images(self) -> int:
         """Images that a run uses at most: those that train and the held-out ones.
 
-        Without `max_training` as many train as its steps can take.
+        Without `training_images` as many train as its steps can take.
         """
-        return (self.max_training or max(self.num_steps, 1) * self.batch_size) + self.num_holdout
+        return (self.training_images or max(self.num_steps, 1) * self.batch_size) + self.num_holdout
 
     def density_at(self, step: int) -> float | None:
         """The fraction of scores to keep after a number of steps; None where a threshold decides.

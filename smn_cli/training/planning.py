@@ -59,8 +59,8 @@ def make_plan(
     num_training = num_images - num_holdout
     steps_per_epoch = num_training // batch_size
     num_steps = _num_steps(options, recipe, steps_per_epoch, reasons)
-    max_training = _max_training(options, recipe, rules, num_training, num_steps * batch_size, reasons)
-    num_seen = min(num_training, num_steps * batch_size, max_training or num_training)
+    training_images = _training_images(options, recipe, rules, num_training, num_steps * batch_size, reasons)
+    num_seen = min(num_training, num_steps * batch_size, training_images or num_training)
     views = _views(options, recipe, size, is_native=bool(teachers))
     return AdaptPlan(
         recipe=options.recipe,
@@ -87,7 +87,7 @@ def make_plan(
         precision=options.precision or precision,
         warmup_steps=_warmup_steps(recipe, num_steps, steps_per_epoch, reasons),
         num_classes=num_classes,
-        max_training=max_training,
+        training_images=training_images,
         reasons=reasons,
         **{name: getattr(options, name) for name in ("compile", "grad_checkpoint", "label_fraction")},
         **_rates(options, recipe),
@@ -125,7 +125,7 @@ def _num_steps(options: AdaptOptions, recipe: Recipe, steps_per_epoch: int, reas
     return min(max(5 * steps_per_epoch, 200), 1500)
 
 
-def _max_training(
+def _training_images(
     options: AdaptOptions, recipe: Recipe, rules: PlanRules, num_training: int, num_draws: int, reasons: dict[str, str]
 ) -> int:
     """Images that train, where that is fewer than the steps could take; else 0."""
@@ -134,7 +134,8 @@ def _max_training(
     most = max(num_draws // rules.num_visits, MANY_IMAGES)
     if min(num_training, num_draws) <= most:
         return 0
-    reasons["max_training"] = f"images that train: each is seen {num_draws / most:.1f} times, and looked at once before"
+    visits = f"{num_draws / most:.1f} times"
+    reasons["training_images"] = f"of very many so many are drawn that each is seen {visits}; `epochs` 1 takes all"
     return most
 
 

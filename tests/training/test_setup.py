@@ -72,8 +72,8 @@ def test_of_very_many_images_so_many_train_that_each_is_seen_three_times(
     num_images: int, options: dict[str, Any], expected: int
 ) -> None:
     plan = make_plan(AdaptOptions(**options), num_images)
-    assert plan.max_training == expected
-    assert ("max_training" in plan.reasons) == bool(expected)
+    assert plan.training_images == expected
+    assert ("training_images" in plan.reasons) == bool(expected)
     paths = [Path(str(number)) for number in range(min(num_images, 150_000))]
     steps_take = plan.num_steps * plan.batch_size
     assert len(split_images(paths, plan).training) == min(len(paths) - plan.num_holdout, expected or steps_take)
