@@ -61,7 +61,6 @@ class AdaptPlan:
     witness: str = ""
     cached_views: int = 0
     cached_bytes: int = 0
-    training_images: int = 0
     reasons: dict[str, str] = field(default_factory=dict, compare=False)
 
     @property
@@ -71,11 +70,8 @@ class AdaptPlan:
 
     @property
     def max_images(self) -> int:
-        """Images that a run uses at most: those that train and the held-out ones.
-
-        Without `training_images` as many train as its steps can take.
-        """
-        return (self.training_images or max(self.num_steps, 1) * self.batch_size) + self.num_holdout
+        """Images that a run can use at most: those of its steps and the held-out ones."""
+        return max(self.num_steps, 1) * self.batch_size + self.num_holdout
 
     def density_at(self, step: int) -> float | None:
         """The fraction of scores to keep after a number of steps; None where a threshold decides.

@@ -73,7 +73,7 @@ def check_for_run(
 def split_images(paths: list[Path], plan: AdaptPlan, labeled: LabeledImages | None = None) -> ImageSplit:
     """Hold out the plan's number of images, by its seed; with none held out, some training images judge.
 
-    A run keeps no more images than it is to see, see `AdaptPlan.max_images`. With labels, those held out and those kept
+    A run that is shorter than one pass only keeps the images it will see. With labels, those held out and those kept
     are of all classes.
     """
     generator = split_generator(plan.seed)
@@ -83,5 +83,5 @@ def split_images(paths: list[Path], plan: AdaptPlan, labeled: LabeledImages | No
         order = spread_over_classes(labeled.labels(paths), generator)
     shuffled = [paths[position] for position in order]
     held_out, training = shuffled[: plan.num_holdout], shuffled[plan.num_holdout :]
-    training = training[: plan.max_images - plan.num_holdout]
+    training = training[: max(plan.num_steps, 1) * plan.batch_size]
     return ImageSplit(training, held_out or training[-min(500, len(training) // 5 or 1) :], labeled)
