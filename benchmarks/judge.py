@@ -101,13 +101,6 @@ ARMS = {
     "rate x10": Arm({"lr_scores": 0.3}),
     "shuffled": Arm(sabotage="shuffled"),
     "random": Arm(sabotage="random"),
-    # as the default masks and crops today, on runs that the witness's limit was not chosen on
-    "today, last": Arm(teachers=("last",)),
-    "today, both": Arm(teachers=("stages", "last")),
-    "today, lite2": Arm(teachers=("lite2",)),
-    "today, slow": Arm({"lr_scores": 0.01}),
-    "today, quick": Arm({"lr_scores": 0.1}),
-    "today, warm": Arm(constants={"TEMPERATURE": 0.2}),
 }
 
 

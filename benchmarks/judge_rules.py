@@ -36,10 +36,7 @@ def gain_cell(scores: list[list[float]]) -> str:
 
 
 def rules_table(rows: list[dict[str, Any]]) -> str:
-    """Of runs with a witness. Harm: kept, and below the base beyond the interval in k-NN 20, raw or partly whitened.
-
-    A real gain: some judged state is above it in raw features, and not below it in partly whitened ones.
-    """
+    """Of runs with a witness: what each rule keeps, what of that is harm, and which real gains it misses."""
     lines = ["| judge | runs | kept | harm | real gains | missed |", "|" + "---|" * 6]
     real = [row for row in rows if any(is_real_gain(each["scores"]) for each in row["judgements"])]
     for name, rule in RULES.items():
