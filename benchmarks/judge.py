@@ -12,7 +12,6 @@ too. Its witness is Lite2, or Lite1 where Lite2 teaches. Sets hold train/ and te
 import argparse
 import json
 import multiprocessing
-import os
 import tempfile
 import time
 import traceback
@@ -69,6 +68,11 @@ class Arm:
     constants: dict[str, float] = field(default_factory=dict)
     sabotage: str = ""
 
+    @property
+    def is_todays(self) -> bool:
+        """Whether blocks and crops are those of the default now, not of the time when the recipe was chosen."""
+        return not {"mask_only", "recipe", "train"} & self.options.keys()
+
 
 def whole(options: dict[str, Any] | None = None, **others: Any) -> Arm:
     """With the whole mask and the mild crops that the default had while the recipe was chosen."""
@@ -79,7 +83,15 @@ def whole(options: dict[str, Any] | None = None, **others: Any) -> Arm:
 JITTER = {"jitter": (0.3, 0.3, 0.3, 0.05), "jitter_probability": 0.8}
 ARMS = {
     "default": Arm(),
-    "jittered": Arm(views=JITTER),
+    "default, jittered": Arm(views=JITTER),
+    "default, last": Arm(teachers=("last",)),
+    "default, both": Arm(teachers=("stages", "last")),
+    "default, lite2": Arm(teachers=("lite2",)),
+    "default, all": Arm(teachers=("stages", "last", "lite2")),
+    "default, slow": Arm({"lr_scores": 0.01}),
+    "default, quick": Arm({"lr_scores": 0.1}),
+    "default, long": Arm({"steps": 600}),
+    "default, warm": Arm(constants={"TEMPERATURE": 0.2}),
     "stages": whole(),
     "last": whole(teachers=("last",)),
     "both": whole(teachers=("stages", "last")),
@@ -123,10 +135,11 @@ def main() -> None:
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
     if options.table:
-        print(table([json.loads(line) for line in options.results.read_text().splitlines()]))
+        rows = [json.loads(line) for line in options.results.read_text().splitlines()]
+        print(table(rows, today=[name for name, arm in ARMS.items() if arm.is_todays], fenced=fenced_sets()))
         return
     tasks = [(name, arm, seed, options) for seed in options.seeds for arm in options.arms for name in options.sets]
-    with multiprocessing.get_context("spawn").Pool(options.workers) as pool:
+    with multiprocessing.get_context("spawn").Pool(options.workers, share_threads, (options.workers,)) as pool:
         for row in pool.imap_unordered(measured, tasks):
             with options.results.open("a") as file:
                 file.write(json.dumps(row) + "\n")
@@ -134,10 +147,20 @@ def main() -> None:
             print(row["data"], row["arm"], row["seed"], row["seconds"], told, flush=True)
 
 
+def share_threads(num_workers: int) -> None:
+    """Compute with a worker's part of the threads that torch would use, which is no more than the cores it may run on."""
+    torch.set_num_threads(max(1, torch.get_num_threads() // num_workers))
+
+
+def fenced_sets() -> set[str]:
+    """Sets whose runs end before their first step where no witness is given, as their rows of `native.py` say."""
+    rows = [json.loads(line) for line in (RESULTS.parent / "native.jsonl").read_text().splitlines()]
+    return {row["data"] for row in rows if row["arm"] == "default" and "small images" in row["alarms"]}
+
+
 def measured(task: tuple[str, str, int, argparse.Namespace]) -> dict[str, Any]:
     """A row; of a run that failed what went wrong."""
     name, arm, seed, options = task
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // options.workers))
     row = {"data": name, "arm": arm, "seed": seed}
     started = time.monotonic()
     try:

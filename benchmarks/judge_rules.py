@@ -4,14 +4,22 @@ Harm: kept, and below the base beyond the interval in k-NN 20, raw or partly whi
 above it in raw features, and not below it in partly whitened ones.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """Markdown: what each arm gained at its last step, then what each rule would have kept of the runs."""
-    rows = [row for row in rows if "error" not in row]
-    return f"{arms_table(rows)}\n\n{rules_table([row for row in rows if row['base_agreement'] is not None])}"
+def table(rows: list[dict[str, Any]], *, today: Collection[str], fenced: Collection[str]) -> str:
+    """Markdown: what each arm gained at its last step, and what each rule would have kept.
+
+    Args:
+        rows: of `judge.py`.
+        today: arms whose runs have a table of their own.
+        fenced: sets on which nothing is trained without a witness.
+    """
+    rows = [{**row, "fenced": row["data"] in fenced} for row in rows if "error" not in row]
+    witnessed = [row for row in rows if row["base_agreement"] is not None]
+    of_today = [row for row in witnessed if row["arm"] in today]
+    return f"{arms_table(rows)}\n\n{rules_table(witnessed)}\n\nToday's mask and crops:\n\n{rules_table(of_today)}"
 
 
 def arms_table(rows: list[dict[str, Any]]) -> str:
@@ -76,6 +84,9 @@ RULES: dict[str, Rule] = {
     "teacher's likeness alone": lambda row, each: each["gain"]["low"] > 0,
     "likeness, and view consistency not below the base's": lambda row, each: (
         each["gain"]["low"] > 0 and is_consistent(row, each)
+    ),
+    "both, and nothing is trained on small images": lambda row, each: (
+        each["gain"]["low"] > 0 and is_consistent(row, each) and not row["fenced"]
     ),
     **{
         f"both, and a witness loses at most {limit}": lambda row, each, limit=limit: (  # type: ignore[misc]
