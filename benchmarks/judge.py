@@ -148,7 +148,7 @@ def main() -> None:
 
 
 def share_threads(num_workers: int) -> None:
-    """Compute with a worker's part of the threads that torch would use, which is no more than the cores it may run on."""
+    """Compute with a worker's part of the threads of torch, which has no more than the cores that it may run on."""
     torch.set_num_threads(max(1, torch.get_num_threads() // num_workers))
 
 
