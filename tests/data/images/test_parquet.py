@@ -17,7 +17,7 @@ from smn_cli.data.images.find import find_images
 from smn_cli.data.images.validate import check_images
 from smn_cli.errors import DataError, UsageError
 from tests.conftest import write_images
-from tests.data.images.test_tar import png, reason
+from tests.data.images.tars import png, reason
 
 pyarrow = pytest.importorskip("pyarrow", reason="needs the parquet extra")
 from pyarrow.parquet import ParquetFile, write_table  # noqa: E402

@@ -18,7 +18,7 @@ from smn_cli.data.images.find import find_class_folders, find_images
 from smn_cli.data.images.validate import check_images
 from smn_cli.errors import DataError
 from tests.conftest import write_images
-from tests.data.images.test_tar import png, reason
+from tests.data.images.tars import png, reason
 
 METHODS = {"stored": zipfile.ZIP_STORED, "deflated": zipfile.ZIP_DEFLATED}
 CENTRAL, ENCRYPTED = b"PK\1\2", 1
