@@ -4,21 +4,18 @@ Harm: kept, and below the base beyond the interval in k-NN 20, raw or partly whi
 above it in raw features, and not below it in partly whitened ones.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 
 
-def table(rows: list[dict[str, Any]], *, today: Collection[str], fenced: Collection[str]) -> str:
-    """Markdown: what each arm gained at its last step, and what each rule would have kept.
+def table(rows: list[dict[str, Any]]) -> str:
+    """Markdown: what each arm gained at its last step, and what each rule would have kept of all runs and of today's.
 
     Args:
-        rows: of `judge.py`.
-        today: arms whose runs have a table of their own.
-        fenced: sets on which nothing is trained without a witness.
+        rows: of `judge.py`, with what its `ended` tells of them.
     """
-    rows = [{**row, "fenced": row["data"] in fenced} for row in rows if "error" not in row]
     witnessed = [row for row in rows if row["base_agreement"] is not None]
-    of_today = [row for row in witnessed if row["arm"] in today]
+    of_today = [row for row in witnessed if row["today"]]
     return f"{arms_table(rows)}\n\n{rules_table(witnessed)}\n\nToday's mask and crops:\n\n{rules_table(of_today)}"
 
 
@@ -65,9 +62,13 @@ def is_real_gain(scores: dict[str, list[float]]) -> bool:
 
 
 def kept_by(rule: "Rule", row: dict[str, Any]) -> dict[str, Any] | None:
-    """The state of the largest gain by the teacher's likeness, of those that a rule lets pass; None for the base."""
-    passing = [each for each in row["judgements"] if not each["alarms"] and rule(row, each)]
-    return max(passing, key=lambda each: each["gain"]["value"], default=None)
+    """The state that a rule puts highest, of those that it lets pass; None for the base."""
+    if row["ended"]:
+        return None
+    passing = [(rule(row, each), each) for each in row["judgements"] if not each["alarms"]]
+    return max(
+        ((value, each) for value, each in passing if value is not None), key=lambda pair: pair[0], default=(0, None)
+    )[1]
 
 
 def lost(row: dict[str, Any], each: dict[str, Any]) -> float:
@@ -75,24 +76,45 @@ def lost(row: dict[str, Any], each: dict[str, Any]) -> float:
     return float(row["base_agreement"] - each["witness_agreement"])
 
 
-def is_consistent(row: dict[str, Any], each: dict[str, Any]) -> bool:
-    return bool(each.get("view_consistency", 1.0) >= (row["base_health"].get("view_consistency") or 0.0))
+def more_consistent(row: dict[str, Any], each: dict[str, Any]) -> float | None:
+    """How much oftener two views find the same neighbours; None if they do so less often than the base's."""
+    gain = each.get("view_consistency", 1.0) - (row["base_health"].get("view_consistency") or 0.0)
+    return float(gain) if gain >= 0 else None
 
 
-Rule = Callable[[dict[str, Any], dict[str, Any]], bool]
+def liker(row: dict[str, Any], each: dict[str, Any]) -> float | None:
+    """How much liker to the teacher the neighbours are; None if not beyond the interval."""
+    return float(each["gain"]["value"]) if each["gain"]["low"] > 0 else None
+
+
+def liker_and_consistent(row: dict[str, Any], each: dict[str, Any]) -> float | None:
+    return None if more_consistent(row, each) is None else liker(row, each)
+
+
+def better(row: dict[str, Any], each: dict[str, Any]) -> float | None:
+    """What smn asks for with a witness: views alone tell where the last layer teaches, to whom the base is likest."""
+    return more_consistent(row, each) if row["itself"] else liker_and_consistent(row, each)
+
+
+Rule = Callable[[dict[str, Any], dict[str, Any]], float | None]
+LIMITS = (0.03, 0.02, 0.0125, 0.01, 0.005, 0.0)
+
+
+def witnessed(rule: Rule, limit: float) -> Rule:
+    """The rule, of states that lose no more than so much to the witness."""
+    return lambda row, each: rule(row, each) if lost(row, each) <= limit else None
+
+
 RULES: dict[str, Rule] = {
-    "teacher's likeness alone": lambda row, each: each["gain"]["low"] > 0,
-    "likeness, and view consistency not below the base's": lambda row, each: (
-        each["gain"]["low"] > 0 and is_consistent(row, each)
-    ),
+    "teacher's likeness alone": liker,
+    "likeness, and view consistency not below the base's": liker_and_consistent,
     "both, and nothing is trained on small images": lambda row, each: (
-        each["gain"]["low"] > 0 and is_consistent(row, each) and not row["fenced"]
+        None if row["fenced"] else liker_and_consistent(row, each)
     ),
+    **{f"both, and a witness loses at most {limit}": witnessed(liker_and_consistent, limit) for limit in LIMITS},
     **{
-        f"both, and a witness loses at most {limit}": lambda row, each, limit=limit: (  # type: ignore[misc]
-            each["gain"]["low"] > 0 and is_consistent(row, each) and lost(row, each) <= limit
-        )
-        for limit in (0.03, 0.02, 0.0125, 0.01, 0.005, 0.0)
+        f"the same, {limit}, but consistency alone where the last layer teaches": witnessed(better, limit)
+        for limit in LIMITS
     },
-    "a witness loses at most 0.0125, alone": lambda row, each: lost(row, each) <= 0.0125,
+    "a witness loses at most 0.0125, alone": witnessed(lambda row, each: float(each["gain"]["value"]), 0.0125),
 }

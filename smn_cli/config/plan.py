@@ -5,6 +5,7 @@ from math import isfinite
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from smn_cli.config.teachers import LAST
 from smn_cli.recipes import TRAIN_MODES, Keep, MaskKind, NormStats, Precision, Train, TrainMode, ViewPlan
 
 
@@ -72,6 +73,11 @@ class AdaptPlan:
     def max_images(self) -> int:
         """Images that a run can use at most: those of its steps and the held-out ones."""
         return max(self.num_steps, 1) * self.batch_size + self.num_holdout
+
+    @property
+    def teaches_itself(self) -> bool:
+        """Whether the base's own last layer is among the teachers, at the working size: nobody is liker to it then."""
+        return LAST in self.teachers and self.teacher_size <= self.views.global_size
 
     def density_at(self, step: int) -> float | None:
         """The fraction of scores to keep after a number of steps; None where a threshold decides.

@@ -95,6 +95,8 @@ class HealthJudge:
         trunk: that every candidate shares, see `Looks`.
         is_own_space: whether the teacher's features are the backbone's own, so that places in them can be compared.
         witness: (H + N, F) features of an independent model for the same images, which has to agree; None for none.
+        teaches_itself: whether the base's own last layer is among the teachers, so that nobody is liker to it than the
+            base. With a witness, what counts then is how much oftener two views find the same neighbours.
     """
 
     uses_labels = False
@@ -112,8 +114,10 @@ class HealthJudge:
         trunk: Network | None = None,
         is_own_space: bool = True,
         witness: Tensor | None = None,
+        teaches_itself: bool = False,
     ) -> None:
         self._team, self._is_own_space = team or Team(), is_own_space
+        self._counts_views = teaches_itself and witness is not None and not is_own_space
         paths = [*held_out, *training]
         self.images = CropCache(self._team.own(paths), preprocessing)
         num_viewed = len(self._team.own(held_out))
@@ -145,12 +149,12 @@ class HealthJudge:
         if not (torch.isfinite(held_out).all() and torch.isfinite(training).all()):
             raise TrainingError("the features are no longer finite numbers: lower `lr_scores`")
         likeness, consistency, health = self._measure(candidate, held_out, training)
-        difference = paired_difference(self._base_likeness, likeness)
+        measures = (self._base_consistency, consistency) if self._counts_views else (self._base_likeness, likeness)
         agreement = self._agreement(held_out, training)
         is_sound = self._is_sound(health, consistency, agreement)
         if agreement is not None:
             health = replace(health, witness_agreement=float(agreement.mean()))
-        return Judgement(difference, is_sound, dict(health.to_json()), self._collapse(health))
+        return Judgement(paired_difference(*measures), is_sound, dict(health.to_json()), self._collapse(health))
 
     def remember(self, step: int) -> None:
         """Keep the features of the network that was judged last, after so many steps, until the next is remembered."""

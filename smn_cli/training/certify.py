@@ -31,7 +31,7 @@ def teacher_alarms(context: RunContext, images: list[Path]) -> list[str]:
     first two hundred images decide if the gain's interval lies as far above zero as it reaches below the gain.
 
     Args:
-        context: of the run.
+        context: of a run whose teachers are layers of its own backbone.
         images: a sample of at least a hundred, better five hundred.
     """
     names = [parse_teacher(text) for text in context.plan.teachers]
@@ -40,8 +40,7 @@ def teacher_alarms(context: RunContext, images: list[Path]) -> list[str]:
     own, taught = _readers(context, names)
     base, teacher, gain = torch.empty(0), torch.empty(0), Gain(0.0, 0.0, 0.0)
     for part in filter(None, (images[:NUM_AT_ONCE], images[NUM_AT_ONCE:])):
-        for eye in {id(reader.eye): reader.eye for reader in [own, *taught]}.values():
-            eye.look_at(part, context.execution.num_workers)
+        own.eye.look_at(part, context.execution.num_workers)
         views = [reader.read() for reader in taught]
         first, second = (joined_space([view[side] for view in views]) for side in (0, 1))
         base, teacher = view_consistency(*own.read()), view_consistency(first, second)
@@ -95,7 +94,7 @@ class _Reader:
 
 
 def _readers(context: RunContext, names: list[TeacherName]) -> tuple[_Reader, list[_Reader]]:
-    """That of the last layer, and those of the teachers; the backbone's own layers share one pass."""
+    """That of the last layer, and those of the teachers, all the backbone's own, which share one pass."""
     last = open_teacher(TeacherName(LAST), context)
     size, width = last.preprocessing.size, context.backbone.num_features
     network = last.network
@@ -106,9 +105,4 @@ def _readers(context: RunContext, names: list[TeacherName]) -> tuple[_Reader, li
         LAST: _Reader(last, eye, slice(None, width)),
         STAGES: _Reader(replace(last, name=TeacherName(STAGES)), eye, slice(width, None)),
     }
-
-    def other(name: TeacherName) -> _Reader:
-        teacher = open_teacher(name, context)
-        return _Reader(teacher, _Eye(teacher.network, teacher.preprocessing), slice(None))
-
-    return own[LAST], [own.get(name.kind) or other(name) for name in names]
+    return own[LAST], [own[name.kind] for name in names]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from smn_cli.backbones.folding import folded
-from smn_cli.config.teachers import parse_teacher
+from smn_cli.config.teachers import LAST, parse_teacher
 from smn_cli.data.images.sizes import usual_short_side
 from smn_cli.data.views.loader import image_batches
 from smn_cli.evaluation.features import extract_features
@@ -43,11 +43,22 @@ def first_alarms(context: RunContext, health: HealthJudge, *, is_vouched_for: bo
 
 
 def _teaching_alarms(context: RunContext, health: HealthJudge, *, is_alone: bool) -> list[str]:
-    """Of a lesson of neighbourhoods; `is_alone` tells whether only the network itself vouches for it."""
+    """Of a lesson of neighbourhoods; `is_alone` tells whether only the network itself vouches for it.
+
+    Another model's views cannot be counted against the last layer's: one that gained on four sets of six, and did harm on
+    none, was below it on each of them (docs/log.md).
+    """
     plan, training = context.plan, context.split.training
     short_side = usual_short_side(training)  # read from headers, so asked first
     if is_alone and (alarms := enlargement_alarms(short_side, plan.views.global_size)):
         return alarms
+    if plan.teachers == (LAST,) and plan.teaches_itself and not plan.witness:
+        return [
+            "no judge: the last layer itself teaches, and by what it knows nothing is better than the base; give "
+            "`witness` or `val`, or take the last state unjudged with `keep` last"
+        ]
+    if _has_other_teacher(context):
+        return []
     context.execution.tell(f"do {' and '.join(plan.teachers)} know more than the last layer?")
     alarms = teacher_alarms(context, training[:NUM_CERTIFYING])
     if alarms or not is_alone:
@@ -76,5 +87,8 @@ def _as_classified(context: RunContext, health: HealthJudge, short_side: float) 
 
 def _has_other_model(context: RunContext) -> bool:
     """Whether another network than the backbone itself vouches for the lesson."""
-    plan = context.plan
-    return bool(plan.witness) or any(parse_teacher(text).kind == "model" for text in plan.teachers)
+    return bool(context.plan.witness) or _has_other_teacher(context)
+
+
+def _has_other_teacher(context: RunContext) -> bool:
+    return any(parse_teacher(text).kind == "model" for text in context.plan.teachers)

@@ -126,6 +126,7 @@ def make_health_judge(context: RunContext, prepared: Prepared) -> HealthJudge:
         trunk=context.trunk,
         is_own_space=not objective_of(context.plan).learns_relations,
         witness=prepared.witness,
+        teaches_itself=context.plan.teaches_itself,
     )
 
 

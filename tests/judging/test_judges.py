@@ -108,3 +108,30 @@ def test_a_witness_has_to_find_the_neighbours_no_stranger_than_before(
     judgement = judge.judge(Candidate(brightness))
     assert judgement.is_sound is is_sound
     assert (judgement.measures["witness_agreement"] > 0.9) is is_sound
+
+
+@pytest.mark.parametrize(("teaches_itself", "has_witness"), [(True, True), (False, True), (True, False)])
+def test_where_the_base_teaches_itself_views_tell_of_a_gain_if_a_witness_agrees(
+    tmp_path: Path, teaches_itself: bool, has_witness: bool
+) -> None:
+    """The base sees corners, and so does its teacher: by that nothing is better."""
+    paths = striped(tmp_path / "images", 120)
+    held_out, training = paths[::2], paths[1::2]
+    preprocessing = Preprocessing(64, (0.5,) * 3, (0.5,) * 3, "bilinear")
+
+    def seen_by(network: Callable[[Tensor], Tensor]) -> Tensor:
+        return extract_features(network, image_batches([*held_out, *training], preprocessing))
+
+    judge = HealthJudge(
+        held_out,
+        training,
+        preprocessing,
+        *seen_by(corner).chunk(2),
+        Candidate(corner),
+        is_own_space=False,
+        witness=seen_by(brightness) if has_witness else None,
+        teaches_itself=teaches_itself,
+    )
+    judgement = judge.judge(Candidate(brightness))
+    assert judgement.is_sound
+    assert (judgement.difference.low > 0) is (teaches_itself and has_witness)

@@ -193,17 +193,6 @@ def test_a_network_without_blocks_is_taught_by_its_last_layer(
     assert plan.reasons["teachers"] == f"{CONVNET} has no stages that can be read, so its last layer teaches"
 
 
-def test_the_alarm_which_ships_names_no_path(
-    workshop: Callable[..., Workshop], second: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    session = workshop(CONVNET).start("run", **SHORT, teacher=(f"{VIT}={second}",))
-    given = iter([torch.full((50,), share) for share in (0.6, 0.3)])
-    monkeypatch.setattr(certify, "view_consistency", lambda *_views: next(given))
-    [alarm] = certify.teacher_alarms(session.context, session.split.training)
-    assert f"of the cases to {VIT}," in alarm
-    assert str(second.parent) not in alarm
-
-
 def test_that_alarm_ends_a_run_before_its_first_step(
     workshop: Callable[..., Workshop], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -214,6 +203,33 @@ def test_that_alarm_ends_a_run_before_its_first_step(
     assert session.plan.num_holdout >= 30  # enough to judge by
     assert session.is_finished
     assert "no better teacher: so it is" in session.best_state.alarms[0]
+
+
+def test_a_last_layer_that_teaches_itself_needs_a_witness_to_be_judged(
+    workshop: Callable[..., Workshop], second: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("learnability_alarms", "enlargement_alarms", "familiarity_alarms"):
+        monkeypatch.setattr(first_alarms, name, lambda *_: [])
+    place = with_many_images(workshop(CONVNET), tmp_path / "many")
+    native = SHORT | {"size": None, "steps": 1, "keep": "best", "teacher": ("last",)}
+    session = place.start("alone", **native)
+    assert session.is_finished
+    [alarm] = session.best_state.alarms
+    assert alarm.startswith("no judge: the last layer itself teaches")
+    assert place.start("witnessed", **native, witness=f"{VIT}={second}").best_state.alarms == []
+    assert place.start("larger", **native | {"size": 48}).best_state.alarms == []
+    assert place.start("beside", **native | {"teacher": ("last", f"{VIT}={second}")}).best_state.alarms == []
+
+
+def test_another_model_is_not_asked_whether_it_knows_more(
+    workshop: Callable[..., Workshop], second: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(first_alarms, "learnability_alarms", lambda *_: [])
+    monkeypatch.setattr(first_alarms, "teacher_alarms", lambda *_: ["no better teacher: so it is"])
+    place = with_many_images(workshop(CONVNET), tmp_path / "many")
+    for number, taught_by in enumerate([(f"{VIT}={second}",), ("stages", f"{VIT}={second}")]):
+        session = place.start(f"run{number}", **SHORT, teacher=taught_by, keep="best")
+        assert session.best_state.alarms == []
 
 
 def test_small_images_are_not_trained_on_without_a_witness(
