@@ -95,7 +95,10 @@ def pack(
     report = measure_sizes(adapter, measured)
     report_sizes(output, out, report)
     if adapter.header.density == 1 and not adapter.header.norm_stats:
-        gained = "nothing is gained by it" if adapter.head is None else "only the classifier is new"
+        carried = [
+            name for name, part in (("classifier", adapter.head), ("readout", adapter.readout)) if part is not None
+        ]
+        gained = f"only the {' and the '.join(carried)} is new" if carried else "nothing is gained by it"
         output.result(f"this is the identity mask: the adapted network is the base, and {gained}")
     content: PackJson = {
         "schema": "smn.pack/1",

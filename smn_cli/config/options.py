@@ -36,7 +36,12 @@ class AdaptOptions:
     recipe: str = option("default", "default; swav (no teacher); paper (its exact settings).", "Method", words=RECIPES)
     train: Train = option("mask", "mask; baselines: norm (statistics alone), full, head (none).", "Method")
     keep: Keep | None = option(None, "best (the base, if nothing beat it) or last.", "Method")
-    steps: int | None = option(None, "Length of the run; by default set by the images.", "Method", minimum=1)
+    steps: int | None = option(
+        None,
+        "Length of the run; by default set by the images. 0 trains nothing: the base, for `smn pack --readout`.",
+        "Method",
+        minimum=0,
+    )
     epochs: int | None = option(None, "The same, in passes over the images.", "Method", minimum=1)
     batch_size: int | None = option(None, "Images a step; 64, or 32 for neighbourhoods.", "Method", minimum=2)
     size: int | None = option(

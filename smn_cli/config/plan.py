@@ -8,6 +8,9 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from smn_cli.config.teachers import LAST
 from smn_cli.recipes import TRAIN_MODES, Keep, MaskKind, NormStats, Precision, Train, TrainMode, ViewPlan
 
+_NUM_READ = 5000
+"""As `smn_cli.evaluation.readouts.MAX_FITTED`, which a plan cannot import: it needs no torch."""
+
 
 @dataclass(frozen=True)
 class AdaptPlan:
@@ -72,7 +75,12 @@ class AdaptPlan:
     @property
     def max_images(self) -> int:
         """Images that a run can use at most: those of its steps and the held-out ones."""
-        return max(self.num_steps, 1) * self.batch_size + self.num_holdout
+        return self.max_training + self.num_holdout
+
+    @property
+    def max_training(self) -> int:
+        """Images that its steps can see at most; of a run without steps those that a readout is fitted to."""
+        return self.num_steps * self.batch_size if self.num_steps else _NUM_READ
 
     @property
     def teaches_itself(self) -> bool:

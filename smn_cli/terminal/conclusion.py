@@ -27,7 +27,10 @@ def conclude_run(output: "Output", session: "Session", seconds: float) -> "Adapt
         output.talk(f"alarm: {in_flags(alarm)}")
     is_identity = plan.keep == "best" and learned.step == 0
     kept = "the identity mask" + (", with the base's own classifier" if learned.classifier is not None else "")
-    if is_identity and session.trainer.step == 0:
+    if not plan.num_steps:
+        output.result(f"{run}: not trained, as asked; it holds the base ({kept})")
+        output.result(f"next: smn pack {run} --readout stages (or centred, whitened)")
+    elif is_identity and session.trainer.step == 0:
         output.result(f"{run}: not trained, because of the alarm; the base itself is kept ({kept})")
     elif is_identity:
         output.result(f"{run}: nothing beat the base, so the base itself is kept ({kept})")

@@ -83,5 +83,5 @@ def split_images(paths: list[Path], plan: AdaptPlan, labeled: LabeledImages | No
         order = spread_over_classes(labeled.labels(paths), generator)
     shuffled = [paths[position] for position in order]
     held_out, training = shuffled[: plan.num_holdout], shuffled[plan.num_holdout :]
-    training = training[: max(plan.num_steps, 1) * plan.batch_size]
+    training = training[: plan.max_training]
     return ImageSplit(training, held_out or training[-min(500, len(training) // 5 or 1) :], labeled)

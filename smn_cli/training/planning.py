@@ -57,7 +57,7 @@ def make_plan(
     num_training = num_images - num_holdout
     steps_per_epoch = num_training // batch_size
     num_steps = _num_steps(options, recipe, steps_per_epoch, reasons)
-    num_seen = min(num_training, num_steps * batch_size)
+    num_seen = min(num_training, num_steps * batch_size) if num_steps else num_training
     views = _views(options, recipe, size, is_native=bool(teachers))
     return AdaptPlan(
         recipe=options.recipe,

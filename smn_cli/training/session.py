@@ -123,7 +123,7 @@ class Session:
             session = cls(context, prepare_run(context, request, start))
             if start is not None:
                 start.put_on(session.trainer, session.features)
-            if plan.keep == "best":
+            if plan.keep == "best" and plan.num_steps:
                 is_expert = request.plan is not None  # of a cascade, whose dispatcher went through this
                 session.best_state.alarms = team.from_first(lambda: session.first_alarms(is_vouched_for=is_expert))
             session._save()

@@ -274,3 +274,27 @@ def test_an_unknown_kind_is_refused(packed: Callable[[str], Packed], run_cli: Cl
     refused = run_cli("pack", packed(RESNET).run, "--readout", "magic", "--out", tmp_path / "a.safetensors")
     assert refused.code == 2
     assert "--readout magic is unknown: expected one of centred, whitened, stages" in refused.err
+
+
+def test_a_readout_needs_no_training(
+    weights_file: Callable[[str], Path], road: Road, run_cli: Cli, tmp_path: Path
+) -> None:
+    """Few images, which would be an alarm for a run that trains; all of them are read."""
+    run, file = tmp_path / "run", tmp_path / "adapter.safetensors"
+    words = ("--arch", RESNET, "--weights", weights_file(RESNET), "--out", run, "--json", "-", "--size", 32)
+    content = told(run_cli("adapt", road.images, *words, "--batch-size", 4, "--steps", 0))
+    assert (content["trained"], content["identity"], content["alarms"]) == (False, True, [])
+    assert content["images"] > 4  # more than one batch
+    packed = run_cli("pack", run, "--out", file, "--readout", "stages", "--json", "-")
+    assert told(packed)["density"] == 1
+    assert "the adapted network is the base, and only the readout is new" in packed.err
+    readout = load_adapter(file).readout
+    assert readout is not None
+    assert readout.entry.num_images == content["images"]
+    vectors = tmp_path / "v.npy"
+    told(
+        run_cli(
+            "embed", road.images, "--adapter", file, "--weights", weights_file(RESNET), "--json", "-", "--out", vectors
+        )
+    )
+    assert rows_of(vectors).shape == (len(list(road.images.iterdir())), readout.dim)
