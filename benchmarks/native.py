@@ -204,7 +204,7 @@ def score(split: LabeledSplit, folder: RunFolder, backbone: Backbone) -> dict[st
 
 
 SHORT = {"knn.top1": "k20", "knn.top1@200": "k200", "linear.top1": "linear"}
-COLUMNS = ("raw k20", "raw k200", "centred k20", "whitened k20", "raw linear")
+COLUMNS = ("raw k20", "raw k200", "centred k20", "centred k200", "whitened k20", "whitened k200", "raw linear")
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -247,9 +247,10 @@ def pooled_cell(scores: list[dict[str, float]]) -> str:
 
 
 def cell(scores: list[dict[str, float]]) -> str:
-    """base -> adapted, bold where all intervals lie above 0, struck through where any lies below."""
+    """base -> adapted (ends of the intervals), bold where all lie above 0, struck through where any lies below."""
     base, adapted = (mean([score[name] for score in scores]) for name in ("base", "adapted"))
-    text = f"{base:.3f} -> {adapted:.3f}"
+    low, high = min(score["low"] for score in scores), max(score["high"] for score in scores)
+    text = f"{base:.3f} -> {adapted:.3f} ({low:+.3f} .. {high:+.3f})"
     if all(score["low"] > 0 for score in scores):
         return f"**{text}**"
     return f"~~{text}~~" if any(score["high"] < 0 for score in scores) else text

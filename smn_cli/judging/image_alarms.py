@@ -114,8 +114,8 @@ def familiarity_alarms(features: Tensor, weight: Tensor, bias: Tensor) -> list[s
         return []
     return [
         f"familiar images: the backbone's own classifier gives its likeliest class {sure:.2f} in the mean, above "
-        f"{MAX_SURE:.2f}; on such images its stages have taught good and bad, and nobody here can tell which: give an "
-        "independent model as `witness`, or labeled images as `val`; with `keep` last it trains unjudged"
+        f"{MAX_SURE:.2f}; on such images its stages have taught good and bad, and nobody here can tell which: give "
+        "another model as `teacher` or as `witness`, or labeled images as `val`; with `keep` last it trains unjudged"
     ]
 
 
@@ -131,6 +131,6 @@ def enlargement_alarms(short_side: float, size: int) -> list[str]:
     own = max(64, int(short_side) // 32 * 32)
     return [
         f"small images: their shorter side is {short_side:g} px, the network looks at {size}; of enlarged images its "
-        f"stages have taught good and bad, and nobody here can tell which: set `size` {own}, or give an independent "
-        "model as `witness`, or labeled images as `val`; with `keep` last it trains unjudged"
+        f"stages have taught good and bad, and nobody here can tell which: set `size` {own}, or give another "
+        "model as `teacher` or as `witness`, or labeled images as `val`; with `keep` last it trains unjudged"
     ]
