@@ -18,6 +18,7 @@ SHORTEST_TOLD_S = 0.5
 """Parts of a run that take no more would be told as 0 s, and are left out."""
 
 if TYPE_CHECKING:
+    from smn_cli.config.plan import AdaptPlan
     from smn_cli.console import Output
     from smn_cli.data.images.validate import ImageSet
     from smn_cli.schemas.runs import PlanContentJson, PlanJson, PlannedSecondsJson, SmallerPlanJson
@@ -77,7 +78,9 @@ def plan(
     _show(output, sample, options, profile, estimate, execution.device)
     smaller: SmallerPlanJson | None = None
     if (its_profile := profile_smaller(profile.plan, backbone, sample, options, execution, labeled)) is not None:
-        smaller = _show_smaller(output, profile, estimate, its_profile, _estimate(its_profile, sample, check_s))
+        smaller = _show_smaller(output, profile, its_profile, _estimate(its_profile, sample, check_s))
+    if estimate.total_s > LONG_S:
+        _show_ways_out(output, profile.plan, smaller)
     content: PlanJson = {
         "schema": "smn.plan/1",
         "arch": backbone.arch,
@@ -103,9 +106,9 @@ def _estimate(profile: "Profile", sample: "ImageSet", check_s: float) -> "Estima
 
 
 def _show_smaller(
-    output: "Output", profile: "Profile", estimate: "Estimate", smaller: "Profile", its_estimate: "Estimate"
+    output: "Output", profile: "Profile", smaller: "Profile", its_estimate: "Estimate"
 ) -> "SmallerPlanJson":
-    """The other use of smn: the same images at a fraction of the work; and what else there is where this takes long."""
+    """The other use of smn: the same images at a fraction of the work."""
     from smn_cli.console import duration
 
     size, (own, less) = (
@@ -116,13 +119,18 @@ def _show_smaller(
         f"with --size {size}: about {duration(its_estimate.total_s)}, an image trains in {own / less:.1f} times less "
         "time; for a network that is to see images of that size"
     )
-    if estimate.total_s > LONG_S:
-        output.result(
-            f"at {profile.plan.views.global_size} px that is more than {duration(LONG_S)}: --steps "
-            f"{profile.plan.num_steps // 4} takes a quarter of them, --size {size} sees smaller images, and a GPU is "
-            "faster by far"
-        )
     return {"size": size, "seconds": its_estimate.total_s, "step_s": smaller.median_step_s}
+
+
+def _show_ways_out(output: "Output", plan: "AdaptPlan", smaller: "SmallerPlanJson | None") -> None:
+    """What else there is where a run takes long."""
+    from smn_cli.console import duration
+
+    fewer = f"--steps {max(1, plan.num_steps // 4)} takes a quarter of the steps"
+    size = f", --size {smaller['size']} sees smaller images" if smaller is not None else ""
+    output.result(
+        f"at {plan.views.global_size} px that is more than {duration(LONG_S)}: {fewer}{size}, and a GPU is faster by far"
+    )
 
 
 def _check_sample(paths: list[Path], options: AdaptOptions) -> "tuple[ImageSet, float]":

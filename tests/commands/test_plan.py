@@ -140,8 +140,10 @@ def test_the_backbone_s_own_size_has_a_smaller_one_beside_it(
     assert (content["plan"]["views"]["global_size"], content["plan"]["teachers"]) == (160, ["stages"])
     assert content["smaller"]["size"] == 96
     assert "with --size 96: about" in outcome.err
-    assert "--steps 50 takes a quarter of them, --size 96 sees smaller images" in outcome.err
-    assert "smaller" not in json.loads(run_cli(*words, "--size", 64, "--device", "cpu", "--json", "-").out)
+    assert "--steps 50 takes a quarter of the steps, --size 96 sees smaller images" in outcome.err
+    alone = run_cli(*words, "--size", 64, "--device", "cpu", "--json", "-")
+    assert "smaller" not in json.loads(alone.out)
+    assert "at 64 px that is more than 0 s: --steps 50 takes a quarter of the steps, and a GPU" in alone.err
 
 
 NATIVE = "--teacher stages --size 32 --batch-size 8 --steps 12 --keep last --workers 0 --device cpu"
