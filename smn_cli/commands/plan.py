@@ -129,7 +129,7 @@ def _show_ways_out(output: "Output", plan: "AdaptPlan", smaller: "SmallerPlanJso
     fewer = f"--steps {max(1, plan.num_steps // 4)} takes a quarter of the steps"
     size = f", --size {smaller['size']} sees smaller images" if smaller is not None else ""
     output.result(
-        f"at {plan.views.global_size} px that is more than {duration(LONG_S)}: {fewer}{size}, and a GPU is faster by far"
+        f"at {plan.views.global_size} px that is more than {duration(LONG_S)}: {fewer}{size}, and a GPU is far faster"
     )
 
 
