@@ -54,7 +54,6 @@ def plan(
     from smn_cli.data.labels.labeled_images import find_labeled_images
     from smn_cli.objectives.table import refuse_idle_options
     from smn_cli.terminal.options import resolve_device, resolve_workers
-    from smn_cli.training.image_split import num_wanted
     from smn_cli.training.profiling import profile_run, profile_smaller
     from smn_cli.training.run_context import Execution
     from smn_cli.training.teachers import check_teachers
@@ -72,15 +71,13 @@ def plan(
     sample, check_s = _check_sample(paths, options)
     output.talk(f"taking a few steps with {len(sample.good)} of {len(paths)} images; nothing of it stays")
     profile = profile_run(backbone, sample, options, execution, labeled)
-    check_s *= num_wanted(len(paths), options)
     estimate = _estimate(profile, sample, check_s)
     explain_plan(output, profile.plan, num_weights=profile.num_weights, num_tensors=profile.num_tensors)
     _show(output, sample, options, profile, estimate, execution.device)
     smaller: SmallerPlanJson | None = None
     if (its_profile := profile_smaller(profile.plan, backbone, sample, options, execution, labeled)) is not None:
         smaller = _show_smaller(output, profile, its_profile, _estimate(its_profile, sample, check_s))
-    if estimate.total_s > LONG_S:
-        _show_ways_out(output, profile.plan, smaller)
+    _show_ways_out(output, profile.plan, estimate, smaller)
     content: PlanJson = {
         "schema": "smn.plan/1",
         "arch": backbone.arch,
@@ -122,10 +119,14 @@ def _show_smaller(
     return {"size": size, "seconds": its_estimate.total_s, "step_s": smaller.median_step_s}
 
 
-def _show_ways_out(output: "Output", plan: "AdaptPlan", smaller: "SmallerPlanJson | None") -> None:
+def _show_ways_out(
+    output: "Output", plan: "AdaptPlan", estimate: "Estimate", smaller: "SmallerPlanJson | None"
+) -> None:
     """What else there is where a run takes long."""
     from smn_cli.console import duration
 
+    if estimate.total_s <= LONG_S:
+        return
     fewer = f"--steps {max(1, plan.num_steps // 4)} takes a quarter of the steps"
     size = f", --size {smaller['size']} sees smaller images" if smaller is not None else ""
     output.result(
@@ -134,14 +135,15 @@ def _show_ways_out(output: "Output", plan: "AdaptPlan", smaller: "SmallerPlanJso
 
 
 def _check_sample(paths: list[Path], options: AdaptOptions) -> "tuple[ImageSet, float]":
-    """A checked sample, and the seconds an image that it took."""
+    """A checked sample, and the seconds that all wanted images would take."""
     from smn_cli.data.images.validate import check_images
+    from smn_cli.training.image_split import num_wanted
     from smn_cli.training.profiling import draw_sample
 
     drawn = draw_sample(paths, options)
     started = time.monotonic()
     checked = check_images(drawn, max_bad=1)  # a share in a sample is no verdict on the whole
-    seconds = (time.monotonic() - started) / len(drawn)
+    seconds = (time.monotonic() - started) / len(drawn) * num_wanted(len(paths), options)
     return replace(checked, num_unseen=len(paths) - len(drawn)), seconds
 
 

@@ -122,11 +122,13 @@ def test_where_the_base_teaches_itself_views_tell_of_a_gain_if_a_witness_agrees(
     def seen_by(network: Callable[[Tensor], Tensor]) -> Tensor:
         return extract_features(network, image_batches([*held_out, *training], preprocessing))
 
+    teacher_held_out, teacher_training = seen_by(corner).chunk(2)
     judge = HealthJudge(
         held_out,
         training,
         preprocessing,
-        *seen_by(corner).chunk(2),
+        teacher_held_out,
+        teacher_training,
         Candidate(corner),
         is_own_space=False,
         witness=seen_by(brightness) if has_witness else None,
