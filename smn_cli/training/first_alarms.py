@@ -45,8 +45,8 @@ def first_alarms(context: RunContext, health: HealthJudge, *, is_vouched_for: bo
 def _teaching_alarms(context: RunContext, health: HealthJudge, *, is_alone: bool) -> list[str]:
     """Of a lesson of neighbourhoods; `is_alone` tells whether only the network itself vouches for it.
 
-    Another model's views cannot be counted against the last layer's: one that gained on four sets of six, and did harm
-    on none, was below it on each of them (docs/log.md).
+    Another model's views cannot be counted against the last layer's: by them one was refused on each of six sets that
+    taught a gain on some and did harm on none (docs/benchmarks.md, "Teachers").
     """
     plan, training = context.plan, context.split.training
     short_side = usual_short_side(training)  # read from headers, so asked first
