@@ -105,6 +105,11 @@ def witnessed(rule: Rule, limit: float) -> Rule:
     return lambda row, each: rule(row, each) if lost(row, each) <= limit else None
 
 
+def witnessed_or_itself(limit: float) -> Rule:
+    """What smn asks for with a witness; at most `limit` where the last layer teaches, whose likeness says nothing."""
+    return lambda row, each: witnessed(better, limit if row["itself"] else 0.0125)(row, each)
+
+
 RULES: dict[str, Rule] = {
     "teacher's likeness alone": liker,
     "likeness, and view consistency not below the base's": liker_and_consistent,
@@ -113,7 +118,7 @@ RULES: dict[str, Rule] = {
     ),
     **{f"both, and a witness loses at most {limit}": witnessed(liker_and_consistent, limit) for limit in LIMITS},
     **{
-        f"the same, {limit}, but consistency alone where the last layer teaches": witnessed(better, limit)
+        f"the same, but consistency alone and at most {limit} where the last layer teaches": witnessed_or_itself(limit)
         for limit in LIMITS
     },
     "a witness loses at most 0.0125, alone": witnessed(lambda row, each: float(each["gain"]["value"]), 0.0125),

@@ -1,5 +1,7 @@
 """What a run may cut, where its scores start, and how much of them it keeps: the plan's words over a network."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -41,6 +43,20 @@ def names_to_train(backbone: nn.Module, plan: AdaptPlan) -> list[str]:
     if plan.mask_only and not chosen:
         raise UsageError(f"`mask_only` {' '.join(plan.mask_only)} leaves no parameter of this network: see its names")
     return chosen
+
+
+def why_late(backbone: nn.Module, plan: AdaptPlan) -> str:
+    """From which block on a network is masked, and what the blocks before it hold."""
+    chosen, whole = (names_to_train(backbone, each) for each in (plan, replace(plan, mask_only=())))
+    late, every = (sum(backbone.get_parameter(name).numel() for name in names) for names in (chosen, whole))
+    blocks = block_names(backbone)
+    if late == every:
+        return "every weight: " + ("the first block holds more of them" if blocks else "this network names no blocks")
+    first = next((name for name in blocks if any(each.startswith(f"{name}.") for each in chosen)), "the rest")
+    return (
+        f"{first} and what follows it; the blocks before hold {1 - late / every:.1%} of the weights and much of the "
+        "work, and stay whole: they need no gradient"
+    )
 
 
 def first_scores(backbone: nn.Module, names: list[str], plan: AdaptPlan) -> dict[str, Tensor]:

@@ -258,9 +258,6 @@ def _mask_only(options: AdaptOptions, recipe: Recipe, reasons: dict[str, str], *
     asks_for_early = options.include_stem or options.include_depthwise
     if not is_native or options.train != "mask" or asks_for_early:
         return ()
-    reasons["mask_only"] = (
-        "first blocks that hold few of the weights and much of the work stay whole: they need no gradient"
-    )
     return (f"late:{recipe.native_trunk:g}",)
 
 

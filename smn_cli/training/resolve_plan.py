@@ -17,7 +17,7 @@ from smn_cli.errors import BackboneError
 from smn_cli.evaluation.precision import fast_precision
 from smn_cli.training.choose_precision import choose_precision
 from smn_cli.training.lesson import why_stages_teach
-from smn_cli.training.mask_setup import names_to_train
+from smn_cli.training.mask_setup import names_to_train, why_late
 from smn_cli.training.planning import make_plan
 from smn_cli.training.trunk_plan import with_trunk_cache
 
@@ -62,6 +62,8 @@ def resolve_plan(
     if plan.teachers == (STAGES,) and not options.teacher and not has_stages(backbone.model, plan.teacher_size):
         reason = f"{backbone.arch} has no stages that can be read, so its last layer teaches"
         plan = replace(plan, teachers=(LAST,), reasons={**plan.reasons, "teachers": reason})
+    if plan.mask_only and not options.mask_only:
+        plan = replace(plan, reasons={**plan.reasons, "mask_only": why_late(backbone.model, plan)})
     if options.precision is None and tell is not None:
         names = names_to_train(backbone.model, plan)
         chosen = choose_precision(backbone.model, plan.views.global_size, names, tell=tell)

@@ -110,11 +110,8 @@ def test_a_witness_has_to_find_the_neighbours_no_stranger_than_before(
     assert (judgement.measures["witness_agreement"] > 0.9) is is_sound
 
 
-@pytest.mark.parametrize(("teaches_itself", "has_witness"), [(True, True), (False, True), (True, False)])
-def test_where_the_base_teaches_itself_views_tell_of_a_gain_if_a_witness_agrees(
-    tmp_path: Path, teaches_itself: bool, has_witness: bool
-) -> None:
-    """The base sees corners, and so does its teacher: by that nothing is better."""
+def judge_of_corners(tmp_path: Path, *, teaches_itself: bool, has_witness: bool = True) -> HealthJudge:
+    """The base sees corners, and so does its teacher: by that nothing is better. A witness sees brightness."""
     paths = striped(tmp_path / "images", 120)
     held_out, training = paths[::2], paths[1::2]
     preprocessing = Preprocessing(64, (0.5,) * 3, (0.5,) * 3, "bilinear")
@@ -123,7 +120,7 @@ def test_where_the_base_teaches_itself_views_tell_of_a_gain_if_a_witness_agrees(
         return extract_features(network, image_batches([*held_out, *training], preprocessing))
 
     teacher_held_out, teacher_training = seen_by(corner).chunk(2)
-    judge = HealthJudge(
+    return HealthJudge(
         held_out,
         training,
         preprocessing,
@@ -134,6 +131,26 @@ def test_where_the_base_teaches_itself_views_tell_of_a_gain_if_a_witness_agrees(
         witness=seen_by(brightness) if has_witness else None,
         teaches_itself=teaches_itself,
     )
+
+
+@pytest.mark.parametrize(("teaches_itself", "has_witness"), [(True, True), (False, True), (True, False)])
+def test_where_the_base_teaches_itself_views_tell_of_a_gain_if_a_witness_agrees(
+    tmp_path: Path, teaches_itself: bool, has_witness: bool
+) -> None:
+    judge = judge_of_corners(tmp_path, teaches_itself=teaches_itself, has_witness=has_witness)
     judgement = judge.judge(Candidate(brightness))
     assert judgement.is_sound
     assert (judgement.difference.low > 0) is (teaches_itself and has_witness)
+
+
+@pytest.mark.parametrize(("lost", "teaches_itself", "is_sound"), [
+    (0.004, True, True), (0.006, True, False), (0.006, False, True), (0.013, False, False),
+])  # fmt: skip
+def test_a_witness_forgives_less_where_likeness_to_the_teacher_is_no_support(
+    tmp_path: Path, lost: float, teaches_itself: bool, is_sound: bool
+) -> None:
+    judge = judge_of_corners(tmp_path, teaches_itself=teaches_itself)
+    agreement = judge._agreement(*judge.embed(Candidate(brightness)))
+    assert agreement is not None
+    judge._base_agreement = agreement + lost
+    assert judge.judge(Candidate(brightness)).is_sound is is_sound
