@@ -2,9 +2,9 @@
 
     python benchmarks/stage_spaces.py --data FOLDER --sets tomato flowers17
 
-FOLDER holds sets with train/ and test/ by class; at most 1,000 and 500 images. Lite0 at 224 px. Means and
-deviations of the last blocks are standardised and partly whitened on the training images, as `fit_stage_readout` does with four blocks and
-the power one half; k-NN 20 (200).
+FOLDER holds sets with train/ and test/ by class; at most 1,000 and 500 images. Lite0 at 224 px. Means and deviations of
+the last blocks are standardised and partly whitened on the training images, as `fit_stage_readout` does with four
+blocks and the power one half; k-NN 20 (200).
 """
 
 import argparse
