@@ -48,9 +48,10 @@ def embedded(split: LabeledSplit, precision: str) -> dict[int, Tensor]:
     backbone = load_backbone(LITE0_ARCH, lite0_weights())
     network = folded(backbone.model, backbone.native_size).to(memory_format=torch.channels_last)
     image = torch.zeros(1, 3, backbone.native_size, backbone.native_size)
-    with torch.inference_mode():
+    with torch.no_grad():
         widths = {num: stage_features(network, num)(image).shape[1] for num in NUM_STAGES}
-        run = on_device(stage_features(network, max(NUM_STAGES)), torch.device("cpu"), precision)
+    run = on_device(stage_features(network, max(NUM_STAGES)), torch.device("cpu"), precision)
+    with torch.inference_mode():
         batches = image_batches(
             [*split.train_paths, *split.test_paths], preprocessing_of(backbone, backbone.native_size)
         )
