@@ -37,7 +37,7 @@ NUM_SEARCHED = 1000
 """Training images that held-out ones look for neighbours among, at most."""
 MAX_LOST_AGREEMENT, MAX_LOST_UNSUPPORTED = 0.0125, 0.005
 """Share of neighbours in common with a witness that a state may lose, and where likeness to the teacher is no support:
-of 104 runs on six sets none that was kept under them did harm, at .02 and at .0125 one did (benchmarks/judge.py)."""
+of 107 runs on six sets none that was kept under them did harm, at .02 and at .0125 one did (benchmarks/judge.py)."""
 COLLAPSE_SHARE = 0.25
 """A run whose features keep less than this share of the base's effective rank has collapsed."""
 
