@@ -97,6 +97,9 @@ class HealthJudge:
         witness: (H + N, F) features of an independent model for the same images, which has to agree; None for none.
         teaches_itself: whether the base's own last layer is among the teachers, so that nobody is liker to it than the
             base. With a witness, what counts then is how much oftener two views find the same neighbours.
+
+    Attributes:
+        counts_views: whether that is what counts.
     """
 
     uses_labels = False
@@ -117,7 +120,7 @@ class HealthJudge:
         teaches_itself: bool = False,
     ) -> None:
         self._team, self._is_own_space = team or Team(), is_own_space
-        self._counts_views = teaches_itself and witness is not None and not is_own_space
+        self.counts_views = teaches_itself and witness is not None and not is_own_space
         paths = [*held_out, *training]
         self.images = CropCache(self._team.own(paths), preprocessing)
         num_viewed = len(self._team.own(held_out))
@@ -149,7 +152,7 @@ class HealthJudge:
         if not (torch.isfinite(held_out).all() and torch.isfinite(training).all()):
             raise TrainingError("the features are no longer finite numbers: lower `lr_scores`")
         likeness, consistency, health = self._measure(candidate, held_out, training)
-        measures = (self._base_consistency, consistency) if self._counts_views else (self._base_likeness, likeness)
+        measures = (self._base_consistency, consistency) if self.counts_views else (self._base_likeness, likeness)
         agreement = self._agreement(held_out, training)
         is_sound = self._is_sound(health, consistency, agreement)
         if agreement is not None:
@@ -183,7 +186,7 @@ class HealthJudge:
     def _is_sound(self, health: Health, consistency: Tensor, agreement: Tensor | None) -> bool:
         if agreement is not None and self._base_agreement is not None:
             lost = float((self._base_agreement - agreement).mean())
-            if lost > (MAX_LOST_UNSUPPORTED if self._counts_views else MAX_LOST_AGREEMENT):
+            if lost > (MAX_LOST_UNSUPPORTED if self.counts_views else MAX_LOST_AGREEMENT):
                 return False
         if health.teacher_nearness is not None and self.base_health.teacher_nearness is not None:
             return health.teacher_nearness > self.base_health.teacher_nearness

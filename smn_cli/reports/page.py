@@ -59,13 +59,11 @@ def write_report(session: Session, ending: Ending | None = None) -> Path:
         return path
     split, prepare = session.split, session.preprocessing
     curves = [loss_curve(steps), *health_curves(session.health.base_health.to_json(), evaluations)]
-    likeness = session.health.base_health.neighbour_likeness
-    unit = JudgeUnit(session.judge.uses_labels, likeness, len(split.held_out))
     page = render_page(
         "report.html.j2",
         session=session,
         images=_images_words(session),
-        verdict=run_verdict(learned, evaluations, unit, keep=session.plan.keep, taken=session.trainer.step),
+        verdict=run_verdict(learned, evaluations, _unit(session), keep=session.plan.keep, taken=session.trainer.step),
         alarms=[ending.say(alarm) for alarm in learned.alarms],
         facts=_facts(session, learned, ending),
         ending=ending,
@@ -96,6 +94,16 @@ def _kept(session: Session, learned: Learned) -> Candidate:
     weights = {name: effective_weight(own[name], mask.to(own[name].device)) for name, mask in learned.masks.items()}
     tensors = {**weights, **learned.weights, **learned.norm_stats}
     return session.context.candidate(tensors)
+
+
+def _unit(session: Session) -> JudgeUnit:
+    health = session.health.base_health
+    num_images = len(session.split.held_out)
+    if session.judge.uses_labels:
+        return JudgeUnit("labels", 0.0, num_images)
+    if session.health.counts_views and health.view_consistency is not None:
+        return JudgeUnit("views", health.view_consistency, num_images)
+    return JudgeUnit("likeness", health.neighbour_likeness, num_images)
 
 
 def _images_words(session: Session) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from smn_cli.evaluation.intervals import Gain
 from smn_cli.reports.score_rows import VERDICT_WORDS
@@ -29,13 +29,13 @@ class JudgeUnit:
     """What a judge counts.
 
     Attributes:
-        uses_labels: whether it is right answers; else neighbour likeness.
-        base_likeness: of the base, -1 to 1.
+        measure: right answers, neighbour likeness, or neighbours that two views share.
+        base: the measure of the base, -1 to 1; of right answers not told.
         num_images: held out.
     """
 
-    uses_labels: bool
-    base_likeness: float
+    measure: Literal["labels", "likeness", "views"]
+    base: float
     num_images: int
 
 
@@ -54,7 +54,8 @@ def run_verdict(
     told = {record["step"]: _gain(record) for record in evaluations}
     if keep == "best" and learned.step == 0:
         if not taken:
-            reason = "Nothing was trained, because of the alarm, so the identity mask is what gets packed."
+            why = "because of the alarm" if learned.num_steps else "as asked"
+            reason = f"Nothing was trained, {why}, so the identity mask is what gets packed."
             return RunVerdict("identity", "The base is kept.", reason)
         reason = "No state of this run was above the untouched network beyond doubt"
         if told:
@@ -78,17 +79,19 @@ def _gain(record: dict[str, Any]) -> Gain:
 
 
 def _sentence(unit: JudgeUnit, gain: Gain) -> str:
-    if unit.uses_labels:
+    if unit.measure == "labels":
         return f"Accuracy on the labeled images that judge went from the base's by {_words(unit, gain)}."
-    base = unit.base_likeness
+    measure = "Neighbour likeness, a cosine between -1 and 1 (higher is better),"
+    if unit.measure == "views":
+        measure = "The share of neighbours that two views of an image have in common (higher is better)"
     return (
-        f"Neighbour likeness, a cosine between -1 and 1 (higher is better), went from {base:.4f} to "
-        f"{base + gain.value:.4f} on {unit.num_images} images held out: {_words(unit, gain)}."
+        f"{measure} went from {unit.base:.4f} to {unit.base + gain.value:.4f} on "
+        f"{unit.num_images} images held out: {_words(unit, gain)}."
     )
 
 
 def _words(unit: JudgeUnit, gain: Gain) -> str:
-    if unit.uses_labels:
+    if unit.measure == "labels":
         return (
             f"{100 * gain.value:+.1f} percentage points (95 % interval {100 * gain.low:+.1f} .. {100 * gain.high:+.1f})"
         )

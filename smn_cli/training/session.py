@@ -70,7 +70,11 @@ class Session:
         self.execution.tell(f"the judge looks at the base, {len(self.split.held_out)} images held out")
         self.health = make_health_judge(context, preparation)
         self.judge: Judge = choose_judge(context, preparation, self.health)
-        counted = "accuracy, as a share of 1" if self.judge.uses_labels else "neighbour likeness, a cosine"
+        counted = "neighbour likeness, a cosine"
+        if self.judge.uses_labels:
+            counted = "accuracy, as a share of 1"
+        elif self.health.counts_views:
+            counted = "neighbours that two views of an image share, as a share of 1"
         self.execution.tell(f"it counts {counted}; more than the base is better")
 
     @classmethod

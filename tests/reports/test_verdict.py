@@ -7,11 +7,11 @@ import pytest
 from smn_cli.reports.verdict import JudgeUnit, run_verdict
 from smn_cli.runs.run_result import Learned
 
-LIKENESS, LABELS = JudgeUnit(False, 0.3229, 91), JudgeUnit(True, 0.3229, 91)
+LIKENESS, LABELS, VIEWS = (JudgeUnit(measure, 0.3229, 91) for measure in ("likeness", "labels", "views"))
 
 
-def learned(step: int) -> Learned:
-    return Learned({}, {}, {}, step, 200, True, None, ())
+def learned(step: int, num_steps: int = 200) -> Learned:
+    return Learned({}, {}, {}, step, num_steps, True, None, ())
 
 
 def judged(**gains: tuple[float, float, float]) -> list[dict[str, Any]]:
@@ -27,6 +27,17 @@ def test_what_is_kept_has_its_own_number_unit_and_interval() -> None:
     found = run_verdict(learned(160), told, LIKENESS, keep="best", taken=200)
     assert (found.kind, found.headline) == ("better", "Better than its base, says its judge: step 160 of 200 is kept.")
     assert "from 0.3229 to 0.3503 on 91 images held out: +0.0274 (95 % interval +0.0209 .. +0.0336)." in found.reason
+
+
+def test_where_views_are_counted_the_verdict_speaks_of_them() -> None:
+    found = run_verdict(learned(40), judged(_40=(0.0274, 0.0209, 0.0336)), VIEWS, keep="best", taken=40)
+    assert "neighbours that two views of an image have in common (higher is better) went from 0.3229 to" in found.reason
+    assert "likeness" not in found.reason
+
+
+def test_a_run_without_steps_speaks_of_no_alarm() -> None:
+    assert "as asked" in run_verdict(learned(0, num_steps=0), [], LIKENESS, keep="best", taken=0).reason
+    assert "because of the alarm" in run_verdict(learned(0), [], LIKENESS, keep="best", taken=0).reason
 
 
 def test_with_labels_the_unit_is_percentage_points() -> None:

@@ -22,6 +22,7 @@ from smn_cli.features import row_store
 from smn_cli.features.cache import FeatureCache
 from smn_cli.objectives import neighbour_search, neighbourhood
 from smn_cli.objectives.table import refuse_idle_options
+from smn_cli.reports.page import _unit
 from smn_cli.runs import checked_files
 from smn_cli.runs.pack import pack_run
 from smn_cli.training import certify, first_alarms, setup, teachers
@@ -216,7 +217,8 @@ def test_a_last_layer_that_teaches_itself_needs_a_witness_to_be_judged(
     assert session.is_finished
     [alarm] = session.best_state.alarms
     assert alarm.startswith("no judge: the last layer itself teaches")
-    assert place.start("witnessed", **native, witness=f"{VIT}={second}").best_state.alarms == []
+    witnessed = place.start("witnessed", **native, witness=f"{VIT}={second}")
+    assert (witnessed.best_state.alarms, _unit(witnessed).measure) == ([], "views")
     assert place.start("larger", **native | {"size": 48}).best_state.alarms == []
     assert place.start("beside", **native | {"teacher": ("last", f"{VIT}={second}")}).best_state.alarms == []
 
