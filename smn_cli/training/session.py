@@ -34,7 +34,14 @@ from smn_cli.training.mask_setup import names_to_train
 from smn_cli.training.resolve_plan import resolve_plan
 from smn_cli.training.run_context import Execution, RunContext, RunRequest
 from smn_cli.training.run_logs import RunLogs, opened_logs
-from smn_cli.training.setup import Prepared, choose_judge, make_health_judge, make_objective, prepare_run
+from smn_cli.training.setup import (
+    Prepared,
+    choose_judge,
+    make_health_judge,
+    make_objective,
+    prepare_run,
+    what_counts,
+)
 from smn_cli.training.start_state import StartingPoint
 from smn_cli.training.trainer import StepReport, Trainer, make_source
 from smn_cli.training.trunk_cache import TrunkBatch, TrunkCache
@@ -70,12 +77,7 @@ class Session:
         self.execution.tell(f"the judge looks at the base, {len(self.split.held_out)} images held out")
         self.health = make_health_judge(context, preparation)
         self.judge: Judge = choose_judge(context, preparation, self.health)
-        counted = "neighbour likeness, a cosine"
-        if self.judge.uses_labels:
-            counted = "accuracy, as a share of 1"
-        elif self.health.counts_views:
-            counted = "neighbours that two views of an image share, as a share of 1"
-        self.execution.tell(f"it counts {counted}; more than the base is better")
+        self.execution.tell(f"it counts {what_counts(self.judge, self.health)}; more than the base is better")
 
     @classmethod
     def start(

@@ -130,6 +130,13 @@ def make_health_judge(context: RunContext, prepared: Prepared) -> HealthJudge:
     )
 
 
+def what_counts(judge: Judge, health: HealthJudge) -> str:
+    """What a judge counts, and in which unit."""
+    if judge.uses_labels:
+        return "accuracy, as a share of 1"
+    return "neighbours that two views share, as a share of 1" if health.counts_views else "neighbour likeness, a cosine"
+
+
 def choose_judge(context: RunContext, prepared: Prepared, health: HealthJudge) -> Judge:
     """Who decides what a run keeps: right answers of a classifier, or of nearest neighbours, or else the health.
 
