@@ -34,14 +34,7 @@ from smn_cli.training.mask_setup import names_to_train
 from smn_cli.training.resolve_plan import resolve_plan
 from smn_cli.training.run_context import Execution, RunContext, RunRequest
 from smn_cli.training.run_logs import RunLogs, opened_logs
-from smn_cli.training.setup import (
-    Prepared,
-    choose_judge,
-    make_health_judge,
-    make_objective,
-    prepare_run,
-    what_counts,
-)
+from smn_cli.training.setup import Prepared, choose_judge, make_health_judge, make_objective, prepare_run, what_counts
 from smn_cli.training.start_state import StartingPoint
 from smn_cli.training.trainer import StepReport, Trainer, make_source
 from smn_cli.training.trunk_cache import TrunkBatch, TrunkCache
