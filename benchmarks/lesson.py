@@ -19,7 +19,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from judge import JITTER, beside
+from judge import JITTER, PROTOCOL, beside
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -28,7 +28,7 @@ from smn_cli.backbones.packaged import LITE0_ARCH, lite0_weights
 from smn_cli.config.options import AdaptOptions
 from smn_cli.data.images.validate import check_images
 from smn_cli.data.labels.eval_split import LabeledSplit, load_labeled_split
-from smn_cli.evaluation.compare import LabeledFeatures, Scores, ScoringProtocol, score
+from smn_cli.evaluation.compare import LabeledFeatures, Scores, score
 from smn_cli.evaluation.controls import readout_scores
 from smn_cli.features.embed import Embedding, labeled_features
 from smn_cli.masking.backbone import density, parameters_replaced
@@ -41,7 +41,6 @@ from smn_cli.training.session import Session
 from smn_cli.training.trainer import StepReport, Trainer
 
 RESULTS = Path(__file__).parent / "results" / "lesson.jsonl"
-PROTOCOL = ScoringProtocol(knn=True, linear=True, ks=(20, 200))
 KEPT_MEMORY, OWN_SHARE, LR_AFFINE = 0.5, 0.2, 1e-3
 
 
