@@ -258,7 +258,8 @@ def sabotaged(arm: Arm, seed: int) -> Iterator[None]:
 
 def features_of(network: Network, images: CropCache, split: LabeledSplit) -> LabeledFeatures:
     """Of all labeled images."""
-    rows, num = extract_features(network, images.batches()), len(split.train_paths)
+    paths, num = [*split.train_paths, *split.test_paths], len(split.train_paths)
+    rows = extract_features(network, images.batches(paths))
     return LabeledFeatures(rows[:num], torch.tensor(split.train_labels), rows[num:], torch.tensor(split.test_labels))
 
 

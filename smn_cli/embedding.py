@@ -16,7 +16,6 @@ from smn_cli.cascade.blocks import network_identity
 from smn_cli.cascade.cascade import Cascade
 from smn_cli.data.images.validate import ImageSet
 from smn_cli.data.labels.eval_split import LabeledSplit
-from smn_cli.data.views.loader import image_batches
 from smn_cli.evaluation.compare import LabeledFeatures
 from smn_cli.evaluation.features import on_device
 from smn_cli.features.embed import Embedding, batch_size_for, labeled_features
@@ -106,7 +105,7 @@ def feature_batches(
     model = backbone.model.to(where).to(memory_format=torch.channels_last)
     batch_size = batch_size_for(where, size)
     shares = Shares(paths, batch_size, embedding.team)
-    own = image_batches(shares.own, embedding.preprocessing, batch_size=batch_size, num_workers=embedding.num_workers)
+    own = embedding.batches(shares.own, batch_size)
     with ExitStack() as stack:
         if isinstance(change, Cascade):
             cascade = change

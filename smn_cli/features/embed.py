@@ -1,6 +1,6 @@
 """Features of image files under one network, from the cache where it has them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from smn_cli.backbones import stages
 from smn_cli.backbones.loading import feature_width
 from smn_cli.data.labels.eval_split import LabeledSplit
 from smn_cli.data.preprocessing import Preprocessing
+from smn_cli.data.views.crop_cache import CropCache
 from smn_cli.data.views.loader import image_batches
 from smn_cli.distributed import Team
 from smn_cli.errors import BackboneError
@@ -35,6 +36,7 @@ class Embedding:
         num_workers: image loading processes.
         cache: where features are looked for and kept; None embeds every time.
         team: the processes that share the images; features come together in the first one.
+        crops: of a run, which may have decoded some of the images already; None if nobody has.
     """
 
     preprocessing: Preprocessing
@@ -42,6 +44,13 @@ class Embedding:
     num_workers: int = 0
     cache: FeatureCache | None = None
     team: Team = field(default_factory=Team)
+    crops: CropCache | None = None
+
+    def batches(self, paths: Sequence[Path], batch_size: int) -> Iterator[Tensor]:
+        """Prepared images (B, 3, size, size), in order; see `image_batches`."""
+        if self.crops is not None and self.crops.preprocessing == self.preprocessing:
+            return self.crops.batches(paths, batch_size=batch_size, num_workers=self.num_workers)
+        return image_batches(paths, self.preprocessing, batch_size=batch_size, num_workers=self.num_workers)
 
 
 def labeled_features(
@@ -152,7 +161,7 @@ def shared_features(
             progress(len(paths))
         return torch.empty(0, 0) if found is None else found
     shares = Shares(paths, batch_size, team)
-    own = image_batches(shares.own, embedding.preprocessing, batch_size=batch_size, num_workers=embedding.num_workers)
+    own = embedding.batches(shares.own, batch_size)
     features = shares.joined(map(torch.inference_mode()(network), own), progress, room)
     if cache is not None and before is not None and features.dtype == torch.float32 and key() == before:
         cache.save(before, features)  # no image changed in the meantime

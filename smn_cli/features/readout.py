@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from smn_cli.adapters.readout import StoredReadout, store_readout
 from smn_cli.backbones.loading import Backbone
 from smn_cli.backbones.stages import stage_features
-from smn_cli.data.views.loader import image_batches
 from smn_cli.errors import DataError, MismatchError
 from smn_cli.evaluation.features import Network, extract_features, on_device
 from smn_cli.evaluation.readouts import fit_linear_readout
@@ -45,7 +44,7 @@ def learn_readout(
         raise DataError(f"`readout` {kind} cannot be learned from {len(paths)} images: expected {MIN_IMAGES} or more")
     device = next(model.parameters()).device
     batch_size = batch_size_for(device, embedding.preprocessing.size)
-    batches = image_batches(paths, embedding.preprocessing, batch_size=batch_size, num_workers=embedding.num_workers)
+    batches = embedding.batches(paths, batch_size)
     network = on_device(_what_it_takes(model, kind), device, embedding.precision)
     features = extract_features(network, batches, num_images=len(paths), progress=progress)
     if not bool(features.isfinite().all()):

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from smn_cli.adapters.head import StoredHead, rounded_head
 from smn_cli.data.labels.eval_split import LabeledSplit
-from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.data.views.crop_cache import CropCache
 from smn_cli.distributed import Team
 from smn_cli.errors import DataError, TrainingError, first_few
@@ -28,7 +27,7 @@ class ClassifierJudge:
             than it asks for.
         images: to judge by.
         labels: (T,) int64 of these; -1 is a class that no classifier knows.
-        preprocessing: of the working size.
+        crops: gives them at the working size.
         base: the frozen network.
         base_head: its classifier, fitted to the same training images.
         team: the processes that share the run; each embeds a share of the images, and all judge alike.
@@ -42,7 +41,7 @@ class ClassifierJudge:
         health: HealthJudge,
         images: Sequence[Path],
         labels: Tensor,
-        preprocessing: Preprocessing,
+        crops: CropCache,
         base: Candidate,
         base_head: StoredHead,
         team: Team | None = None,
@@ -52,8 +51,8 @@ class ClassifierJudge:
         self._health = health
         self._team = team or Team()
         self._labels = labels
-        crops = CropCache(self._team.own(list(images)), preprocessing)
-        self._looks = Looks(crops.batches, len(crops.paths), trunk)
+        own = self._team.own(list(images))
+        self._looks = Looks(lambda: crops.batches(own), len(own), trunk)
         self._rounded = partial(rounded_head, name=base_head.name, classes=base_head.classes)
         self._base = self._correct(base, base_head)
 

@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from smn_cli.data.labels.eval_split import LabeledSplit
-from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.data.views.crop_cache import CropCache
 from smn_cli.distributed import Team
 from smn_cli.errors import TrainingError
@@ -30,7 +29,7 @@ from smn_cli.evaluation.health import (
 from smn_cli.evaluation.intervals import Gain, paired_difference
 from smn_cli.evaluation.readouts import fit_readout
 from smn_cli.evaluation.view_consistency import corner_crops, nearest, resized, view_consistency
-from smn_cli.judging.looks import Candidate, Looks
+from smn_cli.judging.looks import Activations, Candidate, Looks
 
 NUM_NEIGHBOURS = 20
 NUM_SEARCHED = 1000
@@ -88,11 +87,11 @@ class HealthJudge:
 
     Args:
         held_out, training: images; the neighbours of the first are looked for among the second.
-        preprocessing: of the working size.
+        crops: gives these images at the working size.
         teacher_held_out, teacher_training: (H, F) and (N, F) features of the teacher for the same images.
         base: the frozen network at the working size, a `Candidate` if a trunk is shared.
         team: the processes that share the run; each embeds a share of the images, and all judge alike.
-        trunk: that every candidate shares, see `Looks`.
+        trunk, known: that every candidate shares, and what it gives for the images, see `Looks`.
         is_own_space: whether the teacher's features are the backbone's own, so that places in them can be compared.
         witness: (H + N, F) features of an independent model for the same images, which has to agree; None for none.
         teaches_itself: whether the base's own last layer is among the teachers, so that nobody is liker to it than the
@@ -100,6 +99,7 @@ class HealthJudge:
 
     Attributes:
         counts_views: whether that is what counts.
+        own_paths: the images that this process embeds, first held-out ones.
     """
 
     uses_labels = False
@@ -108,13 +108,14 @@ class HealthJudge:
         self,
         held_out: list[Path],
         training: list[Path],
-        preprocessing: Preprocessing,
+        crops: CropCache,
         teacher_held_out: Tensor,
         teacher_training: Tensor,
         base: Candidate,
         team: Team | None = None,
         *,
         trunk: Network | None = None,
+        known: Activations | None = None,
         is_own_space: bool = True,
         witness: Tensor | None = None,
         teaches_itself: bool = False,
@@ -122,13 +123,12 @@ class HealthJudge:
         self._team, self._is_own_space = team or Team(), is_own_space
         self.counts_views = teaches_itself and witness is not None and not is_own_space
         paths = [*held_out, *training]
-        self.images = CropCache(self._team.own(paths), preprocessing)
-        num_viewed = len(self._team.own(held_out))
+        self.own_paths, viewed = self._team.own(paths), self._team.own(held_out)
 
         def views_by(crop: Callable[[Tensor], Tensor]) -> Looks:
-            return Looks(lambda: map(crop, self.images.batches(num_viewed)), num_viewed, trunk)
+            return Looks(lambda: map(crop, crops.batches(viewed)), len(viewed), trunk)
 
-        self._whole = Looks(self.images.batches, len(self.images.paths), trunk)
+        self._whole = Looks(lambda: crops.batches(self.own_paths), len(self.own_paths), trunk, known)
         self._mirrored, self._first = views_by(_mirrored_crop), views_by(lambda batch: corner_crops(batch)[0])
         self._num_images, self._num_held_out = len(paths), len(held_out)
         self._k = min(NUM_NEIGHBOURS, max(1, len(training) // 5))
@@ -245,7 +245,7 @@ class LabeledJudge:
     Args:
         health: measures what labels do not tell.
         split: training and test images.
-        preprocessing: of the working size.
+        crops: gives these images at the working size.
         base: the frozen network.
         team, trunk: see `HealthJudge`.
     """
@@ -256,7 +256,7 @@ class LabeledJudge:
         self,
         health: HealthJudge,
         split: LabeledSplit,
-        preprocessing: Preprocessing,
+        crops: CropCache,
         base: Candidate,
         team: Team | None = None,
         *,
@@ -265,8 +265,8 @@ class LabeledJudge:
         self._health = health
         self._split = split
         self._team = team or Team()
-        images = CropCache(self._team.own([*split.train_paths, *split.test_paths]), preprocessing)
-        self._looks = Looks(images.batches, len(images.paths), trunk)
+        own = self._team.own([*split.train_paths, *split.test_paths])
+        self._looks = Looks(lambda: crops.batches(own), len(own), trunk)
         self._base = self._correct(base)
 
     def judge(self, candidate: Candidate) -> Judgement:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from torch import Tensor
 
@@ -29,6 +30,34 @@ class Candidate:
     late: Network | None = None
 
 
+class Activations:
+    """What a trunk gives for images that it is shown batch by batch, kept if there is room for all that are wanted.
+
+    Args:
+        num_images: that are wanted.
+    """
+
+    def __init__(self, num_images: int) -> None:
+        self.batches: list[Tensor] = []
+        self._missing = num_images
+        self._is_open = True
+
+    @property
+    def are_whole(self) -> bool:
+        """Whether those of all images are there."""
+        return not self._missing
+
+    def note(self, batch: Tensor) -> None:
+        """Keep activations (B, ...) of the next images; no more from the first batch on that has others among them."""
+        if self._is_open and not self.batches:
+            an_image = batch[0].numel() * batch.element_size()
+            self._is_open = self._missing * an_image <= SHARE * free_memory()
+        self._is_open = self._is_open and len(batch) <= self._missing
+        if self._is_open:
+            self.batches.append(batch.cpu())
+            self._missing -= len(batch)
+
+
 class Looks:
     """The same images again and again; what a frozen trunk makes of them is computed once if it fits into memory.
 
@@ -38,34 +67,34 @@ class Looks:
         batches: a new round over prepared images (B, 3, H, W).
         num_images: N, of a round.
         trunk: from images that lie anywhere to the activations (B, ...) that `Candidate.late` takes; None for none.
+        known: what it gave for the first of these batches, if they have been shown to it already.
     """
 
-    def __init__(self, batches: Callable[[], Iterable[Tensor]], num_images: int, trunk: Network | None = None) -> None:
-        self._batches, self._num_images, self._trunk = batches, num_images, trunk
-        self._kept: list[Tensor] | None = None
+    def __init__(
+        self,
+        batches: Callable[[], Iterable[Tensor]],
+        num_images: int,
+        trunk: Network | None = None,
+        known: Activations | None = None,
+    ) -> None:
+        self._batches, self._trunk = batches, trunk
+        self._noted = known if known is not None and known.batches else Activations(num_images)
 
     def features(self, candidate: Candidate) -> Tensor:
         """(N, F) float32 on the CPU."""
         if candidate.late is None or self._trunk is None:
             return extract_features(candidate.network, self._batches())
-        if self._kept is not None:
-            return extract_features(candidate.late, self._kept)
-        kept: list[Tensor] = []
-        features = extract_features(candidate.late, self._activations(self._trunk, kept))
-        if kept:
-            self._kept = kept
-        else:
+        if self._noted.are_whole:
+            return extract_features(candidate.late, self._noted.batches)
+        features = extract_features(candidate.late, self._activations(self._trunk))
+        if not self._noted.are_whole:
             self._trunk = None
         return features
 
-    def _activations(self, trunk: Network, kept: list[Tensor]) -> Iterator[Tensor]:
-        """Of each batch; they are put into `kept` if all have room."""
-        fits = True
-        for number, batch in enumerate(self._batches()):
-            activations = trunk(batch)
-            if number == 0:
-                an_image = activations[0].numel() * activations.element_size()
-                fits = self._num_images * an_image <= SHARE * free_memory()
-            if fits:
-                kept.append(activations.cpu())
-            yield activations
+    def _activations(self, trunk: Network) -> Iterator[Tensor]:
+        known = list(self._noted.batches)
+        yield from known
+        for batch in islice(self._batches(), len(known), None):
+            given = trunk(batch)
+            self._noted.note(given)
+            yield given

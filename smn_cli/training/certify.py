@@ -1,21 +1,19 @@
 """Whether a run's teachers know its images better than the base's own last layer, asked before the first step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from smn_cli.backbones.folding import folded
 from smn_cli.config.teachers import LAST, STAGES, TeacherName, parse_teacher
-from smn_cli.data.preprocessing import Preprocessing
-from smn_cli.data.views.loader import image_batches
 from smn_cli.evaluation.intervals import Gain, paired_difference
 from smn_cli.evaluation.view_consistency import corner_crops, view_consistency
 from smn_cli.features.embed import beside_stages
 from smn_cli.training.run_context import RunContext
-from smn_cli.training.teachers import BATCH_SIZE, Teacher, joined_space, open_teacher
+from smn_cli.training.teachers import Teacher, joined_space, open_teacher
 
 NUM_CERTIFYING = 500
 """Training images whose views tell whether a teacher is worth learning from."""
@@ -40,7 +38,7 @@ def teacher_alarms(context: RunContext, images: list[Path]) -> list[str]:
     own, taught = _readers(context, names)
     base, teacher, gain = torch.empty(0), torch.empty(0), Gain(0.0, 0.0, 0.0)
     for part in filter(None, (images[:NUM_AT_ONCE], images[NUM_AT_ONCE:])):
-        own.eye.look_at(part, context.execution.num_workers)
+        own.eye.look_at(part)
         views = [reader.read() for reader in taught]
         first, second = (joined_space([view[side] for view in views]) for side in (0, 1))
         base, teacher = view_consistency(*own.read()), view_consistency(first, second)
@@ -70,11 +68,11 @@ class _Eye:
     """Both corner crops of images as one network sees them; further images join those that it has seen."""
 
     network: Callable[[Tensor], Tensor]
-    preprocessing: Preprocessing
+    batches: Callable[[list[Path]], Iterator[Tensor]]
     seen: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
-    def look_at(self, images: list[Path], num_workers: int) -> None:
-        for batch in image_batches(images, self.preprocessing, batch_size=BATCH_SIZE, num_workers=num_workers):
+    def look_at(self, images: list[Path]) -> None:
+        for batch in self.batches(images):
             first, second = (self.network(crop).float().cpu() for crop in corner_crops(batch))
             self.seen.append((first, second))
 
@@ -96,11 +94,11 @@ class _Reader:
 def _readers(context: RunContext, names: list[TeacherName]) -> tuple[_Reader, list[_Reader]]:
     """That of the last layer, and those of the teachers, all the backbone's own, which share one pass."""
     last = open_teacher(TeacherName(LAST), context)
-    size, width = last.preprocessing.size, context.backbone.num_features
+    width = context.backbone.num_features
     network = last.network
     if any(name.kind == STAGES for name in names):
-        network = context.placed(beside_stages(folded(context.backbone.model, size)))
-    eye = _Eye(network, last.preprocessing)
+        network = context.placed(beside_stages(context.folded.network))
+    eye = _Eye(network, partial(last.embedding(context.execution).batches, batch_size=last.batch_size))
     own = {
         LAST: _Reader(last, eye, slice(None, width)),
         STAGES: _Reader(replace(last, name=TeacherName(STAGES)), eye, slice(width, None)),

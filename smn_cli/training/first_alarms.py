@@ -5,16 +5,18 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from smn_cli.backbones.folding import folded
 from smn_cli.config.teachers import LAST, parse_teacher
 from smn_cli.data.images.sizes import usual_short_side
 from smn_cli.data.views.loader import image_batches
 from smn_cli.evaluation.features import extract_features
-from smn_cli.judging.image_alarms import enlargement_alarms, familiarity_alarms, learnability_alarms
+from smn_cli.judging.image_alarms import NUM_AT_ONCE, enlargement_alarms, familiarity_alarms, learnability_alarms
 from smn_cli.judging.judges import HealthJudge
 from smn_cli.objectives.table import objective_of
 from smn_cli.training.certify import NUM_CERTIFYING, teacher_alarms
 from smn_cli.training.run_context import RunContext
+
+NUM_LEARNABLE = 500
+"""Images of which it is asked whether they hold structure; a hundred mostly answer."""
 
 
 def first_alarms(context: RunContext, health: HealthJudge, *, is_vouched_for: bool = False) -> list[str]:
@@ -26,12 +28,15 @@ def first_alarms(context: RunContext, health: HealthJudge, *, is_vouched_for: bo
         is_vouched_for: whether a run like this has been judged, so that its kind of images is in no doubt.
     """
     plan, execution = context.plan, context.execution
-    num_images = min(500, len(health.images.paths))
+    images = health.own_paths[:NUM_LEARNABLE]
+    num_images = len(images)
     alarms: list[str] = []
     if not objective_of(plan).needs_labels:
         execution.tell("is there structure to learn from?")
-        own = torch.cat(health.base_features)[execution.team.rank :: execution.team.size][:num_images]
-        alarms = learnability_alarms(context.network_at_start(), health.images.batches(num_images), own)
+        own = execution.team.own(torch.cat(health.base_features))[:num_images]
+        alarms = learnability_alarms(
+            context.network_at_start(), context.crops.batches(images, batch_size=NUM_AT_ONCE // 2), own
+        )
     if not alarms and context.val is None and plan.num_holdout == 0:
         return [
             f"too few: {num_images} images leave none to judge by; add images, lower `batch_size`, give `val`, "
@@ -82,7 +87,7 @@ def _as_classified(context: RunContext, health: HealthJudge, short_side: float) 
         return health.base_features[1]
     images, preprocessing = context.split.training[:NUM_CERTIFYING], replace(context.preprocessing, size=size)
     batches = image_batches(images, preprocessing, num_workers=context.execution.num_workers)
-    return extract_features(context.placed(folded(context.backbone.model, size)), batches)
+    return extract_features(context.placed(context.folded.network), batches)
 
 
 def _has_other_model(context: RunContext) -> bool:

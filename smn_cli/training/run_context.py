@@ -1,6 +1,6 @@
 """What travels together through a run: what it was asked for, how it goes about its work, what it works on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from smn_cli.backbones.folding import Folded, fold, unfolded
 from smn_cli.backbones.loading import Backbone
 from smn_cli.backbones.trunk import CutNetwork
 from smn_cli.config.options import AdaptOptions
@@ -16,12 +17,13 @@ from smn_cli.data.images.validate import ImageSet
 from smn_cli.data.labels.eval_split import LabeledSplit
 from smn_cli.data.labels.labeled_images import LabeledImages
 from smn_cli.data.preprocessing import Preprocessing
-from smn_cli.data.views.loader import image_batches
+from smn_cli.data.views.crop_cache import CropCache
 from smn_cli.distributed import Team
 from smn_cli.errors import BackboneError
 from smn_cli.evaluation.classifier import LinearClassifier
 from smn_cli.evaluation.features import Network, extract_features, on_device
 from smn_cli.features.cache import FeatureCache
+from smn_cli.features.embed import batch_size_for
 from smn_cli.judging.judges import Judgement
 from smn_cli.judging.looks import Candidate
 from smn_cli.masking.backbone import run_backbone
@@ -29,6 +31,7 @@ from smn_cli.masking.binarize import effective_weight
 from smn_cli.runs.run_folder import RunFolder
 from smn_cli.runs.run_result import Origin
 from smn_cli.training.image_split import ImageSplit
+from smn_cli.training.mask_setup import names_to_train
 from smn_cli.training.trunk_plan import LEAST_SHARE, cut_of_plan
 
 
@@ -115,6 +118,15 @@ class RunContext:
         """Of the working size."""
         return preprocessing_of(self.backbone, self.plan.views.global_size)
 
+    @cached_property
+    def crops(self) -> CropCache:
+        """Images at the working size; of those that judge, files are read once for all who look at them."""
+        return self.crops_of([*self.split.held_out, *self.split.searched])
+
+    def crops_of(self, paths: Sequence[Path]) -> CropCache:
+        """The same of other images that are looked at more than once."""
+        return CropCache(paths, self.preprocessing, batch_size_for(self.device, self.preprocessing.size))
+
     @property
     def device(self) -> torch.device:
         """Where the backbone is."""
@@ -135,23 +147,34 @@ class RunContext:
 
     def network_at_start(self) -> Network:
         """The network that the run started from: its base, if its folder does not say otherwise."""
-        origin = self._origin
-        if origin is None:
-            return self.base()
-        model, device = self.backbone.model, self.device
-        own = model.state_dict()
-        weights = {name: effective_weight(own[name], mask.to(device)) for name, mask in origin.masks.items()}
-        weights |= {name: tensor.to(device) for name, tensor in origin.norm_stats.items()}
-        return self.placed(lambda images: run_backbone(model, images, weights))
+        return self.network(self._weights_at_start)
+
+    def network(self, weights: dict[str, Tensor]) -> Network:
+        """The backbone under effective weights by first names, for images that lie anywhere."""
+        model = self.backbone.model
+        return self.placed(lambda images: run_backbone(model, images, weights) if weights else model(images))
+
+    @cached_property
+    def folded(self) -> Folded:
+        """The base with its normalisations folded into its convolutions, for whoever looks at images without bits to
+        agree with: teachers and judges."""
+        return fold(self.backbone.model, self.preprocessing.size)
+
+    @cached_property
+    def _shown(self) -> Folded:
+        """What a judge is shown under weights of the run: the folded base, where it takes them all."""
+        model = self.backbone.model
+        names = {*names_to_train(model, self.plan), *self._weights_at_start}
+        return self.folded if self.plan.norm_stats != "adapt" and self.folded.takes(names) else unfolded(model)
 
     @cached_property
     def cut(self) -> CutNetwork | None:
-        """The backbone cut before its first trained block, if all networks of the run share enough before that."""
+        """What a judge is shown, cut before its first trained block, if all networks of the run share enough of it."""
         plan = self.plan
         if plan.norm_stats == "adapt" or not plan.mode.moves or not self.starts_at_base:
             return None
         try:
-            cut = cut_of_plan(self.backbone, plan)
+            cut = cut_of_plan(self.backbone, plan, self._shown.network)
         except BackboneError:
             return None
         return cut if cut.share >= LEAST_SHARE else None
@@ -162,19 +185,29 @@ class RunContext:
         return None if self.cut is None else self.placed(self.cut.trunk)
 
     def candidate(self, weights: dict[str, Tensor], classifier: LinearClassifier | None = None) -> Candidate:
-        """The network under effective weights by first names, for a judge."""
-        model, cut = self.backbone.model, self.cut
-        late = None if cut is None else self.placed(lambda activations: cut.late(activations, weights))
-        return Candidate(self.placed(lambda images: run_backbone(model, images, weights)), classifier, late)
+        """The network under effective weights by first names, for a judge; equal to `network` to float rounding."""
+        shown, cut = self._shown, self.cut
+        own = shown.carried(weights)
+        late = None if cut is None else self.placed(lambda activations: cut.late(activations, own))
+        return Candidate(self.placed(lambda images: run_backbone(shown.network, images, own)), classifier, late)
 
     def candidate_at_start(self) -> Candidate:
         """The network that the run started from, for a judge."""
-        return Candidate(self.network_at_start()) if self.cut is None else self.candidate({})
+        return self.candidate(self._weights_at_start)
 
     def features(self, network: Network, images: list[Path]) -> Tensor:
         """(N, F) float32 on the CPU, of images at the working size."""
-        batches = image_batches(images, self.preprocessing, num_workers=self.execution.num_workers)
+        batches = self.crops.batches(images, num_workers=self.execution.num_workers)
         return extract_features(network, batches, num_images=len(images))
+
+    @cached_property
+    def _weights_at_start(self) -> dict[str, Tensor]:
+        origin = self._origin
+        if origin is None:
+            return {}
+        own, device = self.backbone.model.state_dict(), self.device
+        weights = {name: effective_weight(own[name], mask.to(device)) for name, mask in origin.masks.items()}
+        return weights | {name: tensor.to(device) for name, tensor in origin.norm_stats.items()}
 
     @cached_property
     def _origin(self) -> Origin | None:

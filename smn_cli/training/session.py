@@ -284,11 +284,15 @@ class Session:
 
     def network(self) -> Network:
         """The adapted network as it is now, in eval mode."""
-        return self.candidate().network
+        return self.context.network(self._weights)
 
     def candidate(self, classifier: LinearClassifier | None = None) -> Candidate:
         """The adapted network as it is now, for a judge."""
-        return self.context.candidate(self.trainer.source.final_weights() | self.trainer.norm_stats(), classifier)
+        return self.context.candidate(self._weights, classifier)
+
+    @property
+    def _weights(self) -> dict[str, Tensor]:
+        return self.trainer.source.final_weights() | self.trainer.norm_stats()
 
     def features(self, num_images: int) -> Tensor:
         """(N, F) of the first training images, under the network as it is now."""

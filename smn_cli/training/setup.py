@@ -1,7 +1,7 @@
 """Before the first step: what the teacher says of the images, what the objective makes of that, who judges the run."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -17,7 +17,7 @@ from smn_cli.evaluation.features import extract_features, on_device
 from smn_cli.features.row_store import MANY
 from smn_cli.judging.classifier_judge import ClassifierJudge, labels_in_order
 from smn_cli.judging.judges import HealthJudge, Judge, LabeledJudge
-from smn_cli.judging.looks import Candidate
+from smn_cli.judging.looks import Activations
 from smn_cli.objectives.base import Objective, ObjectiveInputs
 from smn_cli.objectives.table import objective_of
 from smn_cli.runs.run_config import describe_run
@@ -38,12 +38,14 @@ class Prepared:
         teacher_training: (N, F) the same for the training images, or (M, F) for those alone that judge.
         objective: what the objective keeps, see `Objective.prepare`.
         witness: (H + M, F) float16 features of the plan's witness, of the held-out images and those that judge.
+        trunk: what the frozen first blocks gave for these, if a teacher had them look; kept by nobody on disk.
     """
 
     teacher_held_out: Tensor
     teacher_training: Tensor
     objective: dict[str, Tensor]
     witness: Tensor | None = None
+    trunk: Activations | None = None
 
     @classmethod
     def read(cls, context: RunContext) -> "Prepared":
@@ -65,7 +67,7 @@ def prepare_run(context: RunContext, request: RunRequest, start: StartingPoint |
         start: where it starts, if that is not the recipe's own scores.
     """
     team, folder = context.execution.team, context.folder
-    embedded, teachers, base_features = _embed_for_teacher(context)
+    embedded, teachers, base_features, trunk = _embed_for_teacher(context)
     witness = witness_features(context)
     launches = launch_names(team)
     if team.is_first:
@@ -91,7 +93,7 @@ def prepare_run(context: RunContext, request: RunRequest, start: StartingPoint |
     prepared = None
     if team.is_first:
         objective = objective_of(context.plan).prepare(_objective_inputs(context, training, base_features))
-        prepared = Prepared(held_out, training, objective, witness)
+        prepared = Prepared(held_out, training, objective, witness, trunk)
         seen = {"held_out": held_out, "training": training}
         folder.save_tensors(TEACHER_FILE, seen if witness is None else {**seen, "witness": witness})
         folder.save_tensors(OBJECTIVE_FILE, objective)
@@ -99,7 +101,7 @@ def prepare_run(context: RunContext, request: RunRequest, start: StartingPoint |
             save_labels(folder, context.split.labeled)
     team.wait()
     if prepared is None or len(training) > MANY:  # what lies on disk need not lie in memory
-        return Prepared.read(context)
+        return replace(Prepared.read(context), trunk=trunk)
     return prepared
 
 
@@ -118,12 +120,13 @@ def make_health_judge(context: RunContext, prepared: Prepared) -> HealthJudge:
     return HealthJudge(
         context.split.held_out,
         searched,
-        context.preprocessing,
+        context.crops,
         prepared.teacher_held_out.float(),
         prepared.teacher_training[: len(searched)].float(),
         context.candidate_at_start(),
         context.execution.team,
         trunk=context.trunk,
+        known=prepared.trunk,
         is_own_space=not objective_of(context.plan).learns_relations,
         witness=prepared.witness,
         teaches_itself=context.plan.teaches_itself,
@@ -143,7 +146,8 @@ def choose_judge(context: RunContext, prepared: Prepared, health: HealthJudge) -
     Raises:
         DataError: the labeled images have a class that the training images do not have.
     """
-    split, val, team, working = context.split, context.val, context.execution.team, context.preprocessing
+    split, val, team = context.split, context.val, context.execution.team
+    crops = context.crops if val is None else context.crops_of(team.own([*val.train_paths, *val.test_paths]))
     base_classifier = objective_of(context.plan).base_classifier(prepared.objective)
     if split.labeled is not None and base_classifier is not None:
         classes = split.labeled.classes
@@ -151,10 +155,10 @@ def choose_judge(context: RunContext, prepared: Prepared, health: HealthJudge) -
         if val is not None:
             images, labels = val.test_paths, labels_in_order(val, classes)
         base_head = rounded_head(base_classifier, name=context.backbone.classifier_name, classes=classes)
-        base = context.candidate_at_start() if context.starts_at_base else Candidate(context.base())
-        return ClassifierJudge(health, images, labels, working, base, base_head, team, trunk=context.trunk)
+        base = context.candidate({})
+        return ClassifierJudge(health, images, labels, crops, base, base_head, team, trunk=context.trunk)
     if val is not None:
-        return LabeledJudge(health, val, working, context.candidate_at_start(), team, trunk=context.trunk)
+        return LabeledJudge(health, val, crops, context.candidate_at_start(), team, trunk=context.trunk)
     return health
 
 

@@ -5,7 +5,8 @@ with its own preparation; a later run over the same images finds that in the cac
 the training images; several teachers stand side by side, each of unit length.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,15 +21,15 @@ from smn_cli.backbones.folding import folded
 from smn_cli.backbones.loading import Backbone, check_arch, check_sizes, load_backbone
 from smn_cli.config.teachers import STAGES, TeacherName, parse_teacher
 from smn_cli.data.preprocessing import Preprocessing
+from smn_cli.data.views.crop_cache import CropCache
 from smn_cli.errors import BackboneError
 from smn_cli.evaluation.readouts import Readout, fit_readout, fit_stage_readout
 from smn_cli.features.cache_key import feature_key
-from smn_cli.features.embed import Embedding, beside_stages, shared_features
+from smn_cli.features.embed import Embedding, batch_size_for, beside_stages, shared_features
 from smn_cli.features.row_store import fill, pieces, room_for_rows
+from smn_cli.judging.looks import Activations
 from smn_cli.recipes import Precision
 from smn_cli.training.run_context import Execution, RunContext, preprocessing_of
-
-BATCH_SIZE = 64
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Teacher:
         preprocessing: of its images.
         facts: for the provenance.
         device, precision: where it runs, and in which format.
+        crops: of the run, for a teacher that looks at images of the working size.
         num_last: how many numbers of a row come before its own: the last layer's, of whose pass the stages are a part.
     """
 
@@ -50,6 +52,7 @@ class Teacher:
     facts: dict[str, Any]
     device: torch.device
     precision: Precision
+    crops: CropCache
     num_last: int = 0
 
     def embed(
@@ -69,12 +72,11 @@ class Teacher:
             progress: called with the number of images done.
             room: where rows that are not in the cache are put, see `shared_features`.
         """
-        how = (self.preprocessing, self.precision, execution.num_workers, execution.cache, execution.team)
         return shared_features(
             self.network,
             images,
-            Embedding(*how),
-            batch_size=BATCH_SIZE,
+            self.embedding(execution),
+            batch_size=self.batch_size,
             key=lambda: self._key(images),
             progress=progress,
             room=room,
@@ -85,11 +87,25 @@ class Teacher:
         how = {
             "preprocessing": self.preprocessing.to_json(),
             "precision": self.precision,
-            "batch": BATCH_SIZE,
+            "batch": self.batch_size,
             "teacher": self.name.kind,
             "folded": True,
         }
         return feature_key(images, network=network, how=how, device=self.device)
+
+    def embedding(self, execution: Execution) -> Embedding:
+        """How it looks at images."""
+        how = (self.preprocessing, self.precision, execution.num_workers, execution.cache, execution.team)
+        return Embedding(*how, crops=self.crops)
+
+    @property
+    def batch_size(self) -> int:
+        """Images a batch."""
+        return batch_size_for(self.device, self.preprocessing.size)
+
+    def is_base_at(self, preprocessing: Preprocessing) -> bool:
+        """Whether it is the run's own backbone, and looks at images so prepared."""
+        return self.name.kind != "model" and self.preprocessing == preprocessing
 
     def own(self, rows: Tensor) -> Tensor:
         """(N, num_last + D) as it was embedded to (N, D), what it teaches with."""
@@ -111,19 +127,19 @@ def open_teacher(name: TeacherName, context: RunContext) -> Teacher:
     Raises:
         BackboneError, FileError: a second model cannot be had, or the backbone has no stages.
     """
-    device, precision = context.device, context.plan.precision
+    where = context.device, context.plan.precision, context.crops
     if name.kind == "model":
         other = _second_model(name)
         size = name.size or other.native_size
-        network = context.placed(folded(other.model.to(device), size))
-        return Teacher(name, network, preprocessing_of(other, size), _facts(name, other, size), device, precision)
+        network = context.placed(folded(other.model.to(context.device), size))
+        return Teacher(name, network, preprocessing_of(other, size), _facts(name, other, size), *where)
 
     size = context.plan.teacher_size
-    model = folded(context.backbone.model, size)
+    model = context.folded.network
     network = context.placed(beside_stages(model) if name.kind == STAGES else model)
     num_last = context.backbone.num_features if name.kind == STAGES else 0
     preprocessing = replace(context.preprocessing, size=size)
-    return Teacher(name, network, preprocessing, _facts(name, context.backbone, size), device, precision, num_last)
+    return Teacher(name, network, preprocessing, _facts(name, context.backbone, size), *where, num_last)
 
 
 def _facts(name: TeacherName, backbone: Backbone, size: int) -> dict[str, Any]:
@@ -176,11 +192,13 @@ class TaughtSpace(NamedTuple):
         facts: who the teachers are, for the provenance.
         base_features: (N, F) float32, of very many float16 in a mapped file, of the base for the training images at the
             working size; None if no teacher is the backbone itself on images of that size.
+        trunk: what the run's frozen trunk gave for the images that judge, while such a teacher looked at them.
     """
 
     space: Tensor
     facts: list[dict[str, Any]]
     base_features: Tensor | None
+    trunk: Activations | None = None
 
 
 def teacher_space(context: RunContext) -> TaughtSpace:
@@ -188,23 +206,39 @@ def teacher_space(context: RunContext) -> TaughtSpace:
     split, execution = context.split, context.execution
     team, paths = execution.team, [*split.held_out, *split.training]
     spaces, facts, base_features = [], [], None
-    folder = context.folder.path
+    folder, trunk = context.folder.path, Activations(len(split.held_out) + len(split.searched))
     names = [parse_teacher(text) for text in context.plan.teachers]
     for number, name in enumerate(names):
         teacher = open_teacher(name, context)
         tick = None
         if execution.on_teacher_embedding is not None and team.is_first:
             tick = _ticker(execution.on_teacher_embedding, number * len(paths), len(names) * len(paths))
-        rows = teacher.embed(paths, execution, tick, partial(room_for_rows, folder=folder))
+        with _noted(context, trunk) if teacher.is_base_at(context.preprocessing) else nullcontext():
+            rows = teacher.embed(paths, execution, tick, partial(room_for_rows, folder=folder))
         facts.append(teacher.facts)
         if team.is_first:
             training = rows[len(split.held_out) :]
             spaces.append(_read_out(teacher.fit(teacher.own(training)), teacher.own(rows), folder))
-            if name.kind != "model" and context.plan.teacher_size == context.preprocessing.size:
+            if teacher.is_base_at(context.preprocessing):
                 base_features = training[:, : teacher.num_last] if teacher.num_last else training
                 if base_features.dtype == torch.float32:  # a copy, for a part would keep the whole alive
                     base_features = base_features.clone()
-    return TaughtSpace(_joined_rows(spaces, folder) if spaces else torch.empty(0), facts, base_features)
+    return TaughtSpace(_joined_rows(spaces, folder) if spaces else torch.empty(0), facts, base_features, trunk)
+
+
+@contextmanager
+def _noted(context: RunContext, trunk: Activations) -> Iterator[None]:
+    """Inside, what the folded base computes before the run's first trained block is noted, if this process sees all."""
+    cut = context.cut
+    if cut is None or cut.model is not context.folded.network or context.execution.team.size > 1:
+        yield
+        return
+    block = cut.model.get_submodule(cut.block)
+    handle = block.register_forward_pre_hook(lambda _block, inputs: trunk.note(inputs[0]))
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _read_out(readout: Readout, rows: Tensor, folder: Path) -> Tensor:

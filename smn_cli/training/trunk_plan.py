@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+from torch import nn
+
 from smn_cli.backbones.loading import Backbone
 from smn_cli.backbones.trunk import CutNetwork, cut_before_trained
 from smn_cli.config.cache_budget import parse_budget
@@ -53,9 +55,15 @@ def with_trunk_cache(
     )
 
 
-def cut_of_plan(backbone: Backbone, plan: AdaptPlan) -> CutNetwork:
-    """The network of a run, cut before its first trained block; see `cut_before_trained`."""
-    return cut_before_trained(backbone.model, names_to_train(backbone.model, plan), plan.views.global_size)
+def cut_of_plan(backbone: Backbone, plan: AdaptPlan, network: nn.Module | None = None) -> CutNetwork:
+    """The network of a run, cut before its first trained block; see `cut_before_trained`.
+
+    Args:
+        backbone, plan: of the run.
+        network: with the same blocks and names, to cut instead of the backbone's own.
+    """
+    names = names_to_train(backbone.model, plan)
+    return cut_before_trained(backbone.model if network is None else network, names, plan.views.global_size)
 
 
 def _draws(

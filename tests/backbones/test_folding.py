@@ -5,7 +5,8 @@ import timm
 import torch
 from torch import nn
 
-from smn_cli.backbones.folding import folded
+from smn_cli.backbones.folding import fold, folded, unfolded
+from smn_cli.masking.backbone import run_backbone
 from smn_cli.seeding import fixed_generator
 
 
@@ -62,3 +63,51 @@ def test_the_model_itself_is_not_touched() -> None:
 def test_nothing_to_fold() -> None:
     model = timm.create_model("test_vit", num_classes=0).eval()
     assert folded(model, 160) is model
+
+
+@pytest.mark.parametrize("arch", ["test_resnet", "test_efficientnet", "test_byobnet", "mobilenetv3_small_050"])
+def test_other_weights_of_the_model_can_be_carried_over(arch: str) -> None:
+    model = with_statistics(timm.create_model(arch, num_classes=0))
+    faster = fold(model, 64)
+    generator = fixed_generator()
+    weights = {
+        name: tensor.detach() * (torch.rand(tensor.shape, generator=generator) < 0.9)
+        for name, tensor in model.named_parameters()
+        if tensor.ndim > 1
+    }
+    assert faster.takes(weights)
+    images = torch.rand(3, 3, 64, 64, generator=generator)
+    with torch.inference_mode():
+        found = run_backbone(faster.network, images, faster.carried(weights))
+        expected = run_backbone(model, images, weights)
+        assert not torch.allclose(expected, model(images), rtol=1e-2, atol=1e-2)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_what_a_fold_swallows_cannot_be_carried_over() -> None:
+    model = with_statistics(timm.create_model("test_resnet", num_classes=0))
+    faster = fold(model, 64)
+    assert not faster.takes(["bn1.weight"])
+    assert not faster.takes(["bn1.running_mean"])
+    assert unfolded(model).takes(["bn1.weight"])
+
+
+class Twins(nn.Module):
+    """Two convolutions of one weight, each with statistics of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.bn1 = nn.Conv2d(3, 3, 3, padding=1, bias=False), nn.BatchNorm2d(3)
+        self.second, self.bn2 = nn.Conv2d(3, 3, 3, padding=1, bias=False), nn.BatchNorm2d(3)
+        self.second.weight = self.first.weight
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        maps: torch.Tensor = self.bn2(self.second(self.bn1(self.first(images)).relu()))
+        return maps.mean((2, 3))
+
+
+def test_a_weight_of_two_places_is_folded_into_two_and_so_cannot_be_carried_over() -> None:
+    model = with_statistics(Twins())
+    faster = fold(model, 32)
+    assert num_norms(faster.network) == 0
+    assert not faster.takes(["first.weight"])

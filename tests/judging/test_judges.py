@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from smn_cli.data.preprocessing import Preprocessing
+from smn_cli.data.views.crop_cache import CropCache
 from smn_cli.data.views.loader import image_batches
 from smn_cli.evaluation.features import extract_features
 from smn_cli.evaluation.intervals import Gain
@@ -85,7 +86,7 @@ def test_better_neighbours_count_only_where_two_views_agree_as_often_as_before(
     preprocessing = Preprocessing(64, (0.5,) * 3, (0.5,) * 3, "bilinear")
     teacher = torch.nn.functional.normalize(torch.randn(120, 16, generator=torch.Generator().manual_seed(0)), dim=1)
     base, taught = Candidate(brightness), (teacher[::2], teacher[1::2])
-    judge = HealthJudge(held_out, training, preprocessing, *taught, base, is_own_space=False)
+    judge = HealthJudge(held_out, training, CropCache(paths, preprocessing), *taught, base, is_own_space=False)
     judgement = judge.judge(Candidate(candidate))
     assert judgement.is_sound is is_sound
     assert "teacher_nearness" not in judgement.measures
@@ -104,7 +105,9 @@ def test_a_witness_has_to_find_the_neighbours_no_stranger_than_before(
     witness = extract_features(witness_of, batches)
     teacher = torch.nn.functional.normalize(torch.randn(120, 16, generator=torch.Generator().manual_seed(0)), dim=1)
     base, taught = Candidate(corner), (teacher[::2], teacher[1::2])
-    judge = HealthJudge(held_out, training, preprocessing, *taught, base, is_own_space=False, witness=witness)
+    judge = HealthJudge(
+        held_out, training, CropCache(paths, preprocessing), *taught, base, is_own_space=False, witness=witness
+    )
     judgement = judge.judge(Candidate(brightness))
     assert judgement.is_sound is is_sound
     assert (judgement.measures["witness_agreement"] > 0.9) is is_sound
@@ -123,7 +126,7 @@ def judge_of_corners(tmp_path: Path, *, teaches_itself: bool, has_witness: bool 
     return HealthJudge(
         held_out,
         training,
-        preprocessing,
+        CropCache(paths, preprocessing),
         teacher_held_out,
         teacher_training,
         Candidate(corner),

@@ -8,10 +8,10 @@ import timm
 import torch
 from torch import Tensor
 
-from smn_cli.backbones.trunk import cut_before_trained
+from smn_cli.backbones.trunk import NUM_TRIED, CutNetwork, cut_before_trained
 from smn_cli.judging import looks
 from smn_cli.judging.image_alarms import NUM_AT_ONCE, learnability_alarms
-from smn_cli.judging.looks import Candidate, Looks
+from smn_cli.judging.looks import Activations, Candidate, Looks
 from smn_cli.masking.backbone import run_backbone
 from tests.small_runs import Workshop
 
@@ -59,6 +59,39 @@ def test_activations_that_do_not_fit_are_not_kept(monkeypatch: pytest.MonkeyPatc
     assert cut.num_seen == 6  # then whole networks look
 
 
+def seen_before(cut: Cut, num_images: int) -> Activations:
+    """What a trunk gave for the first images while somebody else looked at them all."""
+    activations = Activations(num_images)
+    for batch in rounds():
+        activations.note(cut.cut.trunk(batch))
+    return activations
+
+
+@pytest.mark.parametrize(("num_images", "num_new"), [(6, 0), (5, 1), (4, 0)])
+def test_what_somebody_saw_before_is_not_looked_at_again(num_images: int, num_new: int) -> None:
+    """Whole batches: the last one would not be the same bits with other images beside its own."""
+    cut = Cut()
+
+    def own_rounds() -> Iterator[Tensor]:
+        first, second = rounds()
+        return iter([first, second[: num_images - 4]] if num_images > 4 else [first])
+
+    shown = Looks(own_rounds, num_images, cut.trunk, seen_before(cut, num_images))
+    for weights in ({}, cut.weights):
+        whole = Looks(own_rounds, num_images).features(cut.candidate(weights))
+        assert torch.equal(shown.features(cut.candidate(weights)), whole)
+    assert cut.num_seen == num_new
+
+
+def test_what_found_no_room_is_looked_at_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    cut = Cut()
+    monkeypatch.setattr(looks, "free_memory", lambda: 1000)
+    nothing = seen_before(cut, 6)
+    assert nothing.batches == []
+    assert Looks(rounds, 6, cut.trunk, nothing).features(cut.candidate({})).shape == (6, cut.model.num_features)
+    assert cut.num_seen == 6
+
+
 def test_a_candidate_without_a_late_part_is_run_whole() -> None:
     cut = Cut()
     whole = Candidate(lambda images: run_backbone(cut.model, images, cut.weights))
@@ -73,6 +106,28 @@ def test_a_run_is_judged_behind_its_trunk_as_it_is_judged_whole(workshop: Callab
     behind = session.health.judge(candidate)
     assert session.health.judge(Candidate(candidate.network)) == behind
     session.close()
+
+
+def test_the_judge_knows_of_the_teachers_look_and_one_that_comes_later_sees_the_same(
+    workshop: Callable[[str], Workshop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, shown = CutNetwork.trunk, []
+
+    def trunk(self: CutNetwork, images: Tensor) -> Tensor:
+        shown.append(len(images))
+        return own(self, images)
+
+    late = {"recipe": "default", "mask_only": ("late:0.3",), "size": 160, "steps": 2, "teacher": ("stages",)}
+    with monkeypatch.context() as patched:
+        patched.setattr(CutNetwork, "trunk", trunk)
+        session = workshop("test_resnet").start("late", local_views=0, prototypes=None, queue=None, **late)
+        num_held_out = len(session.split.held_out)
+        assert shown == [NUM_TRIED, num_held_out, num_held_out]  # that it can be cut, then two crops of each
+        shown.clear()
+        again = workshop("test_resnet").resume("late")
+        assert sum(shown) == NUM_TRIED + 3 * num_held_out + len(session.split.searched)
+    assert torch.equal(torch.cat(again.health.base_features), torch.cat(session.health.base_features))
+    assert again.health.base_health == session.health.base_health
 
 
 def test_the_first_hundred_images_tell_if_they_leave_no_doubt() -> None:

@@ -44,13 +44,11 @@ def test_own_layers_are_read_in_one_pass_as_they_are_alone(workshop: Callable[..
     images = session.split.training
     last, [stages] = certify._readers(session.context, [parse_teacher("stages")])
     assert last.eye is stages.eye
-    last.eye.look_at(images, 0)
+    last.eye.look_at(images)
     for reader in (last, stages):
         teacher = teachers.open_teacher(reader.teacher.name, session.context)
-        alone = certify._Reader(
-            teacher, certify._Eye(teacher.network, teacher.preprocessing), slice(teacher.num_last, None)
-        )
-        alone.eye.look_at(images, 0)
+        alone = certify._Reader(teacher, certify._Eye(teacher.network, last.eye.batches), slice(teacher.num_last, None))
+        alone.eye.look_at(images)
         for found, expected in zip(reader.read(), alone.read(), strict=True):
             torch.testing.assert_close(found, expected, rtol=0, atol=0)
 

@@ -1,13 +1,15 @@
-"""Images that are looked at again and again: prepared once, then taken from memory if they are few."""
+"""Images that are looked at again and again: decoded once, then taken from memory if they are few."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from smn_cli.data.preprocessing import Preprocessing
-from smn_cli.data.views.loader import crop_batches, image_batches
+from smn_cli.data.views.loader import crop_batches
 from smn_cli.data.views.memory import free_memory
 
 SHARE = 1 / 8
@@ -16,39 +18,43 @@ BATCH_SIZE = 128
 
 
 class CropCache:
-    """The batches that `image_batches` gives, without reading the files every time.
+    """The batches that `image_batches` gives, without reading files that somebody asked for before.
 
     Args:
-        paths: of the images.
+        paths: of the images that are asked for more than once; others are not kept.
         preprocessing: of the size they are looked at.
+        batch_size: images a batch, where nobody says otherwise.
     """
 
-    def __init__(self, paths: Sequence[Path], preprocessing: Preprocessing) -> None:
-        self.paths = list(paths)
+    def __init__(self, paths: Sequence[Path], preprocessing: Preprocessing, batch_size: int = BATCH_SIZE) -> None:
         self.preprocessing = preprocessing
-        self._crops: Tensor | None = None
+        self.batch_size = batch_size
+        self._awaited = frozenset(paths)
+        self._kept: dict[Path, Tensor] = {}
 
-    def batches(self, num_images: int | None = None) -> Iterator[Tensor]:
-        """Normalised float32 batches (B, 3, size, size) of the first `num_images`, of all if None, in order.
+    def batches(
+        self, paths: Sequence[Path], *, batch_size: int | None = None, num_workers: int = 0
+    ) -> Generator[Tensor, None, None]:
+        """Normalised float32 batches (B, 3, size, size) of images, in order.
 
         Raises:
             DataError: an image cannot be read; the message names it.
         """
-        if self._crops is None and self._fit():
-            self._crops = self._prepared()
-        if self._crops is None:
-            yield from image_batches(self.paths[:num_images], self.preprocessing, batch_size=BATCH_SIZE)
-        else:
-            for crops in torch.split(self._crops[:num_images], BATCH_SIZE):
-                yield self.preprocessing.normalize(crops)
+        size = batch_size or self.batch_size
+        known = [self._kept.get(path) for path in paths]
+        unknown = [path for path, crop in zip(paths, known, strict=True) if crop is None]
+        read = crop_batches(unknown, self.preprocessing, batch_size=size, num_workers=num_workers)
+        with closing(read):
+            new = (crop for batch in read for crop in batch)
+            for start in range(0, len(paths), size):
+                crops = [next(new) if crop is None else crop for crop in known[start : start + size]]
+                self._keep(paths[start : start + size], crops)
+                yield self.preprocessing.normalize(torch.stack(crops))
 
+    def _keep(self, paths: Sequence[Path], crops: Sequence[Tensor]) -> None:
+        if self._fit:
+            self._kept.update((path, crop) for path, crop in zip(paths, crops, strict=True) if path in self._awaited)
+
+    @cached_property
     def _fit(self) -> bool:
-        return len(self.paths) * self.preprocessing.size**2 * 3 <= free_memory() * SHARE
-
-    def _prepared(self) -> Tensor:
-        crops = torch.empty(len(self.paths), 3, self.preprocessing.size, self.preprocessing.size, dtype=torch.uint8)
-        done = 0
-        for batch in crop_batches(self.paths, self.preprocessing, batch_size=BATCH_SIZE):
-            crops[done : done + len(batch)] = batch
-            done += len(batch)
-        return crops
+        return len(self._awaited) * self.preprocessing.size**2 * 3 <= free_memory() * SHARE

@@ -214,20 +214,43 @@ def image_batches(
 
 def crop_batches(
     paths: Sequence[Path], preprocessing: Preprocessing, *, batch_size: int = 128, num_workers: int = 0
-) -> Iterator[Tensor]:
+) -> Generator[Tensor, None, None]:
     """The same before normalisation: uint8.
 
     Raises:
         DataError: an image cannot be read; the message names it.
     """
-    is_shared = not num_workers or has_room_to_share(3 * preprocessing.size**2 * batch_size, num_workers)
+    images = _ImageDataset(paths, preprocessing)
+    here = not num_workers
+    crops = _crops_here(images, batch_size) if here else _crops_in_processes(images, batch_size, num_workers)
+    with closing(crops):
+        yield from crops
+
+
+def _crops_here(images: _ImageDataset, batch_size: int) -> Generator[Tensor, None, None]:
+    """A batch ahead of whoever takes them, in as many threads as torch has."""
+    ahead: list[Future[Tensor]] = []
+    pool = torch_threads(min(MAX_THREADS, torch.get_num_threads()))
+    try:
+        for numbers in torch.split(torch.arange(len(images)), batch_size):
+            now, ahead = ahead, [pool.submit(images.__getitem__, number) for number in numbers.tolist()]
+            if now:
+                yield torch.stack([image.result() for image in now])
+        if ahead:
+            yield torch.stack([image.result() for image in ahead])
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _crops_in_processes(images: _ImageDataset, batch_size: int, num_workers: int) -> Generator[Tensor, None, None]:
+    is_shared = has_room_to_share(3 * images.preprocessing.size**2 * batch_size, num_workers)
     loader = DataLoader(
-        _ImageDataset(paths, preprocessing),
+        images,
         batch_size=batch_size,
         collate_fn=None if is_shared else _one_array,
         num_workers=num_workers,
         worker_init_fn=_one_thread,
-        prefetch_factor=PREFETCHED if num_workers else None,
+        prefetch_factor=PREFETCHED,
     )
     try:
         yield from map(torch.as_tensor, loader)

@@ -22,37 +22,49 @@ def paths(tmp_path: Path) -> list[Path]:
     return sorted((tmp_path / "images").iterdir())
 
 
-@pytest.fixture(autouse=True)
-def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crop_cache, "BATCH_SIZE", 4)
-
-
-@pytest.mark.parametrize("num_images", [None, 3, 4, 6])
+@pytest.mark.parametrize("num_images", [9, 3, 4, 6])
 @pytest.mark.parametrize("free", [0, 1 << 30])
 def test_they_are_the_batches_of_the_files(
-    num_images: int | None, free: int, paths: list[Path], monkeypatch: pytest.MonkeyPatch
+    num_images: int, free: int, paths: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(crop_cache, "free_memory", lambda: free)
-    images = CropCache(paths, PREPARE)
+    images = CropCache(paths, PREPARE, batch_size=4)
     expected = list(image_batches(paths[:num_images], PREPARE, batch_size=4))
     for _ in range(2):
-        found = list(images.batches(num_images))
+        found = list(images.batches(paths[:num_images]))
         assert len(found) == len(expected)
         assert all(map(torch.equal, found, expected))
 
 
+def test_some_kept_and_some_read_come_in_the_order_asked_for(paths: list[Path]) -> None:
+    images = CropCache(paths[2:6], PREPARE, batch_size=4)
+    list(images.batches(paths[3:5]))
+    asked = [paths[8], paths[4], paths[0], paths[3], paths[5], paths[2]]
+    expected = list(image_batches(asked, PREPARE, batch_size=5))
+    assert all(map(torch.equal, images.batches(asked, batch_size=5), expected))
+
+
 def test_few_are_read_once(paths: list[Path]) -> None:
-    images = CropCache(paths, PREPARE)
-    first = list(images.batches())
+    images = CropCache(paths, PREPARE, batch_size=4)
+    first = list(images.batches(paths))
     for path in paths:
         path.unlink()
-    assert all(map(torch.equal, images.batches(), first))
+    assert all(map(torch.equal, images.batches(paths), first))
+
+
+def test_those_nobody_awaits_are_not_kept(paths: list[Path]) -> None:
+    images = CropCache(paths[:3], PREPARE, batch_size=4)
+    list(images.batches(paths))
+    paths[5].unlink()
+    list(images.batches(paths[:3]))
+    with pytest.raises(DataError, match=f"^{paths[5]} can no longer be read"):
+        list(images.batches(paths))
 
 
 def test_many_are_read_every_time(paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crop_cache, "free_memory", lambda: 8 * 9 * 16 * 16 * 3 - 1)
-    images = CropCache(paths, PREPARE)
-    list(images.batches())
+    images = CropCache(paths, PREPARE, batch_size=4)
+    list(images.batches(paths))
     paths[5].unlink()
     with pytest.raises(DataError, match=f"^{paths[5]} can no longer be read"):
-        list(images.batches())
+        list(images.batches(paths))
