@@ -1,4 +1,4 @@
-"""What a GPU makes of it, in one call of about ten minutes: steps, memory, share of the card, waiting for data, a run.
+"""What a GPU makes of it, in a call of about ten minutes: steps, memory, share of the card, a run, the paper's budget.
 
     python benchmarks/gpu.py --images FOLDER --work FOLDER
     python benchmarks/gpu.py --device cpu --archs test_resnet --batches 8 --size 64 --rounds 2     # a rehearsal
@@ -9,8 +9,13 @@ backbone's own size, on views that lie on the card: ordinary fine-tuning of the 
 blocks alone, and those over what is kept of the blocks before) and the plain wrapper of `benchmarks/speed.py`. The
 share of the card is the forward pass's operations (torch's counter) times three, by the seconds of a step of the whole
 mask, over the rate of a large product of bf16 matrices measured first. With --images a default run over the folder is
-timed by its parts, and how long its steps wait for views. Nothing is begun after --minutes; what was not reached is
-named.
+timed by its parts, and how long its steps wait for views. What the paper's recipe (ResNet-50, 50,000 images, 150
+epochs) would take is reckoned from its own steps; to train it in pieces of ten minutes, each going on from the last:
+
+    smn adapt CIFAR/train --recipe paper --arch resnet50 --weights FILE --out RUN    # under `timeout -s INT 590`
+    smn adapt --resume --out RUN                                                     # as often as it takes
+
+Nothing is begun after --minutes; what was not reached is named.
 """
 
 import argparse
@@ -41,26 +46,29 @@ from smn_cli.distributed import Team
 from smn_cli.evaluation.precision import autocasting
 from smn_cli.masking.backbone import MaskedBackbone
 from smn_cli.objectives.neighbourhood import NeighbourhoodObjective, neighbour_targets
+from smn_cli.objectives.swapped import SwappedObjective
 from smn_cli.recipes import Precision
 from smn_cli.runs.run_config import versions
 from smn_cli.runs.run_folder import RunFolder
 from smn_cli.seeding import step_generator
 from smn_cli.training.mask_setup import first_scores, names_to_train
 from smn_cli.training.planning import make_plan
-from smn_cli.training.trainer import Trainer
+from smn_cli.training.trainer import Trainer, make_source
 from smn_cli.training.trunk_cache import Layout, TrunkCache
 
 ARCHS = ("resnet50", "vit_small_patch16_224", "vit_base_patch32_224", "convnext_tiny")
 METHODS = ("fine-tuning", "plain wrapper", "mask", "late mask", "late mask, cached")
 NUM_IMAGES = 4096
 """Rows of the memory that neighbours are looked for in."""
+PAPER_IMAGES, PAPER_BATCH = 50_000, 64
+"""Of the paper's runs on CIFAR."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--archs", nargs="+", default=ARCHS)
-    parser.add_argument("--batches", nargs="+", type=int, default=[64, 256])
+    parser.add_argument("--batches", nargs="+", type=int, default=[64, 256, 512])
     parser.add_argument("--modes", nargs="+", default=["fp32", "bf16", "bf16 compiled"])
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--rounds", type=int, default=10)
@@ -70,6 +78,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=9.0)
     parser.add_argument("--images", type=Path)
     parser.add_argument("--arch", default="tf_efficientnet_lite0", help="of the run over --images")
+    parser.add_argument("--paper-arch", default="resnet50", help="of the paper's recipe; empty for none")
     parser.add_argument("--workers", type=int, default=12)
     parser.add_argument("--work", type=Path, default=Path("gpu_work"))
     options = parser.parse_args()
@@ -86,6 +95,9 @@ def main() -> None:
     if options.images is not None:
         found["run"] = whole_run(options)
         print(run_table(found["run"]), flush=True)
+    if options.paper_arch:
+        found["paper"] = [paper_budget(precision, options) for precision in ("fp32", "bf16")]
+        print("\n".join(map(paper_line, found["paper"])) + "\n", flush=True)
     print(HEAD, flush=True)
     for arch, mode, batch in ((a, m, b) for a in options.archs for m in options.modes for b in options.batches):
         if time.monotonic() > options.end:
@@ -94,7 +106,7 @@ def main() -> None:
         row = measure(arch, mode, batch, found["rate"], options)
         found["steps"].append(row)
         print(line_of(row), flush=True)
-        (options.work / "gpu.json").write_text(json.dumps(found, indent=1))
+    (options.work / "gpu.json").write_text(json.dumps(found, indent=1))
 
 
 def name_of(device: torch.device) -> str:
@@ -284,6 +296,42 @@ def whole_run(options: argparse.Namespace) -> dict[str, Any]:
     return {"images": len(find_images([options.images])), "seconds": clock.wall, **{name: plan[name] for name in names}}
 
 
+def paper_budget(precision: Precision, options: argparse.Namespace) -> dict[str, Any]:
+    """Median seconds of a step of the paper's recipe on views of noise, and its steps over 50,000 images."""
+    device, size = torch.device(options.device), options.size
+    asked = AdaptOptions(recipe="paper", size=size, batch_size=PAPER_BATCH, precision=precision)
+    plan = make_plan(asked, PAPER_IMAGES, native_size=size)
+    torch.manual_seed(0)
+    backbone = timm.create_model(options.paper_arch, num_classes=0).to(device, memory_format=torch.channels_last)
+    objective = SwappedObjective(backbone.num_features, plan, device)
+    normalize = Preprocessing(size, (0.5,) * 3, (0.5,) * 3).normalize
+    trainer, views = Trainer(make_source(backbone, plan), objective, plan, normalize), plan.views
+    sides = [views.global_size] * views.num_global + [views.local_size] * views.num_local
+    noise = [
+        torch.randint(256, (PAPER_BATCH, 3, side, side), dtype=torch.uint8, device=device).contiguous(
+            memory_format=torch.channels_last
+        )
+        for side in sides
+    ]
+    changes = draw_changes(views, (len(sides), PAPER_BATCH), step_generator(0, 0, "changes"))
+    batch, taken = ViewBatch(torch.arange(PAPER_BATCH), noise, changes), []
+    for number in range(2 + options.rounds):
+        started = waited(device)
+        trainer.take_step(batch)
+        if number >= 2:
+            taken.append(waited(device) - started)
+    seconds = statistics.median(taken)
+    return {"arch": options.paper_arch, "precision": precision, "seconds": seconds, "num_steps": plan.num_steps}
+
+
+def paper_line(row: dict[str, Any]) -> str:
+    hours = row["seconds"] * row["num_steps"] / 3600
+    return (
+        f"The paper's recipe, {row['arch']}, {row['precision']}: {row['num_steps']:,} steps of {PAPER_BATCH}, "
+        f"{1e3 * row['seconds']:.1f} ms each: {hours:.1f} hours, {hours * 6:.0f} pieces of ten minutes."
+    )
+
+
 HEAD = (
     "| backbone | mode | batch | fine-tuning | plain wrapper | mask | late mask | late, cached | mask / fine-tuning "
     "| wrapper / mask | late / fine-tuning | cached / fine-tuning | memory, same order, GB | share of the card |\n"
@@ -310,6 +358,9 @@ def run_table(run: dict[str, Any]) -> str:
     steps = f"{run['num_steps']} steps of {run['batch_size']}"
     lines = [f"A default run: {run['images']} images, {steps}, {run['precision']}:\n"]
     lines += ["| part | seconds |", "|---|---|", *(f"| {part} | {s:.1f} |" for part, s in run["seconds"].items())]
+    steps_s, waiting_s = run["seconds"].get("steps", 0.0), run["seconds"].get("waiting", 0.0)
+    if steps_s:
+        lines.append(f"\nOf steps and waiting, {waiting_s / (steps_s + waiting_s):.1%} is waiting for views.")
     return "\n".join(lines) + "\n"
 
 
