@@ -6,6 +6,8 @@ import sys
 from contextlib import suppress
 from typing import IO
 
+from smn_cli.processors import num_processors
+
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Parameters of glibc's mallopt, which are part of its binary interface (mallopt(3))."""
 _KEPT_BLOCK, _KEPT_TOP = 1 << 30, (1 << 31) - 1
@@ -18,7 +20,7 @@ class Typed:
 
 
 def settle_process() -> None:
-    """Let waiting threads sleep and freed memory stay, where the user has not said otherwise in the environment.
+    """Let threads be as many as a quota allows, waiting ones sleep, freed memory stay, but as the environment has it.
 
     Nothing of threads and memory is changed in a process that has torch already: there smn is a guest.
     """
@@ -26,6 +28,7 @@ def settle_process() -> None:
     if os.environ.get("HF_ENDPOINT") == "":  # as a job's variable that is not set arrives: no address of a hub
         del os.environ["HF_ENDPOINT"]
     if "torch" not in sys.modules:
+        _count_threads()
         _wait_asleep()
         _keep_memory()
 
@@ -62,6 +65,18 @@ def _open_streams() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
+
+
+def _count_threads() -> None:
+    """As many as a container's quota leaves processors for.
+
+    torch counts the machine's cores, of which there may be half as many as processors, so a quota of more than half is
+    left to it.
+    """
+    if not {"OMP_NUM_THREADS", "MKL_NUM_THREADS"} & os.environ.keys():
+        allowed = num_processors()
+        if 2 * allowed <= (os.cpu_count() or 1):
+            os.environ["OMP_NUM_THREADS"] = str(allowed)
 
 
 def _wait_asleep() -> None:

@@ -129,9 +129,9 @@ def resolve_precision(name: str, device: str) -> Precision:
 
 def resolve_workers(workers: int | None) -> int:
     """Loader processes: as asked, or half of the CPUs less the one that trains (none on two CPUs), at most 16."""
-    import os
+    from smn_cli.processors import num_processors
 
-    return workers if workers is not None else min(16, max(0, (os.cpu_count() or 1) // 2 - 1))
+    return workers if workers is not None else min(16, max(0, num_processors() // 2 - 1))
 
 
 def check_out_file(path: Path, *, overwrite: bool) -> None:
