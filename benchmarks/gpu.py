@@ -22,6 +22,8 @@ import argparse
 import gc
 import json
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +32,7 @@ from typing import Any, cast
 import timm
 import torch
 from safetensors.torch import save_file
-from speed import InPlace, PlainWrapper
+from speed import InPlace, PlainWrapper, peak_bytes
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from whole_run import timed_run
@@ -73,6 +75,8 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--in-turn", action="store_true", help="methods step in turn, on a shared machine; no memory")
+    parser.add_argument("--memory", action="store_true", help="on a CPU: the most that a process of each method held")
+    parser.add_argument("--peak", action="store_true", help="be such a process")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--late", type=float, help="of a late mask: share of the weights in blocks that stay whole")
     parser.add_argument("--minutes", type=float, default=9.0)
@@ -82,6 +86,10 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=12)
     parser.add_argument("--work", type=Path, default=Path("gpu_work"))
     options = parser.parse_args()
+    if options.peak:
+        step_cost(options.archs[0], options.modes[0], options.batches[0], options.methods[0], options)
+        print(peak_bytes())
+        return
     options.end = time.monotonic() + 60 * options.minutes
     options.work.mkdir(parents=True, exist_ok=True)
     device = torch.device(options.device)
@@ -137,6 +145,8 @@ def measure(arch: str, mode: str, batch_size: int, rate: float, options: argpars
     device = torch.device(options.device)
     row: dict[str, Any] = {"arch": arch, "mode": mode, "batch": batch_size, "share": None}
     row |= {name: dict.fromkeys(METHODS) for name in ("seconds", "bytes")}
+    if options.memory and device.type == "cpu":
+        row["bytes"] |= {method: peak_of(arch, mode, batch_size, method, options) for method in options.methods}
     if options.in_turn:
         row["seconds"] |= step_costs_in_turn(arch, mode, batch_size, options)
         return row
@@ -145,7 +155,8 @@ def measure(arch: str, mode: str, batch_size: int, rate: float, options: argpars
             row["seconds"][method] = row["bytes"][method] = None
             continue
         try:
-            row["seconds"][method], row["bytes"][method] = step_cost(arch, mode, batch_size, method, options)
+            row["seconds"][method], peak = step_cost(arch, mode, batch_size, method, options)
+            row["bytes"][method] = peak or row["bytes"][method]
         except torch.OutOfMemoryError:
             row["seconds"][method] = row["bytes"][method] = None
         gc.collect()
@@ -185,6 +196,15 @@ def step_cost(arch: str, mode: str, batch_size: int, method: str, options: argpa
         taken.append(waited(device) - started)
     peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
     return statistics.median(taken), peak
+
+
+def peak_of(arch: str, mode: str, batch_size: int, method: str, options: argparse.Namespace) -> int:
+    """Most bytes that a process of its own held in a few steps, Python and torch included."""
+    words = f"--peak --device cpu --archs {arch} --batches {batch_size} --size {options.size} --rounds 3"
+    words += "" if options.late is None else f" --late {options.late:g}"
+    command = [sys.executable, __file__, *words.split(), "--modes", mode, "--methods", method]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return int(done.stdout.split()[-1])
 
 
 def make_step(
