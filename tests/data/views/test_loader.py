@@ -1,5 +1,7 @@
 """Views have the planned sizes, and depend on the seed, the step and the place in its batch alone."""
 
+import threading
+import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +18,7 @@ from torch.utils.data import DataLoader
 from smn_cli.data.images.find import find_images
 from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.data.views import loader as loader_module
-from smn_cli.data.views.loader import ViewLoader, image_batches
+from smn_cli.data.views.loader import ViewLoader, crop_batches, image_batches
 from smn_cli.data.views.pixel_cache import PixelCache
 from smn_cli.errors import DataError
 from smn_cli.recipes import ViewPlan
@@ -235,3 +237,27 @@ def test_a_bad_image_in_an_evaluation_is_named_in_one_line(paths: list[Path], nu
         list(image_batches(paths, PLAIN, num_workers=num_workers))
     assert str(error_info.value).startswith(f"{paths[2]} can no longer be read (not a readable JPEG")
     assert "\n" not in str(error_info.value)
+
+
+def test_images_are_decoded_a_batch_ahead_and_no_thread_outlives_whoever_looks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_images(tmp_path / "images", 8)
+    own, asked = loader_module.read_again, []
+
+    def noted(path: Path, **options: Any) -> Any:
+        asked.append(path)
+        return own(path, **options)
+
+    monkeypatch.setattr(loader_module, "read_again", noted)
+    before = threading.active_count()
+    batches = crop_batches(sorted((tmp_path / "images").iterdir()), PLAIN, batch_size=2)
+    next(batches)
+    deadline = time.monotonic() + 60
+    while len(asked) < 4 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert len(asked) == 4
+    assert threading.active_count() > before
+    batches.close()
+    assert threading.active_count() == before
+    assert len(asked) == 4
