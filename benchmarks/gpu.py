@@ -37,6 +37,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from whole_run import timed_run
 
+from smn_cli.backbones.folding import fold
 from smn_cli.backbones.packaged import LITE0_ARCH, lite0_weights
 from smn_cli.backbones.trunk import CutNetwork, cut_before_trained
 from smn_cli.config.options import AdaptOptions
@@ -230,9 +231,10 @@ def make_step(
         source: Any = InPlace(backbone, names)
     else:
         source = MaskedBackbone(backbone, first_scores(backbone, names, plan))
-    trainer = Trainer(source, objective, plan, normalize)
+    worked = None if method == "fine-tuning" else fold(backbone, options.size)
+    trainer = Trainer(source, objective, plan, normalize, network=worked)
     if method.endswith("cached"):
-        return cached_step(trainer, cut_before_trained(backbone, names, options.size))
+        return cached_step(trainer, cut_before_trained(trainer.network.network, names, options.size))
     return trainer.take_step
 
 

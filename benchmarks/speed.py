@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from smn_cli.backbones.folding import fold
 from smn_cli.config.options import AdaptOptions
 from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.data.views.augmentation import augment, draw_changes
@@ -142,7 +143,8 @@ def make_step(method: str, arch: str, batch_size: int, extra: dict[str, Any]) ->
     if method == "plain wrapper":
         return WrapperStep(PlainWrapper(backbone, names), objective, normalize)
     source = InPlace(backbone, names) if method.startswith("fine-tuning") else make_source(backbone, plan)
-    trainer = Trainer(source, objective, plan, normalize)
+    worked = fold(backbone, 64) if method.startswith("mask") else None
+    trainer = Trainer(source, objective, plan, normalize, network=worked)
     if method in ("fine-tuning", "fine-tuning, compiled"):
         trainer._norm_layers = []
     return trainer.take_step

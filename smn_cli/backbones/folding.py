@@ -1,4 +1,4 @@
-"""Batch normalisation folded into the convolution before it, for forward passes of a network that stays as it is."""
+"""Batch normalisation folded into the convolution before it, for networks whose statistics stay as they are."""
 
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
@@ -76,6 +76,7 @@ def fold(model: nn.Module, size: int) -> Folded:
         )
         parent, _, own = norm_name.rpartition(".")
         setattr(copy.get_submodule(parent), own, _after(norm))
+    copy.requires_grad_(False)
     images = _waves(size).to(next(model.parameters()).device)
     ours, theirs = copy(images), model(images)
     if float((ours - theirs).norm()) > TOLERANCE * float(theirs.norm()):

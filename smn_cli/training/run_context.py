@@ -161,20 +161,20 @@ class RunContext:
         return fold(self.backbone.model, self.preprocessing.size)
 
     @cached_property
-    def _shown(self) -> Folded:
-        """What a judge is shown under weights of the run: the folded base, where it takes them all."""
+    def worked(self) -> Folded:
+        """What steps and judges work with under weights of the run: the folded base, where it takes them all."""
         model = self.backbone.model
         names = {*names_to_train(model, self.plan), *self._weights_at_start}
         return self.folded if self.plan.norm_stats != "adapt" and self.folded.takes(names) else unfolded(model)
 
     @cached_property
     def cut(self) -> CutNetwork | None:
-        """What a judge is shown, cut before its first trained block, if all networks of the run share enough of it."""
+        """That network, cut before its first trained block, if all networks of the run share enough of it."""
         plan = self.plan
         if plan.norm_stats == "adapt" or not plan.mode.moves or not self.starts_at_base:
             return None
         try:
-            cut = cut_of_plan(self.backbone, plan, self._shown.network)
+            cut = cut_of_plan(self.backbone, plan, self.worked.network)
         except BackboneError:
             return None
         return cut if cut.share >= LEAST_SHARE else None
@@ -186,10 +186,10 @@ class RunContext:
 
     def candidate(self, weights: dict[str, Tensor], classifier: LinearClassifier | None = None) -> Candidate:
         """The network under effective weights by first names, for a judge; equal to `network` to float rounding."""
-        shown, cut = self._shown, self.cut
-        own = shown.carried(weights)
+        worked, cut = self.worked, self.cut
+        own = worked.carried(weights)
         late = None if cut is None else self.placed(lambda activations: cut.late(activations, own))
-        return Candidate(self.placed(lambda images: run_backbone(shown.network, images, own)), classifier, late)
+        return Candidate(self.placed(lambda images: run_backbone(worked.network, images, own)), classifier, late)
 
     def candidate_at_start(self) -> Candidate:
         """The network that the run started from, for a judge."""

@@ -58,10 +58,10 @@ class Session:
         self.execution, self.team = context.execution, context.execution.team
         self.preprocessing = context.preprocessing
         model, plan = self.backbone.model, self.plan
-        if plan.grad_checkpoint:
-            checkpoint_gradients(model)
         source, objective = make_source(model, plan), make_objective(context, preparation)
-        self.trainer = Trainer(source, objective, plan, self.preprocessing.normalize, self.team)
+        self.trainer = Trainer(source, objective, plan, self.preprocessing.normalize, self.team, context.worked)
+        if plan.grad_checkpoint:
+            checkpoint_gradients(self.trainer.network.network)
         self.best_state = BestState()
         self._threads_before: int | None = None
         self._kept: TrunkCache | None = None
@@ -260,7 +260,7 @@ class Session:
             if self.team.any(stop is not None and stop.requested):
                 raise self._interrupted()
 
-        network = cut_of_plan(self.backbone, plan)
+        network = cut_of_plan(self.backbone, plan, trainer.network.network)
         self._kept = TrunkCache.filled(
             network,
             RepeatedViewLoader(*self._loading),

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from smn_cli.adapters.statistics import round_statistics
+from smn_cli.backbones.folding import Folded, unfolded
 from smn_cli.backbones.trunk import CutNetwork
 from smn_cli.config.plan import AdaptPlan
 from smn_cli.data.views.augmentation import augment
@@ -76,6 +77,8 @@ class Trainer:
         plan: all settings.
         normalize: levels (B, 3, H, W) from 0 to 255 to the backbone's input.
         team: the processes that share every batch.
+        network: of the same features as the source's backbone, for steps to work with; that itself if not given, and
+            where it is compiled.
     """
 
     def __init__(
@@ -85,6 +88,7 @@ class Trainer:
         plan: AdaptPlan,
         normalize: Callable[[Tensor], Tensor],
         team: Team | None = None,
+        network: Folded | None = None,
     ) -> None:
         self.team = team or Team()
         self.source = source
@@ -94,8 +98,9 @@ class Trainer:
         self.step = 0
         self.device = next(source.backbone.parameters()).device
         self.optimizer = _optimizer(plan, list(source.trained.values()))
+        self.network = unfolded(source.backbone) if network is None or plan.compile else network
         # a compiler sees to this itself
-        self._norm_layers = [] if plan.compile else list(normalisation_layers(source.backbone).values())
+        self._norm_layers = [] if plan.compile else list(normalisation_layers(self.network.network).values())
         self._run = _compiled(run_placed) if plan.compile else run_backbone
 
     def run(self, batches: Iterable[ViewBatch | TrunkBatch]) -> Iterator[StepReport]:
@@ -178,10 +183,11 @@ class Trainer:
 
     def _forward_backward(self, batch: ViewBatch | TrunkBatch, *, trains: bool) -> float:
         """Gradients of a batch, and its loss."""
-        weights = self.source.effective_weights()
+        with torch.set_grad_enabled(trains):
+            weights = self.network.carried(self.source.effective_weights())
         # both also around the backward pass, in which checkpointed layers compute again
         with (
-            parameters_replaced(self.source.backbone, weights) if self.plan.grad_checkpoint else nullcontext(),
+            parameters_replaced(self.network.network, weights) if self.plan.grad_checkpoint else nullcontext(),
             cheap_frozen_norm(self._norm_layers),
         ):
             with torch.set_grad_enabled(trains):
@@ -206,7 +212,7 @@ class Trainer:
         return loss_value
 
     def _features(self, batch: ViewBatch | TrunkBatch, weights: dict[str, Tensor]) -> list[Tensor]:
-        """Features per view; views of one size share a forward pass, all share the effective weights."""
+        """Features per view under weights of the network; views of one size share a forward pass."""
         if isinstance(batch, TrunkBatch):
             return self._late_features(batch, weights)
         num_global, num_views = self.plan.views.num_global, len(batch.views)
@@ -220,7 +226,7 @@ class Trainer:
                 adapting_statistics(self.source.backbone, enabled=self.plan.norm_stats == "adapt"),
                 autocasting(self.plan.precision, self.device),
             ):
-                features.extend(self._run(self.source.backbone, images, weights).chunk(len(group)))
+                features.extend(self._run(self.network.network, images, weights).chunk(len(group)))
         return features
 
     def _late_features(self, batch: TrunkBatch, weights: dict[str, Tensor]) -> list[Tensor]:

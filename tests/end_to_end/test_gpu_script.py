@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,8 +20,9 @@ def test_the_script_for_a_gpu_is_rehearsed_on_a_cpu(tmp_path: Path) -> None:
     words = "--device cpu --arch test_resnet --archs test_resnet --paper-arch test_resnet --batches 8 --modes fp32"
     words += f" --size 64 --rounds 1 --workers 0 --images {tmp_path / 'images'} --work {tmp_path / 'work'}"
     done = subprocess.run(
-        [sys.executable, "benchmarks/gpu.py", *words.split()], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+        [sys.executable, "benchmarks/gpu.py", *words.split()],
+        cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "is waiting for views" in done.stdout
     assert "117,150 steps of 64" in done.stdout  # 150 times 781

@@ -28,7 +28,7 @@ def test_checkpointed_activations_are_computed_again_in_the_backward_pass(worksh
     for wish in (False, True):
         session = place.start(f"run-{wish}", steps=1, grad_checkpoint=wish)
         seen: list[int] = []
-        session.backbone.model.get_submodule("layer4.0.conv1").register_forward_hook(
+        session.trainer.network.network.get_submodule("layer4.0.conv1").register_forward_hook(
             lambda *_, seen=seen: seen.append(1)
         )
         for _ in session.steps():

@@ -40,7 +40,7 @@ def shuffled(session: Session, part: tuple[int, int] = (0, 1)) -> ViewLoader:
 
 def filled(session: Session, made: Callable[[Tensor], Tensor] = lambda found: found) -> TrunkCache:
     """The cache of a run, of activations that are changed on the way."""
-    network = cut_of_plan(session.backbone, session.plan)
+    network = cut_of_plan(session.backbone, session.plan, session.trainer.network.network)
 
     def activations(batch: ViewBatch) -> Tensor:
         return made(session.trainer.activations(network, batch))
@@ -71,14 +71,14 @@ def drawn(session: Session) -> dict[tuple[int, int], Tensor]:
 def test_features_of_what_is_kept_are_those_of_the_views_up_to_float16(workshop: Make, arch: str) -> None:
     session = workshop(arch).start("run", **CACHED, batch_size=7)  # the last batch of a pass overlaps
     cache, views = filled(session), drawn(session)
-    weights = session.trainer.source.effective_weights()
+    weights = session.trainer.network.carried(session.trainer.source.effective_weights())
     seen = set()
     for task, batch in zip(shuffled(session).tasks(0, 12), cache.batches(shuffled(session), 0, 12), strict=True):
         assert batch.positions.tolist() == task.positions
         draw = task.step // 3 % 2
         seen |= {(draw, position) for position in task.positions}
         images = torch.cat([views[draw, position] for position in task.positions])
-        expected = session.trainer._run(session.backbone.model, images, weights)
+        expected = session.trainer._run(session.trainer.network.network, images, weights)
         found = batch.network.late(batch.activations, weights)
         torch.testing.assert_close(found, expected, rtol=2**-9, atol=2**-9 * float(expected.detach().abs().max()))
     assert len(seen) > 24, "both draws come"
@@ -91,12 +91,12 @@ def test_two_views_of_an_image_are_kept_in_their_order(workshop: Make) -> None:
     session = workshop(RESNET).start("run", **options, batch_size=8)
     assert session.plan.views.num_global == 2
     cache, views = filled(session), drawn(session)
-    weights = session.trainer.source.effective_weights()
+    weights = session.trainer.network.carried(session.trainer.source.effective_weights())
     batch = next(cache.batches(shuffled(session), 4, 5))
     found = session.trainer._features(batch, weights)
     for number, features in enumerate(found):
         images = torch.stack([views[1, position][number] for position in batch.positions.tolist()])
-        expected = session.trainer._run(session.backbone.model, images, weights)
+        expected = session.trainer._run(session.trainer.network.network, images, weights)
         torch.testing.assert_close(features, expected, rtol=2**-9, atol=2**-9 * float(expected.detach().abs().max()))
 
 
