@@ -1,7 +1,7 @@
 """What a GPU makes of it, in a call of about ten minutes: steps, memory, share of the card, a run, the paper's budget.
 
     python benchmarks/gpu.py --images FOLDER --work FOLDER
-    python benchmarks/gpu.py --device cpu --archs test_resnet --batches 8 --size 64 --rounds 2     # a rehearsal
+    python benchmarks/gpu.py --device cpu --archs test_resnet --batches 8 --size 64 --paper-arch ""  # a rehearsal
     python benchmarks/gpu.py --device cpu --archs resnet18 --batches 16 --modes fp32 --in-turn       # beside other jobs
 
 Tables as Markdown on stdout; every number also in WORK/gpu.json. Steps are those of the default recipe at the
@@ -61,6 +61,8 @@ from smn_cli.training.trunk_cache import Layout, TrunkCache
 
 ARCHS = ("resnet50", "vit_small_patch16_224", "vit_base_patch32_224", "convnext_tiny")
 METHODS = ("fine-tuning", "plain wrapper", "mask", "late mask", "late mask, cached")
+UNFOLDED = ("mask, unfolded", "late mask, unfolded")
+"""The same with normalisations as layers of their own; asked for by name."""
 NUM_IMAGES = 4096
 """Rows of the memory that neighbours are looked for in."""
 PAPER_IMAGES, PAPER_BATCH = 50_000, 64
@@ -78,7 +80,7 @@ def main() -> None:
     parser.add_argument("--in-turn", action="store_true", help="methods step in turn, on a shared machine; no memory")
     parser.add_argument("--memory", action="store_true", help="on a CPU: the most that a process of each method held")
     parser.add_argument("--peak", action="store_true", help="be such a process")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
+    parser.add_argument("--methods", nargs="+", choices=[*METHODS, *UNFOLDED], default=METHODS)
     parser.add_argument("--late", type=float, help="of a late mask: share of the weights in blocks that stay whole")
     parser.add_argument("--minutes", type=float, default=9.0)
     parser.add_argument("--images", type=Path)
@@ -104,9 +106,10 @@ def main() -> None:
     if options.images is not None:
         found["run"] = whole_run(options)
         print(run_table(found["run"]), flush=True)
-    if options.paper_arch:
+    if options.paper_arch and time.monotonic() < options.end:
         found["paper"] = [paper_budget(precision, options) for precision in ("fp32", "bf16")]
         print("\n".join(map(paper_line, found["paper"])) + "\n", flush=True)
+    keep(found, options)
     print(HEAD, flush=True)
     for arch, mode, batch in ((a, m, b) for a in options.archs for m in options.modes for b in options.batches):
         if time.monotonic() > options.end:
@@ -115,6 +118,11 @@ def main() -> None:
         row = measure(arch, mode, batch, found["rate"], options)
         found["steps"].append(row)
         print(line_of(row), flush=True)
+        keep(found, options)
+
+
+def keep(found: dict[str, Any], options: argparse.Namespace) -> None:
+    """What was found so far, where a call that is cut short leaves it."""
     (options.work / "gpu.json").write_text(json.dumps(found, indent=1))
 
 
@@ -145,7 +153,7 @@ def measure(arch: str, mode: str, batch_size: int, rate: float, options: argpars
     """Median seconds and peak bytes of a step by method; None where the memory did not do, or there is none."""
     device = torch.device(options.device)
     row: dict[str, Any] = {"arch": arch, "mode": mode, "batch": batch_size, "share": None}
-    row |= {name: dict.fromkeys(METHODS) for name in ("seconds", "bytes")}
+    row |= {name: dict.fromkeys((*METHODS, *options.methods)) for name in ("seconds", "bytes")}
     if options.memory and device.type == "cpu":
         row["bytes"] |= {method: peak_of(arch, mode, batch_size, method, options) for method in options.methods}
     if options.in_turn:
@@ -231,7 +239,7 @@ def make_step(
         source: Any = InPlace(backbone, names)
     else:
         source = MaskedBackbone(backbone, first_scores(backbone, names, plan))
-    worked = None if method == "fine-tuning" else fold(backbone, options.size)
+    worked = None if method == "fine-tuning" or method in UNFOLDED else fold(backbone, options.size)
     trainer = Trainer(source, objective, plan, normalize, network=worked)
     if method.endswith("cached"):
         return cached_step(trainer, cut_before_trained(trainer.network.network, names, options.size))
@@ -368,11 +376,12 @@ def line_of(row: dict[str, Any]) -> str:
         return f"{seconds[one] / seconds[other]:.2f}" if seconds[one] and seconds[other] else "-"
 
     cells = [row["arch"], row["mode"], str(row["batch"])]
-    cells += [f"{1e3 * s:.1f} ms" if s else "-" for s in seconds.values()]
+    cells += [f"{1e3 * seconds[method]:.1f} ms" if seconds[method] else "-" for method in METHODS]
     cells += [ratio("mask", "fine-tuning"), ratio("plain wrapper", "mask"), ratio("late mask", "fine-tuning")]
     cells.append(ratio("late mask, cached", "fine-tuning"))
     cells.append(", ".join(f"{size / 1e9:.2f}" if size else "-" for size in row["bytes"].values()))
     cells.append("-" if row["share"] is None else f"{row['share']:.0%}")
+    cells += [f"{method} {1e3 * seconds[method]:.1f} ms" for method in UNFOLDED if seconds.get(method)]
     return f"| {' | '.join(cells)} |"
 
 

@@ -23,6 +23,7 @@ from judge import JITTER, PROTOCOL, beside
 from torch import Tensor, nn
 from torch.nn import functional
 
+from smn_cli.backbones.folding import unfolded
 from smn_cli.backbones.loading import load_backbone
 from smn_cli.backbones.packaged import LITE0_ARCH, lite0_weights
 from smn_cli.config.options import AdaptOptions
@@ -31,7 +32,7 @@ from smn_cli.data.labels.eval_split import LabeledSplit, load_labeled_split
 from smn_cli.evaluation.compare import LabeledFeatures, Scores, score
 from smn_cli.evaluation.controls import readout_scores
 from smn_cli.features.embed import Embedding, labeled_features
-from smn_cli.masking.backbone import density, parameters_replaced
+from smn_cli.masking.backbone import density, normalisation_layers, parameters_replaced
 from smn_cli.objectives import neighbourhood
 from smn_cli.objectives.neighbourhood import NeighbourhoodObjective
 from smn_cli.recipes import RECIPES
@@ -143,6 +144,8 @@ def with_affine() -> Iterator[None]:
 
     def take_step(self: Trainer, batch: Any) -> StepReport:
         if id(self) not in tuners:
+            self.network = unfolded(self.source.backbone)  # in which normalisations are layers of their own
+            self._norm_layers = list(normalisation_layers(self.source.backbone).values())
             blocks = {".".join(name.split(".")[:2]) for name in self.source.trained}
             norms = [(n, m) for n, m in self.source.backbone.named_modules() if isinstance(m, nn.BatchNorm2d)]
             values = [p for name, m in norms if ".".join(name.split(".")[:2]) in blocks for p in m.parameters()]

@@ -143,7 +143,8 @@ def make_step(method: str, arch: str, batch_size: int, extra: dict[str, Any]) ->
     if method == "plain wrapper":
         return WrapperStep(PlainWrapper(backbone, names), objective, normalize)
     source = InPlace(backbone, names) if method.startswith("fine-tuning") else make_source(backbone, plan)
-    worked = fold(backbone, 64) if method.startswith("mask") else None
+    worked = fold(backbone, 64) if method.startswith("mask") and plan.norm_stats == "frozen" else None
+    worked = worked if worked is not None and worked.takes(names) else None
     trainer = Trainer(source, objective, plan, normalize, network=worked)
     if method in ("fine-tuning", "fine-tuning, compiled"):
         trainer._norm_layers = []

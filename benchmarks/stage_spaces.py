@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from smn_cli.backbones.folding import folded
+from smn_cli.backbones.folding import fold
 from smn_cli.backbones.loading import load_backbone
 from smn_cli.backbones.packaged import LITE0_ARCH, lite0_weights
 from smn_cli.backbones.stages import stage_features
@@ -46,7 +46,7 @@ def main() -> None:
 def embedded(split: LabeledSplit, precision: str) -> dict[int, Tensor]:
     """(N, D) stages of all images, by how many of the last blocks."""
     backbone = load_backbone(LITE0_ARCH, lite0_weights())
-    network = folded(backbone.model, backbone.native_size).to(memory_format=torch.channels_last)
+    network = fold(backbone.model, backbone.native_size).network.to(memory_format=torch.channels_last)
     image = torch.zeros(1, 3, backbone.native_size, backbone.native_size)
     with torch.no_grad():
         widths = {num: stage_features(network, num)(image).shape[1] for num in NUM_STAGES}

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from smn_cli.backbones.folding import folded
+from smn_cli.backbones.folding import fold
 from smn_cli.backbones.loading import load_backbone
 from smn_cli.backbones.packaged import LITE0_ARCH, lite0_weights
 from smn_cli.backbones.stages import with_stages
@@ -65,7 +65,7 @@ def embed_all(split: LabeledSplit, options: argparse.Namespace) -> dict[str, Ten
     paths = [*split.train_paths, *split.test_paths]
     for name, (arch, weights) in nets.items():
         backbone = load_backbone(arch, weights)
-        network = folded(backbone.model, backbone.native_size).to(memory_format=torch.channels_last)
+        network = fold(backbone.model, backbone.native_size).network.to(memory_format=torch.channels_last)
         both, width = with_stages(network), backbone.num_features
 
         def joined(batch: Tensor, both: Callable[..., tuple[Tensor, Tensor]] = both) -> Tensor:

@@ -6,7 +6,7 @@ import sys
 from contextlib import suppress
 from typing import IO
 
-from smn_cli.processors import num_processors
+from smn_cli.processors import bound_processors, num_processors
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Parameters of glibc's mallopt, which are part of its binary interface (mallopt(3))."""
@@ -70,12 +70,12 @@ def _open_streams() -> None:
 def _count_threads() -> None:
     """As many as a container's quota leaves processors for.
 
-    torch counts the machine's cores, of which there may be half as many as processors, so a quota of more than half is
-    left to it.
+    Of those that the process is bound to torch counts the cores itself, of which there may be half as many as
+    processors, so a quota of more than half is left to it.
     """
     if not {"OMP_NUM_THREADS", "MKL_NUM_THREADS"} & os.environ.keys():
         allowed = num_processors()
-        if 2 * allowed <= (os.cpu_count() or 1):
+        if 2 * allowed <= bound_processors():
             os.environ["OMP_NUM_THREADS"] = str(allowed)
 
 

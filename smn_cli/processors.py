@@ -15,8 +15,12 @@ def num_processors(root: Path = Path("/")) -> int:
     Args:
         root: where `proc` and `sys` lie.
     """
-    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min([bound, *map(math.ceil, _quotas(root))]))
+    return max(1, min([bound_processors(), *map(math.ceil, _quotas(root))]))
+
+
+def bound_processors() -> int:
+    """Those that this process is bound to; all of the machine where the system does not say."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _quotas(root: Path) -> Iterator[float]:

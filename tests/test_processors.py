@@ -59,7 +59,7 @@ def test_a_quota_leaves_fewer_than_the_machine_has(files: dict[str, str], expect
 def test_threads_are_as_many_as_a_quota_allows(allowed: int, given: dict[str, str], expected: str) -> None:
     code = (
         "import os\nfrom smn_cli import process\n"
-        f"process.num_processors = lambda: {allowed}\nos.cpu_count = lambda: 16\n"
+        f"process.num_processors = lambda: {allowed}\nprocess.bound_processors = lambda: 16\n"
         "process.settle_process()\nprint(os.environ.get('OMP_NUM_THREADS'))"
     )
     clean = {key: value for key, value in os.environ.items() if not key.endswith("_NUM_THREADS")}

@@ -69,7 +69,8 @@ def fold(model: nn.Module, size: int) -> Folded:
         assert isinstance(norm, nn.BatchNorm2d)
         assert norm.running_mean is not None
         assert norm.running_var is not None
-        scales[f"{conv_name}.weight"] = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+        scale = torch.rsqrt(norm.running_var + norm.eps)
+        scales[f"{conv_name}.weight"] = scale if norm.weight is None else norm.weight * scale
         touched |= {f"{conv_name}.weight", f"{conv_name}.bias"}
         conv.weight, conv.bias = fuse_conv_bn_weights(
             conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
@@ -79,16 +80,11 @@ def fold(model: nn.Module, size: int) -> Folded:
     copy.requires_grad_(False)
     images = _waves(size).to(next(model.parameters()).device)
     ours, theirs = copy(images), model(images)
-    if float((ours - theirs).norm()) > TOLERANCE * float(theirs.norm()):
+    if not float((ours - theirs).norm()) <= TOLERANCE * float(theirs.norm()):  # nor if it is no number
         return as_it_is
     tied = {name for names in tied_names(model).values() for name in names}  # a fold parts them
     kept = as_it_is.kept & {name for name, _ in copy.named_parameters()} - touched - tied
     return Folded(copy, {name: scale for name, scale in scales.items() if name not in tied}, kept)
-
-
-def folded(model: nn.Module, size: int) -> nn.Module:
-    """The network of `fold`."""
-    return fold(model, size).network
 
 
 def _pairs(model: nn.Module) -> list[tuple[str, str]]:

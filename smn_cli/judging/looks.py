@@ -35,11 +35,12 @@ class Activations:
 
     Args:
         num_images: that are wanted.
+        batches: of the first ones, which are there already.
     """
 
-    def __init__(self, num_images: int) -> None:
-        self.batches: list[Tensor] = []
-        self._missing = num_images
+    def __init__(self, num_images: int, batches: Iterable[Tensor] = ()) -> None:
+        self.batches = list(batches)
+        self._missing = num_images - sum(map(len, self.batches))
         self._is_open = True
 
     @property
@@ -78,7 +79,7 @@ class Looks:
         known: Activations | None = None,
     ) -> None:
         self._batches, self._trunk = batches, trunk
-        self._noted = known if known is not None and known.batches else Activations(num_images)
+        self._noted = Activations(num_images, () if known is None else known.batches)
 
     def features(self, candidate: Candidate) -> Tensor:
         """(N, F) float32 on the CPU."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from smn_cli.atomic import write_atomically
+from smn_cli.backbones.folding import Folded, fold, unfolded
 from smn_cli.cache_folder import cache_folder
 from smn_cli.evaluation.precision import autocasting, fast_precision, has_bf16
 from smn_cli.features.cache_key import machine_key
@@ -51,7 +52,7 @@ def choose_precision(
     device = next(model.parameters()).device
     if device.type != "cpu" or not has_bf16(device) or torch.is_inference_mode_enabled():
         return Choice(fast_precision(device), "")
-    about = {"network": type(model).__name__, "size": size, "trained": list(names)}
+    about = {"network": type(model).__name__, "size": size, "trained": list(names), "folded": True}
     about["weights"] = sum(parameter.numel() for parameter in model.parameters())
     key = machine_key(about, device)
     memory = None if key is None else cache_folder() / "precision" / f"{key}.json"
@@ -69,21 +70,23 @@ def _measured(model: nn.Module, size: int, names: Sequence[str]) -> Choice:
     images = torch.rand(BATCH_SIZE, 3, size, size, generator=fixed_generator())
     images = images.contiguous(memory_format=torch.channels_last)
     weights = {name: model.get_parameter(name).detach().clone().requires_grad_() for name in names}
+    folded = fold(model, size)
+    network = folded if folded.takes(names) else unfolded(model)
     least = {"fp32": float("inf"), "bf16": float("inf")}
-    _pass_s(model, weights, images, "fp32")  # warms up
+    _pass_s(network, weights, images, "fp32")  # warms up
     for _ in range(NUM_ROUNDS):
-        least["fp32"] = min(least["fp32"], _pass_s(model, weights, images, "fp32"))
+        least["fp32"] = min(least["fp32"], _pass_s(network, weights, images, "fp32"))
         if least["fp32"] < LEAST_S:
             return Choice("fp32", "")
-        least["bf16"] = min(least["bf16"], _pass_s(model, weights, images, "bf16"))
+        least["bf16"] = min(least["bf16"], _pass_s(network, weights, images, "bf16"))
     gain = least["fp32"] / least["bf16"]
     return Choice("bf16" if gain >= LEAST_GAIN else "fp32", f"measured here: bf16 is {gain:.1f} times as fast as fp32")
 
 
-def _pass_s(model: nn.Module, weights: dict[str, Tensor], images: Tensor, precision: Precision) -> float:
+def _pass_s(network: Folded, weights: dict[str, Tensor], images: Tensor, precision: Precision) -> float:
     started = time.perf_counter()
     with autocasting(precision, images.device):
-        features = run_backbone(model, images, weights)
+        features = run_backbone(network.network, images, network.carried(weights))
     torch.autograd.grad(features.float().sum(), list(weights.values()), allow_unused=True)
     return time.perf_counter() - started
 

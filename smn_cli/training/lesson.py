@@ -7,7 +7,7 @@ best. Its classifier tells, asked at its native size and of images that need not
 from collections.abc import Sequence
 from pathlib import Path
 
-from smn_cli.backbones.folding import folded
+from smn_cli.backbones.folding import fold
 from smn_cli.backbones.loading import Backbone
 from smn_cli.backbones.stages import has_stages
 from smn_cli.config.options import AdaptOptions
@@ -40,7 +40,7 @@ def why_stages_teach(options: AdaptOptions, plan: AdaptPlan, backbone: Backbone,
     if not all(name in backbone.classifier for name in names) or not has_stages(backbone.model, plan.teacher_size):
         return ""
     asked = list(paths[:: -(-len(paths) // NUM_ASKED)])
-    network = on_device(folded(backbone.model, native), next(backbone.model.parameters()).device, plan.precision)
+    network = on_device(fold(backbone.model, native).network, next(backbone.model.parameters()).device, plan.precision)
     features = extract_features(network, image_batches(asked, preprocessing_of(backbone, native)))
     sure = how_sure(features, *(backbone.classifier[name] for name in names))
     if sure is None or sure > MAX_SURE:

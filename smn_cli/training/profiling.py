@@ -135,7 +135,7 @@ def profile_run(
                 step_s=step_s,
                 teacher_embedding_s=_an_image(ticks),
                 judge_s=_time_judge(session, session.candidate()),
-                look_s=_time_judge(session, Candidate(session.network())),
+                look_s=_time_judge(session, Candidate(session.candidate().network)),
                 preparation_s=objective_of(plan).preparation_s(plan, backbone.num_features, images.num_usable),
                 state_bytes=_bytes_in(session.trainer.state()) + sum(tensor.numel() for tensor in trained),
                 trunk_s=_an_image(trunk_ticks) / plan.batch_size if len(trunk_ticks) > 1 else 0.0,

@@ -156,8 +156,7 @@ class RunContext:
 
     @cached_property
     def folded(self) -> Folded:
-        """The base with its normalisations folded into its convolutions, for whoever looks at images without bits to
-        agree with: teachers and judges."""
+        """The base with its normalisations folded into its convolutions, for all who need no more than its features."""
         return fold(self.backbone.model, self.preprocessing.size)
 
     @cached_property
@@ -171,8 +170,8 @@ class RunContext:
     def cut(self) -> CutNetwork | None:
         """That network, cut before its first trained block, if all networks of the run share enough of it."""
         plan = self.plan
-        if plan.norm_stats == "adapt" or not plan.mode.moves or not self.starts_at_base:
-            return None
+        if plan.norm_stats == "adapt" or plan.grad_checkpoint or not plan.mode.moves or not self.starts_at_base:
+            return None  # checkpointing runs blocks in parts, which cannot be cut
         try:
             cut = cut_of_plan(self.backbone, plan, self.worked.network)
         except BackboneError:

@@ -147,7 +147,9 @@ def choose_judge(context: RunContext, prepared: Prepared, health: HealthJudge) -
         DataError: the labeled images have a class that the training images do not have.
     """
     split, val, team = context.split, context.val, context.execution.team
-    crops = context.crops if val is None else context.crops_of(team.own([*val.train_paths, *val.test_paths]))
+    crops = context.crops
+    if val is not None:
+        crops = context.crops_of(team.own([*([] if split.labeled else val.train_paths), *val.test_paths]))
     base_classifier = objective_of(context.plan).base_classifier(prepared.objective)
     if split.labeled is not None and base_classifier is not None:
         classes = split.labeled.classes

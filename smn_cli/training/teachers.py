@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from smn_cli.adapters.fingerprint import fingerprint
-from smn_cli.backbones.folding import folded
+from smn_cli.backbones.folding import fold
 from smn_cli.backbones.loading import Backbone, check_arch, check_sizes, load_backbone
 from smn_cli.config.teachers import STAGES, TeacherName, parse_teacher
 from smn_cli.data.preprocessing import Preprocessing
@@ -131,7 +131,7 @@ def open_teacher(name: TeacherName, context: RunContext) -> Teacher:
     if name.kind == "model":
         other = _second_model(name)
         size = name.size or other.native_size
-        network = context.placed(folded(other.model.to(context.device), size))
+        network = context.placed(fold(other.model.to(context.device), size).network)
         return Teacher(name, network, preprocessing_of(other, size), _facts(name, other, size), *where)
 
     size = context.plan.teacher_size

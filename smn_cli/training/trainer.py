@@ -77,8 +77,8 @@ class Trainer:
         plan: all settings.
         normalize: levels (B, 3, H, W) from 0 to 255 to the backbone's input.
         team: the processes that share every batch.
-        network: of the same features as the source's backbone, for steps to work with; that itself if not given, and
-            where it is compiled.
+        network: of the same features as the source's backbone, for steps to work with; that itself where none is given
+            or takes what is trained, and where it is compiled.
     """
 
     def __init__(
@@ -98,7 +98,8 @@ class Trainer:
         self.step = 0
         self.device = next(source.backbone.parameters()).device
         self.optimizer = _optimizer(plan, list(source.trained.values()))
-        self.network = unfolded(source.backbone) if network is None or plan.compile else network
+        fits = network is not None and not plan.compile and network.takes(source.trained)
+        self.network = network if network is not None and fits else unfolded(source.backbone)
         # a compiler sees to this itself
         self._norm_layers = [] if plan.compile else list(normalisation_layers(self.network.network).values())
         self._run = _compiled(run_placed) if plan.compile else run_backbone

@@ -1,11 +1,13 @@
 """Folded normalisations: the same features, fewer modules; no copy where the fold would be wrong."""
 
+from functools import partial
+
 import pytest
 import timm
 import torch
 from torch import nn
 
-from smn_cli.backbones.folding import fold, folded, unfolded
+from smn_cli.backbones.folding import fold, unfolded
 from smn_cli.masking.backbone import run_backbone
 from smn_cli.seeding import fixed_generator
 
@@ -27,7 +29,7 @@ def num_norms(model: nn.Module) -> int:
 @pytest.mark.parametrize("arch", ["test_resnet", "test_efficientnet", "test_byobnet", "mobilenetv3_small_050"])
 def test_features_are_the_same_without_normalisations(arch: str) -> None:
     model = with_statistics(timm.create_model(arch, num_classes=0))
-    faster = folded(model, 64)
+    faster = fold(model, 64).network
     assert faster is not model
     assert num_norms(faster) < num_norms(model)
     images = torch.rand(3, 3, 64, 64, generator=fixed_generator())
@@ -50,19 +52,19 @@ class NormFirst(nn.Module):
 
 def test_a_network_that_would_change_is_left_as_it_is() -> None:
     model = with_statistics(NormFirst())
-    assert folded(model, 32) is model
+    assert fold(model, 32).network is model
 
 
 def test_the_model_itself_is_not_touched() -> None:
     model = with_statistics(timm.create_model("test_resnet", num_classes=0))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    folded(model, 64)
+    fold(model, 64)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
 def test_nothing_to_fold() -> None:
     model = timm.create_model("test_vit", num_classes=0).eval()
-    assert folded(model, 160) is model
+    assert fold(model, 160).network is model
 
 
 @pytest.mark.parametrize("arch", ["test_resnet", "test_efficientnet", "test_byobnet", "mobilenetv3_small_050"])
@@ -111,3 +113,20 @@ def test_a_weight_of_two_places_is_folded_into_two_and_so_cannot_be_carried_over
     faster = fold(model, 32)
     assert num_norms(faster.network) == 0
     assert not faster.takes(["first.weight"])
+
+
+def test_normalisations_without_weights_of_their_own_are_folded_too() -> None:
+    model = timm.create_model("test_resnet", num_classes=0, norm_layer=partial(nn.BatchNorm2d, affine=False)).eval()
+    faster = fold(model, 64)
+    assert num_norms(faster.network) == 0
+    weights = {"layer4.0.conv1.weight": model.get_parameter("layer4.0.conv1.weight").detach() / 2}
+    images = torch.rand(3, 3, 64, 64, generator=fixed_generator())
+    with torch.inference_mode():
+        found = run_backbone(faster.network, images, faster.carried(weights))
+        torch.testing.assert_close(found, run_backbone(model, images, weights), rtol=1e-4, atol=1e-4)
+
+
+def test_features_that_are_no_numbers_are_no_proof() -> None:
+    model = with_statistics(timm.create_model("test_resnet", num_classes=0))
+    model.get_buffer("layer4.0.bn1.running_var")[0] = torch.nan
+    assert fold(model, 64).network is model

@@ -1,6 +1,8 @@
 """Images that are looked at again and again, behind a trunk that is run once."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -78,8 +80,10 @@ def test_what_somebody_saw_before_is_not_looked_at_again(num_images: int, num_ne
 
     shown = Looks(own_rounds, num_images, cut.trunk, seen_before(cut, num_images))
     for weights in ({}, cut.weights):
-        whole = Looks(own_rounds, num_images).features(cut.candidate(weights))
-        assert torch.equal(shown.features(cut.candidate(weights)), whole)
+        candidate = cut.candidate(weights)
+        whole = Looks(own_rounds, num_images).features(candidate)
+        behind = replace(candidate, network=lambda _images: pytest.fail("a whole network was run"))
+        assert torch.equal(shown.features(behind), whole)
     assert cut.num_seen == num_new
 
 
@@ -117,10 +121,18 @@ def test_the_judge_knows_of_the_teachers_look_and_one_that_comes_later_sees_the_
         shown.append(len(images))
         return own(self, images)
 
-    late = {"recipe": "default", "mask_only": ("late:0.3",), "size": 160, "steps": 2, "teacher": ("stages",)}
+    late: dict[str, Any] = {
+        "recipe": "default",
+        "mask_only": ("late:0.3",),
+        "size": 160,
+        "steps": 2,
+        "teacher": ("stages",),
+    }
     with monkeypatch.context() as patched:
         patched.setattr(CutNetwork, "trunk", trunk)
-        session = workshop("test_resnet").start("late", local_views=0, prototypes=None, queue=None, **late)
+        session = workshop("test_resnet").start(
+            "late", teacher=("stages",), local_views=0, prototypes=None, queue=None, **late
+        )
         num_held_out = len(session.split.held_out)
         assert shown == [NUM_TRIED, num_held_out, num_held_out]  # that it can be cut, then two crops of each
         shown.clear()

@@ -10,7 +10,7 @@ from smn_cli.config.options import AdaptOptions
 from smn_cli.errors import TrainingError, UsageError
 from smn_cli.training.planning import make_plan
 from tests.conftest import CONVNET, RESNET, VIT
-from tests.small_runs import Workshop, equal, masks_of, metrics, scores_of
+from tests.small_runs import Workshop, equal, log_of, masks_of, metrics, scores_of
 
 Make = Callable[..., Workshop]
 
@@ -35,6 +35,22 @@ def test_checkpointed_activations_are_computed_again_in_the_backward_pass(worksh
             pass
         calls[wish] = len(seen)
     assert calls[True] == calls[False] + 2  # two sizes of views
+
+
+def test_a_default_run_with_checkpointed_activations_is_judged_as_one_without(workshop: Make) -> None:
+    """Its blocks are run in parts, so that no network is cut before one of them."""
+    place = workshop(RESNET)
+    options = {
+        "recipe": "default", "teacher": ("stages",), "size": 160, "steps": 2, "local_views": 0, "prototypes": None,
+        "queue": None,
+    }  # fmt: skip
+    plain, checkpointed = (
+        place.finish(name, grad_checkpoint=name == "checkpointed", **options) for name in ("plain", "checkpointed")
+    )
+    assert plain.plan.mask_only == checkpointed.plan.mask_only == ("late:0.1",)
+    assert plain.context.cut is not None
+    assert checkpointed.context.cut is None
+    assert log_of(plain) == log_of(checkpointed)
 
 
 def test_adapting_statistics_twice_a_step_is_refused() -> None:

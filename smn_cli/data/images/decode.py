@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Lock
 from typing import BinaryIO
 
 import numpy as np
@@ -22,6 +23,31 @@ MIN_SIDE = 2
 
 class BadImageError(DataError):
     """A file that cannot be used as an image; the message is the reason, without the path."""
+
+
+class _Silence:
+    """No warnings while any thread is inside: filters are the process's, so the last one out puts them back."""
+
+    def __init__(self) -> None:
+        self._lock, self._num_inside = Lock(), 0
+        self._filters = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._num_inside == 0:
+                self._filters = warnings.catch_warnings()
+                self._filters.__enter__()
+                warnings.simplefilter("ignore")
+            self._num_inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._num_inside -= 1
+            if self._num_inside == 0:
+                self._filters.__exit__(None, None, None)
+
+
+_SILENCE = _Silence()
 
 
 def read_image(path: str | Path, *, least_side: int | None = None) -> Image.Image:
@@ -62,8 +88,7 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
     """An image of a size that can be used; whatever goes wrong with it becomes a BadImageError."""
     try:
         # Pillow warns of oddities (metadata, palettes) that do not concern the pixels, and of bombs, refused below
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _SILENCE:
             # given a path, Pillow maps plain TIFFs into memory and garbles those that EXIF turns on their side
             is_dicom = Path(path).suffix.lower() in DICOM_SUFFIXES and find_spec("pydicom") is not None
             with open_image(Path(path)) as file, _decoder(file, is_dicom=is_dicom) as image:

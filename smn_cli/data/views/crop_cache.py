@@ -52,8 +52,9 @@ class CropCache:
                 yield self.preprocessing.normalize(torch.stack(crops))
 
     def _keep(self, paths: Sequence[Path], crops: Sequence[Tensor]) -> None:
-        if self._fit:
-            self._kept.update((path, crop) for path, crop in zip(paths, crops, strict=True) if path in self._awaited)
+        for path, crop in zip(paths, crops, strict=True):
+            if path in self._awaited and path not in self._kept and self._fit:
+                self._kept[path] = crop.clone()  # a part would hold its batch, which may lie in scarce shared memory
 
     @cached_property
     def _fit(self) -> bool:

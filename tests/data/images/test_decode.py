@@ -1,5 +1,6 @@
 """Any image of the supported kinds becomes the right upright RGB pixels."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from smn_cli.data.images.decode import read_image, upright_rgb
+from smn_cli.data.images.decode import _opened, read_image, upright_rgb
 
 PATTERN = np.array([[10, 60, 110, 160], [210, 250, 30, 80], [130, 180, 230, 0]], dtype=np.uint8)
 """Grey values of a 4 x 3 picture in which no two pixels are alike."""
@@ -207,3 +208,16 @@ def test_deep_grey_in_strips_is_deep_grey(tmp_path: Path, monkeypatch: pytest.Mo
     numbers = np.nan_to_num(values.astype(np.float64))
     expected = ((numbers - numbers.min()) * (255 / (numbers.max() - numbers.min()))).astype(np.uint8)
     assert np.array_equal(whole[..., 0], expected)
+
+
+def test_warnings_are_as_before_when_the_last_of_several_threads_has_decoded(tmp_path: Path) -> None:
+    """In whatever order they end: here the first to begin ends first."""
+    Image.fromarray(colours()).save(tmp_path / "a.png")
+    filters = list(warnings.filters)
+    one, other = _opened(tmp_path / "a.png"), _opened(tmp_path / "a.png")
+    one.__enter__()
+    other.__enter__()
+    one.__exit__(None, None, None)
+    warnings.warn("of an image", stacklevel=1)  # an error here, were the other not silent still
+    other.__exit__(None, None, None)
+    assert list(warnings.filters) == filters

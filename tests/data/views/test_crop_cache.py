@@ -68,3 +68,11 @@ def test_many_are_read_every_time(paths: list[Path], monkeypatch: pytest.MonkeyP
     paths[5].unlink()
     with pytest.raises(DataError, match=f"^{paths[5]} can no longer be read"):
         list(images.batches(paths))
+
+
+def test_what_is_kept_holds_neither_a_batch_nor_shared_memory(paths: list[Path]) -> None:
+    images = CropCache(paths[:3], PREPARE, batch_size=4)
+    list(images.batches(paths, num_workers=1))
+    for crop in images._kept.values():
+        assert not crop.untyped_storage().is_shared()
+        assert crop.untyped_storage().nbytes() == 3 * 16 * 16

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from smn_cli.data.images.find import find_images
 from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.data.views import loader as loader_module
+from smn_cli.data.views.crops import read_again
 from smn_cli.data.views.loader import ViewLoader, crop_batches, image_batches
 from smn_cli.data.views.pixel_cache import PixelCache
 from smn_cli.errors import DataError
@@ -243,7 +244,7 @@ def test_images_are_decoded_a_batch_ahead_and_no_thread_outlives_whoever_looks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_images(tmp_path / "images", 8)
-    own, asked = loader_module.read_again, []
+    own, asked = read_again, []
 
     def noted(path: Path, **options: Any) -> Any:
         asked.append(path)
