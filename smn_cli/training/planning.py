@@ -14,7 +14,10 @@ from smn_cli.recipes import TRAIN_MODES, NormStats, Precision, Recipe, ScoreInit
 
 Value = TypeVar("Value")
 NUM_EVALUATIONS = 5
-"""Evaluations on the held-out images in a run; each costs about as much as three training steps a thousand images."""
+"""Evaluations on the held-out images in a run; each costs about as much as five training steps a thousand images."""
+SHORT = 1000
+"""Steps of a run that relations teach, below which only the second, fourth and last of these evaluations are made: of
+107 runs the same were kept by them, and the same real gains missed (docs/log.md)."""
 
 _COPIED = (
     "embedding_dim", "temperature", "epsilon", "sinkhorn_iterations", "score_momentum",
@@ -72,7 +75,7 @@ def make_plan(
         num_steps=num_steps,
         steps_per_epoch=steps_per_epoch,
         num_holdout=num_holdout,
-        eval_every=max(1, -(-num_steps // NUM_EVALUATIONS)),
+        eval_every=_eval_every(num_steps, learns_relations=bool(teachers)),
         head_steps=_head_steps(recipe, num_steps, steps_per_epoch, reasons),
         num_prototypes=_num_prototypes(options, recipe, rules, num_seen, reasons),
         queue_length=_queue(options, recipe, rules, num_training, batch_size, reasons),
@@ -119,6 +122,11 @@ def _num_steps(options: AdaptOptions, recipe: Recipe, steps_per_epoch: int, reas
         return recipe.epochs * steps_per_epoch
     reasons["num_steps"] = "five epochs, at least 200 and at most 1,500 steps"
     return min(max(5 * steps_per_epoch, 200), 1500)
+
+
+def _eval_every(num_steps: int, *, learns_relations: bool) -> int:
+    parts = 2 if learns_relations and num_steps < SHORT else 1
+    return max(1, -(-parts * num_steps // NUM_EVALUATIONS))
 
 
 def _head_steps(recipe: Recipe, num_steps: int, steps_per_epoch: int, reasons: dict[str, str]) -> int:

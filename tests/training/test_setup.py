@@ -37,6 +37,23 @@ def test_an_option_without_effect_at_any_size_is_refused_before_images_are_looke
         num_wanted(1000, AdaptOptions(prototypes=50, teacher=("last",)))
 
 
+@pytest.mark.parametrize(
+    ("options", "looks"),
+    [
+        (AdaptOptions(), [80, 160, 200]),
+        (AdaptOptions(steps=3), [2, 3]),
+        (AdaptOptions(steps=999), [400, 800, 999]),
+        (AdaptOptions(steps=1000), [200, 400, 600, 800, 1000]),
+        (AdaptOptions(size=64), [40, 80, 120, 160, 200]),
+        (AdaptOptions(recipe="swav"), [40, 80, 120, 160, 200]),
+    ],
+)
+def test_short_runs_that_relations_teach_are_judged_less_often(options: AdaptOptions, looks: list[int]) -> None:
+    plan = make_plan(options, 1000)
+    steps = range(1, plan.num_steps + 1)
+    assert [step for step in steps if step % plan.eval_every == 0 or step == plan.num_steps] == looks
+
+
 @pytest.mark.parametrize("num_images", [64, 100, 1440, 96_500, 120_000, 10**6])
 @pytest.mark.parametrize("num_bad", [0, 1, 9])
 def test_a_plan_made_after_the_look_never_needs_more_than_was_looked_at(num_images: int, num_bad: int) -> None:
