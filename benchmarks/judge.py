@@ -1,7 +1,7 @@
 """What judges without labels say of many runs at native size, and what was true: false accepts and misses.
 
     python benchmarks/judge.py --data FOLDER --lite1 FILE --lite2 FILE --sets tomato flowers17 --arms stages both
-    python benchmarks/judge.py --table
+    python benchmarks/judge.py --table [--looks 2 4 5]
 
 A run is `smn adapt`'s, one of ARMS: the default, other teachers, other settings, and some that are made to do harm. No
 alarm ends it before its first step, and at each of its judgements base and adapted network are scored with labels,
@@ -130,10 +130,12 @@ def main() -> None:
     parser.add_argument("--max-test", type=int, default=500)
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--table", action="store_true")
+    parser.add_argument("--looks", nargs="+", type=int, help="with --table: which of five judgements are made, 1 to 5")
     options = parser.parse_args()
     if options.table:
         rows = [json.loads(line) for line in options.results.read_text().splitlines()]
-        print(table([row | ended(row) for row in rows if "error" not in row]))
+        rows = [row | ended(row) for row in rows if "error" not in row]
+        print(table([with_looks(row, options.looks) if options.looks else row for row in rows]))
         return
     tasks = [(name, arm, seed, options) for seed in options.seeds for arm in options.arms for name in options.sets]
     with multiprocessing.get_context("spawn").Pool(options.workers, share_threads, (options.workers,)) as pool:
@@ -147,6 +149,12 @@ def main() -> None:
 def share_threads(num_workers: int) -> None:
     """Compute with a worker's part of the threads of torch, which has no more than the cores that it may run on."""
     torch.set_num_threads(max(1, torch.get_num_threads() // num_workers))
+
+
+def with_looks(row: dict[str, Any], looks: list[int]) -> dict[str, Any]:
+    """A run with some of its judgements; what was a real gain is still told by all of them."""
+    made = row["judgements"]
+    return row | {"seen": made, "judgements": [made[look - 1] for look in looks if look <= len(made)]}
 
 
 def ended(row: dict[str, Any]) -> dict[str, bool]:

@@ -26,7 +26,7 @@ def arms_table(rows: list[dict[str, Any]]) -> str:
     for arm in dict.fromkeys(row["arm"] for row in rows):
         cells = []
         for name in sets:
-            last = [r["judgements"][-1]["scores"] for r in rows if (r["arm"], r["data"]) == (arm, name)]
+            last = [r.get("seen", r["judgements"])[-1]["scores"] for r in rows if (r["arm"], r["data"]) == (arm, name)]
             kinds = ("raw k20", "whitened k20")
             cells.append(" / ".join(gain_cell([scores[kind] for scores in last]) for kind in kinds) if last else "-")
         lines.append(f"| {arm} | {' | '.join(cells)} |")
@@ -43,7 +43,7 @@ def gain_cell(scores: list[list[float]]) -> str:
 def rules_table(rows: list[dict[str, Any]]) -> str:
     """Of runs with a witness: what each rule keeps, what of that is harm, and which real gains it misses."""
     lines = ["| judge | runs | kept | harm | real gains | missed |", "|" + "---|" * 6]
-    real = [row for row in rows if any(is_real_gain(each["scores"]) for each in row["judgements"])]
+    real = [row for row in rows if any(is_real_gain(each["scores"]) for each in row.get("seen", row["judgements"]))]
     for name, rule in RULES.items():
         best = {id(row): kept_by(rule, row) for row in rows}
         kept = [each for each in best.values() if each is not None]
