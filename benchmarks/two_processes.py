@@ -4,7 +4,7 @@
     python benchmarks/two_processes.py --arch resnet18 --size 64 --seconds 5
 
 Steps of the default recipe (late mask, native size) in a process of its own, alone and then two at once, for each way
-of waiting; smn's own is PASSIVE, which the command line sets before it loads torch. All in turn, as often as --rounds
+of waiting; smn's own is what the command line sets before it loads torch. All in turn, as often as --rounds
 says; medians of all steps.
 """
 
@@ -17,11 +17,14 @@ import sys
 import time
 from argparse import Namespace
 
+from smn_cli.process import _keep_memory
+
 WAYS = {
     "as torch has it": {},
     "`GOMP_SPINCOUNT=10000`": {"GOMP_SPINCOUNT": "10000"},
-    "`GOMP_SPINCOUNT=1000`": {"GOMP_SPINCOUNT": "1000"},
-    "`OMP_WAIT_POLICY=PASSIVE`, smn's own": {"OMP_WAIT_POLICY": "PASSIVE"},
+    "`GOMP_SPINCOUNT=3000`": {"GOMP_SPINCOUNT": "3000"},
+    "`GOMP_SPINCOUNT=1000`, smn's own": {"GOMP_SPINCOUNT": "1000"},
+    "`OMP_WAIT_POLICY=PASSIVE`": {"OMP_WAIT_POLICY": "PASSIVE"},
 }
 WARMING = 3
 """Seconds of steps that are not counted: both processes have to be at work."""
@@ -32,6 +35,7 @@ def main() -> None:
     parser.add_argument("--arch", default="tf_efficientnet_lite0")
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--mode", default="fp32", choices=["fp32", "bf16"])
     parser.add_argument("--seconds", type=float, default=15.0, help="of steps that are counted, a process and round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--child", action="store_true", help="be one of the processes")
@@ -43,7 +47,8 @@ def main() -> None:
     for _ in range(options.rounds):
         for way, number in taken:
             taken[way, number] += at_once(number, WAYS[way])
-    print(f"{options.arch}, batch {options.batch}, {options.size} px; {os.cpu_count()} processors\n")
+    what = f"{options.arch}, {options.mode}, batch {options.batch}, {options.size} px"
+    print(f"{what}; {os.cpu_count()} processors\n")
     print("| threads wait | alone, ms a step | two at once, ms | times |\n|---|---|---|---|")
     for way in WAYS:
         alone, both = (1e3 * statistics.median(taken[way, number]) for number in (1, 2))
@@ -66,7 +71,8 @@ def steps(options: Namespace) -> list[float]:
     from gpu import make_batch, make_step
 
     named = Namespace(device="cpu", size=options.size, late=None)
-    step = make_step(options.arch, "fp32", options.batch, "late mask", named)
+    _keep_memory()
+    step = make_step(options.arch, options.mode, options.batch, "late mask", named)
     batch = make_batch(options.batch, options.size, torch.device("cpu"))
     taken, begin = [], time.perf_counter()
     while (started := time.perf_counter()) < begin + WARMING + options.seconds:

@@ -20,7 +20,7 @@ class Typed:
 
 
 def settle_process() -> None:
-    """Let threads be as many as a quota allows, waiting ones sleep, freed memory stay, but as the environment has it.
+    """Let threads be as many as a quota allows, waiting ones sleep soon, freed memory stay; not where the user says else.
 
     Nothing of threads and memory is changed in a process that has torch already: there smn is a guest.
     """
@@ -29,7 +29,7 @@ def settle_process() -> None:
         del os.environ["HF_ENDPOINT"]
     if "torch" not in sys.modules:
         _count_threads()
-        _wait_asleep()
+        _wait_briefly()
         _keep_memory()
 
 
@@ -79,14 +79,15 @@ def _count_threads() -> None:
             os.environ["OMP_NUM_THREADS"] = str(allowed)
 
 
-def _wait_asleep() -> None:
-    """Threads that wait for others sleep instead of spinning.
+def _wait_briefly() -> None:
+    """Threads that wait for others spin for some microseconds, then they sleep.
 
-    Spinning saves a few hundredths of a step on a machine of one's own. Beside another process on the same cores it was
-    27 times slower (docs/log.md).
+    Spinning as long as OpenMP does by itself, a step beside another process on the same cores was 24 times slower;
+    asleep at once it is a fifth slower on a machine of one's own (benchmarks/two_processes.py).
     """
-    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
-        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & os.environ.keys():
+        os.environ["GOMP_SPINCOUNT"] = "1000"  # of GNU's OpenMP, which torch has on Linux
+        os.environ["KMP_BLOCKTIME"] = "0"  # of Intel's and LLVM's, in milliseconds
 
 
 def _keep_memory() -> None:

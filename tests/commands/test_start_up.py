@@ -155,16 +155,22 @@ def test_another_base_than_the_files_own_is_refused_without_torch_too(run_cli: R
 
 @pytest.mark.parametrize(
     ("given", "expected"),
-    [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE"), ({"GOMP_SPINCOUNT": "9"}, "None")],
+    [
+        ({}, "None 1000 0"),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE None None"),
+        ({"GOMP_SPINCOUNT": "9"}, "None 9 None"),
+        ({"KMP_BLOCKTIME": "9"}, "None None 9"),
+    ],
 )
-def test_threads_wait_asleep_unless_the_user_said_otherwise(given: dict[str, str], expected: str) -> None:
+def test_threads_wait_briefly_unless_the_user_said_otherwise(given: dict[str, str], expected: str) -> None:
     code = (
         "import os, sys\nfrom smn_cli.cli import main\ntry: main(['--version'])\n"
-        "except SystemExit: print(os.environ.get('OMP_WAIT_POLICY'), 'torch' in sys.modules)"
+        "except SystemExit: print(*map(os.environ.get, sys.argv[1:]), 'torch' in sys.modules)"
     )
-    clean = {key: value for key, value in os.environ.items() if key not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+    clean = {key: value for key, value in os.environ.items() if key not in names}
     found = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**clean, **given}
+        [sys.executable, "-c", code, *names], capture_output=True, text=True, check=True, env={**clean, **given}
     )
     assert found.stdout.splitlines()[-1] == f"{expected} False"
 
