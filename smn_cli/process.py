@@ -20,7 +20,7 @@ class Typed:
 
 
 def settle_process() -> None:
-    """Let threads be as many as a quota allows, waiting ones sleep soon, freed memory stay; not where the user says else.
+    """Let threads be as many as a quota allows, waiting ones sleep soon, freed memory stay, unless the user says else.
 
     Nothing of threads and memory is changed in a process that has torch already: there smn is a guest.
     """
