@@ -38,6 +38,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from whole_run import timed_run
 
 from smn_cli.backbones.folding import fold
+from smn_cli.backbones.loading import feature_width
 from smn_cli.backbones.packaged import LITE0_ARCH, lite0_weights
 from smn_cli.backbones.trunk import CutNetwork, cut_before_trained
 from smn_cli.config.options import AdaptOptions
@@ -231,7 +232,7 @@ def make_step(
     torch.manual_seed(0)
     backbone = timm.create_model(arch, num_classes=0).to(device, memory_format=torch.channels_last).eval()
     normalize = Preprocessing(options.size, (0.5,) * 3, (0.5,) * 3).normalize
-    objective = make_objective(backbone.num_features, plan.temperature, device)
+    objective = make_objective(feature_width(backbone), plan.temperature, device)
     names = names_to_train(backbone.requires_grad_(False), plan)
     if method == "plain wrapper":
         return wrapper_step(PlainWrapper(backbone, names), objective, precision, normalize)
@@ -333,7 +334,7 @@ def paper_budget(precision: Precision, options: argparse.Namespace) -> dict[str,
     plan = make_plan(asked, PAPER_IMAGES, native_size=size)
     torch.manual_seed(0)
     backbone = timm.create_model(options.paper_arch, num_classes=0).to(device, memory_format=torch.channels_last)
-    objective = SwappedObjective(backbone.num_features, plan, device)
+    objective = SwappedObjective(feature_width(backbone), plan, device)
     normalize = Preprocessing(size, (0.5,) * 3, (0.5,) * 3).normalize
     trainer, views = Trainer(make_source(backbone, plan), objective, plan, normalize), plan.views
     sides = [views.global_size] * views.num_global + [views.local_size] * views.num_local
