@@ -121,13 +121,7 @@ def test_the_judge_knows_of_the_teachers_look_and_one_that_comes_later_sees_the_
         shown.append(len(images))
         return own(self, images)
 
-    late: dict[str, Any] = {
-        "recipe": "default",
-        "mask_only": ("late:0.3",),
-        "size": 160,
-        "steps": 2,
-        "teacher": ("stages",),
-    }
+    late: dict[str, Any] = {"recipe": "default", "mask_only": ("late:0.3",), "size": 160, "steps": 2}
     with monkeypatch.context() as patched:
         patched.setattr(CutNetwork, "trunk", trunk)
         session = workshop("test_resnet").start(
