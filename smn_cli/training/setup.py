@@ -67,6 +67,11 @@ def prepare_run(context: RunContext, request: RunRequest, start: StartingPoint |
         start: where it starts, if that is not the recipe's own scores.
     """
     team, folder = context.execution.team, context.folder
+    if start is not None:  # first, since whoever looks at images asks what all networks of the run share
+        origin = start.origin(context.plan)
+        if team.is_first and origin is not None:
+            origin.save(folder)
+        team.wait()
     embedded, teachers, base_features, trunk = _embed_for_teacher(context)
     witness = witness_features(context)
     launches = launch_names(team)
@@ -85,9 +90,6 @@ def prepare_run(context: RunContext, request: RunRequest, start: StartingPoint |
             launch=launches,
         )
         folder.write_config(config)
-        origin = start.origin(context.plan) if start is not None else None
-        if origin is not None:
-            origin.save(folder)
     num_held_out = len(context.split.held_out)
     held_out, training = embedded[:num_held_out].contiguous(), embedded[num_held_out:].contiguous()
     prepared = None

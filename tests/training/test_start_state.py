@@ -171,3 +171,18 @@ def test_scores_of_other_tensors_are_refused(workshop: Make) -> None:
     with pytest.raises(CheckpointError, match="scores of other tensors"):
         start_state.put_on(session.trainer, session.features)
     assert Origin.read(RunFolder.open(session.folder.path)) is None
+
+
+def test_what_stages_teach_is_judged_against_where_it_started_also_while_its_teacher_looks(workshop: Make) -> None:
+    """The teacher's look asks for the frozen blocks that all networks share; none are, where a run starts elsewhere."""
+    place = workshop(CONVNET)
+    late = {"recipe": "default", "teacher": ("stages",), "mask_only": ("late:0.3",), "size": 160}
+    first = place.finish("first", **FAST, **late, local_views=0, prototypes=None, queue=None)
+    assert density(masks_of(first)) < 1
+    assert first.context.cut is not None
+    adapted = first.health.embed(first.candidate())
+    second = go_on(place, "second", first)
+    assert not second.context.starts_at_base
+    assert second.context.cut is None
+    for found, expected in zip(second.health.base_features, adapted, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
