@@ -68,7 +68,7 @@ def at_once(number: int, variables: dict[str, str]) -> list[float]:
 def steps(options: Namespace) -> list[float]:
     """Seconds of each step that ended after the warming and before the time was up."""
     import torch  # only here, where the environment is the child's
-    from gpu import make_batch, make_step
+    from native_step import make_batch, make_step
 
     named = Namespace(device="cpu", size=options.size, late=None)
     _keep_memory()
