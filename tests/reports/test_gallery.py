@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.decomposition import PCA
 
 from smn_cli.data.preprocessing import Preprocessing
 from smn_cli.reports.gallery import NUM_CHANGED, NUM_RANDOM, Gallery, file_names, make_gallery
@@ -92,3 +94,21 @@ def test_of_many_images_a_draw_is_mapped(paths: list[Path], monkeypatch: pytest.
     assert made is not None
     assert len(made.maps["after"]) == 12 < MAX_POINTS
     assert (made.num_images, made.num_columns) == (NUM_IMAGES, 4)
+
+
+def test_a_map_places_images_by_principal_components_and_colours_them_by_groups(paths: list[Path]) -> None:
+    groups = torch.arange(NUM_IMAGES) % 8
+    noise = torch.randn(NUM_IMAGES, 12, generator=torch.Generator().manual_seed(0))
+    features = 20 * torch.eye(12)[groups] + noise
+    made = make_map(paths, PREPROCESSING, features, features)
+    assert made is not None
+    points = made.maps["before"]
+    colours = {
+        int(group): {point.colour for point, own in zip(points, groups, strict=True) if own == group}
+        for group in range(8)
+    }
+    assert sorted(colour for each in colours.values() for colour in each) == list(range(8))
+    unit = torch.nn.functional.normalize(features.double(), dim=1).numpy()
+    expected = PCA(2, svd_solver="full").fit_transform(unit)
+    for axis, found in enumerate(([p.x for p in points], [-p.y for p in points])):
+        assert abs(np.corrcoef(found, expected[:, axis])[0, 1]) > 0.99999
