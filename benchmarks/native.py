@@ -64,6 +64,7 @@ ARMS = {
     "four_draws": "--cache-trunk 120MB",
     "stages": "--teacher stages",
     "stages_unjudged": "--teacher stages --keep last",
+    "one_epoch": "--teacher stages --keep last --epochs 1",
     "from_0": "--mask-only late:0",
     **{f"late_{share}": f"--teacher stages --keep last --mask-only late:{share}" for share in (0, 0.1, 0.3)},
     **{
@@ -93,6 +94,7 @@ def main() -> None:
     parser.add_argument("--precision", help="by default what smn chooses")
     parser.add_argument("--max-train", type=int, default=1000)
     parser.add_argument("--max-test", type=int, default=500)
+    parser.add_argument("--max-bank", type=int, help="of the training images, for scoring alone; all if not given")
     parser.add_argument("--folds", type=int, default=1, help="so many runs, each tested on another part of all images")
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--cost", nargs="+", type=int, help="measure milliseconds an image at these sizes, in turn")
@@ -126,6 +128,9 @@ def measure(name: str, arm: str, seed: int, fold: int, options: argparse.Namespa
     split = load_labeled_split(options.data / name, max_train=options.max_train, max_test=options.max_test)
     if options.folds > 1:
         split = folded(split, fold, options.folds)
+    bank = split
+    if options.max_bank:
+        bank = load_labeled_split(options.data / name, max_train=options.max_bank, max_test=options.max_test)
     images = unlabeled(split, options.work / f"{name}-images")
     run = options.work / (f"{name}-{arm}-{seed}" + (f"-{fold}" if options.folds > 1 else ""))
     words = f"adapt {images} --arch {options.arch} --weights {options.weights} --seed {seed} --overwrite --out {run}"
@@ -144,6 +149,7 @@ def measure(name: str, arm: str, seed: int, fold: int, options: argparse.Namespa
         "data": name,
         "arm": arm,
         "seed": seed,
+        "images": len(split.train_paths),
         **({"fold": fold, "folds": options.folds} if options.folds > 1 else {}),
         "arch": options.arch,
         "size": size,
@@ -154,7 +160,7 @@ def measure(name: str, arm: str, seed: int, fold: int, options: argparse.Namespa
         "density": round(density(learned.masks), 4) if learned.masks else None,
         "seconds": round(seconds),
         "precision": folder.read_config()["plan"]["precision"],
-        **score(split, folder, backbone),
+        **score(bank, folder, backbone),
         "versions": versions(),
     }
 

@@ -11,7 +11,7 @@ from smn_cli.training.planning import MIN_HOLDOUT, make_plan
 
 _DERIVED = (
     "num_steps", "steps_per_epoch", "num_holdout", "eval_every", "head_steps", "num_prototypes", "queue_length",
-    "queue_start_step", "seed",
+    "queue_start_step", "training_images", "seed",
 )  # fmt: skip
 
 

@@ -65,6 +65,7 @@ class AdaptPlan:
     witness: str = ""
     cached_views: int = 0
     cached_bytes: int = 0
+    training_images: int = 0
     reasons: dict[str, str] = field(default_factory=dict, compare=False)
 
     @property
@@ -79,8 +80,8 @@ class AdaptPlan:
 
     @property
     def max_training(self) -> int:
-        """Images that its steps can see at most; of a run without steps those that a readout is fitted to."""
-        return self.num_steps * self.batch_size if self.num_steps else _NUM_READ
+        """Images that train at most: `training_images`, else all that steps can see; without steps, for a readout."""
+        return self.training_images or (self.num_steps * self.batch_size if self.num_steps else _NUM_READ)
 
     @property
     def teaches_itself(self) -> bool:

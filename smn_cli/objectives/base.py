@@ -28,6 +28,8 @@ class PlanRules:
         has_head: whether it trains something beside the scores, so that `--train head` has a meaning.
         has_queue: whether embeddings of earlier batches shape its codes.
         batch_size: images a step, where none is asked for.
+        num_visits: steps that should see an image, if there are many: fewer images are drawn for it, since a teacher's
+            look at one costs a good part of a step.
         prototypes: for a number of images that are seen, how many prototypes it wants and why; None if it has none.
     """
 
@@ -35,6 +37,7 @@ class PlanRules:
     has_head: bool = False
     has_queue: bool = False
     batch_size: int = 64
+    num_visits: int = 1
     prototypes: Callable[[int], tuple[int, str]] | None = None
 
 

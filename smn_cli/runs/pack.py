@@ -85,9 +85,9 @@ def _provenance(learned: Learned, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _settings(plan: dict[str, Any]) -> dict[str, Any]:
-    """What an adapter tells of a run's settings; of a cache if there was one."""
+    """What an adapter tells of a run's settings; of a cache and a draw of the images if there was one."""
     left_out = {"reasons", "teachers", "witness", "cached_bytes"}
-    left_out |= set() if plan.get("cached_views") else {"cached_views"}
+    left_out |= {name for name in ("cached_views", "training_images") if not plan.get(name)}
     return {key: value for key, value in plan.items() if key not in left_out}
 
 

@@ -81,4 +81,5 @@ class SettingsJson(TypedDict):
         int, "draws of an image's views whose activations before the first trained block are kept; 0 if none are"
     ]
     cached_bytes: Annotated[int, "that they take at most"]
+    training_images: Annotated[int, "images drawn to train on, where that is fewer than the steps could take; else 0"]
     reasons: Annotated[dict[str, str], "why settings that nobody asked for are what they are, by dotted name"]

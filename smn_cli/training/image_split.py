@@ -73,7 +73,7 @@ def check_for_run(
 def split_images(paths: list[Path], plan: AdaptPlan, labeled: LabeledImages | None = None) -> ImageSplit:
     """Hold out the plan's number of images, by its seed; with none held out, some training images judge.
 
-    A run that is shorter than one pass only keeps the images it will see. With labels, those held out and those kept
+    A run keeps no more images than it is to see, see `AdaptPlan.max_images`. With labels, those held out and those kept
     are of all classes.
     """
     generator = split_generator(plan.seed)

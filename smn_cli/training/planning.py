@@ -13,6 +13,8 @@ from smn_cli.objectives.table import refuse_idle, refuse_idle_options
 from smn_cli.recipes import TRAIN_MODES, NormStats, Precision, Recipe, ScoreInit, ViewPlan, recipe_of
 
 Value = TypeVar("Value")
+MANY_IMAGES = 10_000
+"""Training images that a run may have without each being seen more than once."""
 NUM_EVALUATIONS = 5
 """Evaluations on the held-out images in a run; each costs about as much as five training steps a thousand images."""
 SHORT = 1000
@@ -60,7 +62,8 @@ def make_plan(
     num_training = num_images - num_holdout
     steps_per_epoch = num_training // batch_size
     num_steps = _num_steps(options, recipe, steps_per_epoch, reasons)
-    num_seen = min(num_training, num_steps * batch_size) if num_steps else num_training
+    training_images = _training_images(options, recipe, rules, num_training, num_steps * batch_size, reasons)
+    num_seen = min(num_training, num_steps * batch_size, training_images or num_training) if num_steps else num_training
     views = _views(options, recipe, size, is_native=bool(teachers))
     return AdaptPlan(
         recipe=options.recipe,
@@ -87,6 +90,7 @@ def make_plan(
         precision=options.precision or precision,
         warmup_steps=_warmup_steps(recipe, num_steps, steps_per_epoch, reasons),
         num_classes=num_classes,
+        training_images=training_images,
         reasons=reasons,
         **{name: getattr(options, name) for name in ("compile", "grad_checkpoint", "label_fraction")},
         **_rates(options, recipe),
@@ -127,6 +131,20 @@ def _num_steps(options: AdaptOptions, recipe: Recipe, steps_per_epoch: int, reas
 def _eval_every(num_steps: int, *, learns_relations: bool) -> int:
     parts = 2 if learns_relations and num_steps < SHORT else 1
     return max(1, -(-parts * num_steps // NUM_EVALUATIONS))
+
+
+def _training_images(
+    options: AdaptOptions, recipe: Recipe, rules: PlanRules, num_training: int, num_draws: int, reasons: dict[str, str]
+) -> int:
+    """Images that train, where that is fewer than the steps could take; else 0."""
+    if options.epochs is not None or recipe.epochs is not None:  # passes over all images were asked for
+        return 0
+    most = max(num_draws // rules.num_visits, MANY_IMAGES)
+    if min(num_training, num_draws) <= most:
+        return 0
+    visits = f"{num_draws / most:.1f} times"
+    reasons["training_images"] = f"of very many so many are drawn that each is seen {visits}; `epochs` 1 takes all"
+    return most
 
 
 def _head_steps(recipe: Recipe, num_steps: int, steps_per_epoch: int, reasons: dict[str, str]) -> int:

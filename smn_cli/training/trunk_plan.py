@@ -76,7 +76,7 @@ def _draws(
     """
     if obstacle := _obstacle(plan):
         raise BackboneError(obstacle)
-    num_training = num_images - plan.num_holdout
+    num_training = min(num_images, plan.max_images) - plan.num_holdout
     visits = plan.num_steps * plan.batch_size / num_training
     wanted = min(MOST_DRAWS, int(visits / LEAST_REUSE))
     if wanted < LEAST_DRAWS:

@@ -20,7 +20,7 @@ from tests.small_runs import SMALL, Workshop, equal, scores_of
 def test_only_what_a_run_can_use_is_wanted() -> None:
     native = AdaptOptions()
     assert num_wanted(31, native) == 31
-    assert num_wanted(1_200_000, native) == 1500 * 32 + 500
+    assert num_wanted(1_200_000, native) == 1500 * 32 // 3 + 500
     options = AdaptOptions(size=64)
     assert num_wanted(31, options) == 31  # fewer than a batch: refused later, with all bad ones named
     assert num_wanted(90_000, options) == 90_000
@@ -57,10 +57,43 @@ def test_short_runs_that_relations_teach_are_judged_less_often(options: AdaptOpt
 @pytest.mark.parametrize("num_images", [64, 100, 1440, 96_500, 120_000, 10**6])
 @pytest.mark.parametrize("num_bad", [0, 1, 9])
 def test_a_plan_made_after_the_look_never_needs_more_than_was_looked_at(num_images: int, num_bad: int) -> None:
-    for options in (AdaptOptions(), AdaptOptions(epochs=1), AdaptOptions(steps=3), AdaptOptions(keep="last", steps=7)):
+    mine: tuple[dict[str, Any], ...] = (
+        {},
+        {"epochs": 1},
+        {"steps": 3},
+        {"steps": 3000},
+        {"steps": 700, "size": 64},
+        {"keep": "last", "steps": 7},
+    )
+    for options in (AdaptOptions(**each) for each in mine):
         wanted = num_wanted(num_images, options)
         if wanted < num_images and num_images - num_bad >= 64:
             assert make_plan(options, num_images - num_bad).max_images <= wanted
+
+
+@pytest.mark.parametrize(
+    ("num_images", "options", "expected"),
+    [
+        (16_500, {}, 0),
+        (17_000, {}, 16_000),
+        (48_500, {}, 16_000),
+        (10**6, {}, 16_000),
+        (10**6, {"steps": 4500}, 48_000),
+        (10**6, {"steps": 100}, 0),
+        (10**6, {"steps": 500}, 10_000),
+        (10**6, {"epochs": 1}, 0),
+        (10**6, {"size": 64}, 0),
+    ],
+)
+def test_of_very_many_images_so_many_train_that_each_is_seen_three_times(
+    num_images: int, options: dict[str, Any], expected: int
+) -> None:
+    plan = make_plan(AdaptOptions(**options), num_images)
+    assert plan.training_images == expected
+    assert ("training_images" in plan.reasons) == bool(expected)
+    paths = [Path(str(number)) for number in range(min(num_images, 150_000))]
+    steps_take = plan.num_steps * plan.batch_size
+    assert len(split_images(paths, plan).training) == min(len(paths) - plan.num_holdout, expected or steps_take)
 
 
 @pytest.fixture
