@@ -5,10 +5,11 @@ import sys
 from dataclasses import dataclass
 
 from smn_cli.config.plan import AdaptPlan
+from smn_cli.config.teachers import parse_teacher
 from smn_cli.judging.image_alarms import NUM_AT_ONCE
 from smn_cli.judging.judges import NUM_SEARCHED
 from smn_cli.objectives.table import objective_of
-from smn_cli.training.certify import NUM_CERTIFYING
+from smn_cli.training.certify import NUM_AT_ONCE as NUM_CERTIFYING
 from smn_cli.training.profiling import Profile, num_judge_views
 
 MASK_BITS = (0.24, 0.34)
@@ -61,10 +62,7 @@ def estimate_run(profile: Profile, *, num_usable: int, num_sample: int, check_s:
     num_embedded = plan.num_holdout + (num_training if objective_of(plan).needs_teacher else num_searched)
     num_evaluations = -(-plan.num_steps // plan.eval_every)
     judged = num_judge_views(plan, num_held_out, num_searched)
-    # of the base, whose trunk is kept, and with the teacher its features at the working size
-    whole = judged + num_searched + _NUM_ALARM_VIEWS
-    if objective_of(plan).learns_relations:  # two views of each image that certifies
-        whole += 2 * min(NUM_CERTIFYING, num_training)
+    whole = _num_whole(plan, judged, num_held_out, num_searched)
     extra = num_embedded - min(num_embedded, num_sample)
     peak = _peak_process_bytes()
     return Estimate(
@@ -81,6 +79,25 @@ def estimate_run(profile: Profile, *, num_usable: int, num_sample: int, check_s:
         run_folder_bytes=2 * profile.state_bytes + num_embedded * 2 * profile.num_features + num_used * path_bytes,
         adapter_bytes=_adapter_bytes(plan, profile),
     )
+
+
+def _num_whole(plan: AdaptPlan, judged: int, num_held_out: int, num_searched: int) -> int:
+    """Images that the whole base looks at before the first step, beside its teachers; later its trunk's word is kept.
+
+    Args:
+        plan: of the run.
+        judged: images that an evaluation embeds, of which held-out ones and those searched are seen as they are.
+        num_held_out, num_searched: of these.
+    """
+    whole = judged + _NUM_ALARM_VIEWS
+    kinds = {parse_teacher(text).kind for text in plan.teachers}
+    if plan.teacher_size == plan.views.global_size and kinds - {"model"}:  # noted in the pass of such a teacher
+        whole -= num_held_out + num_searched
+    else:  # the objective asks for its features, too
+        whole += num_searched
+    if objective_of(plan).learns_relations and "model" not in kinds:  # two views of each image that certifies
+        whole += 2 * min(NUM_CERTIFYING, num_searched)
+    return whole
 
 
 def _bytes_of_an_image(profile: Profile) -> int:
