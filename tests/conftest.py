@@ -54,15 +54,24 @@ def _deterministic(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.Tem
     monkeypatch.setattr(socket.socket, "connect", refuse)
 
 
-@pytest.fixture(autouse=True)
-def _run_pages_undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The figures of a run's page, which take longer than a run of a few steps, without what matplotlib draws.
+@pytest.fixture(scope="session", autouse=True)
+def _draw() -> Iterator[Callable[..., str]]:
+    """Empties the figures of a run's page, since to draw them takes longer than a short run; gives what draws them."""
+    from smn_cli.reports import figures
 
-    Tests that are marked `drawn` have them whole; so have runs that tests share, which are made before this.
-    """
-    if request.node.get_closest_marker("drawn") is None:
-        empty = '<svg aria-label="{}"/>'
-        monkeypatch.setattr("smn_cli.reports.figures.page_svg", lambda figure, alt: empty.format(escape(alt)))
+    draw, empty = figures.page_svg, '<svg aria-label="{}"/>'
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "page_svg", lambda figure, alt: empty.format(escape(alt)))
+        yield draw
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _drawn_pages(request: pytest.FixtureRequest, _draw: Callable[..., str]) -> Iterator[None]:
+    """Modules that are marked `drawn` have them whole; not so runs that many modules share."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.node.get_closest_marker("drawn") is not None:
+            patch.setattr("smn_cli.reports.figures.page_svg", _draw)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -18,7 +18,7 @@ from smn_cli.reports.gallery import common_folder, make_gallery
 from smn_cli.reports.image_map import make_map
 from smn_cli.reports.render import render_page
 from smn_cli.reports.verdict import JudgeUnit, run_verdict
-from smn_cli.runs.pack import pack_run
+from smn_cli.runs.pack import adapter_of
 from smn_cli.runs.run_folder import REPORT, RunFolder
 from smn_cli.runs.run_result import Learned, read_learned
 from smn_cli.training.session import Session
@@ -43,13 +43,18 @@ class Ending:
     say: Callable[[str], str] = str
 
 
-def write_report(session: Session, ending: Ending | None = None) -> Path:
+def write_report(session: Session, ending: Ending | None = None, learned: Learned | None = None) -> Path:
     """Write report.html into the run folder: verdict, neighbours, map, curves, density by tensor, settings.
 
     Everything stands in the one file; it loads nothing from anywhere. All processes of a team call this.
+
+    Args:
+        session: that has ended.
+        ending: what the page says of its end.
+        learned: what `read_learned` gives of its folder, if somebody has read it already.
     """
     ending = ending or Ending()
-    learned = read_learned(session.folder)
+    learned = learned or read_learned(session.folder)
     steps, evaluations = _read_metrics(session.folder.path)
     before = session.health.base_features
     # else each process of a team embeds a share
@@ -147,7 +152,7 @@ def _mask_facts(session: Session, learned: Learned) -> dict[str, tuple[str, str]
 def _adapter_bytes(session: Session, learned: Learned) -> int | None:
     """Of the file that `smn pack` would write; None where it would refuse to."""
     try:
-        return len(pack_run(session.folder, session.backbone, learned=lambda: learned).to_bytes())
+        return len(adapter_of(learned, session.folder, session.backbone).to_bytes())
     except (SmnError, ValueError):
         return None
 

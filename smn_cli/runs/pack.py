@@ -35,15 +35,24 @@ def pack_run(
         MismatchError: the base is another one, or the adapter would not give the network that was trained.
     """
     config = folder.read_config()
-    plan = plan_of(config, folder)
     with computing_with(1) as num_threads:
         check_run_base(config, backbone)
         with fitting(folder.path):
             found = read_learned(folder) if learned is None else learned()
-            _check_masks(found, plan, folder)
-            adapter = _packed(found, config, backbone, codec)
+            adapter = adapter_of(found, folder, backbone, codec=codec)
         size = preprocessing_in(config, folder).size
         return read_back(adapter, backbone, found.masks, found.norm_stats, size=size, num_threads=num_threads)
+
+
+def adapter_of(learned: Learned, folder: RunFolder, backbone: Backbone, *, codec: str = "auto") -> Adapter:
+    """The same of what a run has learned, neither read back nor compared: to tell its size.
+
+    Raises:
+        CheckpointError, UsageError: there is no mask, or it keeps nothing of a tensor.
+    """
+    config = folder.read_config()
+    _check_masks(learned, plan_of(config, folder), folder)
+    return _packed(learned, config, backbone, codec)
 
 
 def _check_masks(learned: Learned, plan: AdaptPlan, folder: RunFolder) -> None:

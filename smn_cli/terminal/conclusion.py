@@ -22,7 +22,7 @@ def conclude_run(output: "Output", session: "Session", seconds: float) -> "Adapt
     run, plan = session.folder.path, session.plan
     learned = read_learned(session.folder)
     ending = Ending(Typed.command, seconds, is_resumed="--resume" in Typed.command.split(), say=in_flags)
-    output.talk(f"report: {write_report(session, ending)}")
+    output.talk(f"report: {write_report(session, ending, learned)}")
     for alarm in learned.alarms:
         output.talk(f"alarm: {in_flags(alarm)}")
     is_identity = plan.keep == "best" and learned.step == 0

@@ -101,7 +101,8 @@ def _resized(images: list[np.ndarray], boxes: np.ndarray, size: int) -> Tensor:
     views = []
     for image, of_image in zip(images, boxes.tolist(), strict=True):
         for top, left, height, width in of_image:
-            box = torch.from_numpy(image[top : top + height, left : left + width]).permute(2, 0, 1)[None]
+            # a batch of one first, then channels moved: the other way round torch takes it for planes, and gives planes
+            box = torch.from_numpy(image[top : top + height, left : left + width])[None].permute(0, 3, 1, 2)
             views.append(interpolate(box, size=(size, size), mode="bilinear", antialias=True))
     if not views:
         return torch.empty(*boxes.shape[:2], size, size, 3, dtype=torch.uint8)
