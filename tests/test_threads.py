@@ -1,12 +1,15 @@
-"""What a server forks has torch's threads, too."""
+"""Threads that use torch: each computes alone, and what a server forks has them, too."""
 
 import os
 import subprocess
 import sys
+from threading import Barrier, Thread
 
 import pytest
+import torch
 
-pytestmark = pytest.mark.slow
+from smn_cli.threads import torch_threads
+
 FORKING = """
 import os, torch
 from smn_cli.adapters.fingerprint import tensor_digests
@@ -25,6 +28,25 @@ for _ in range(16):
 """
 
 
+def test_each_of_the_threads_computes_alone_and_nobody_else() -> None:
+    torch.set_num_threads(2)
+    together = Barrier(3)
+
+    def number() -> int:
+        together.wait()
+        return torch.get_num_threads()
+
+    with torch_threads(3) as pool:
+        assert [found.result() for found in [pool.submit(number) for _ in range(3)]] == [1, 1, 1]
+    assert torch.get_num_threads() == 2
+    later: list[int] = []
+    thread = Thread(target=lambda: later.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    assert later == [2]
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no forked processes")
 def test_forked_processes_digest_tensors_in_threads() -> None:
     """Without `torch_threads` seven of ten failed: "Invalid thread pool!"."""

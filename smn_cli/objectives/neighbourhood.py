@@ -120,7 +120,7 @@ class NeighbourhoodObjective(Objective):
 
     needs_teacher: ClassVar[bool] = True
     learns_relations: ClassVar[bool] = True
-    rules: ClassVar[PlanRules] = PlanRules(idle_options=("queue", "lr_head", "prototypes"), batch_size=32, num_visits=3)
+    rules: ClassVar[PlanRules] = PlanRules(idle_options=("queue", "lr_head", "prototypes"), batch_size=32, num_visits=4)
 
     def __init__(self, prepared: dict[str, Tensor], *, temperature: float, device: torch.device, team: Team) -> None:
         self.temperature, self.team = temperature, team

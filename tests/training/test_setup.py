@@ -20,7 +20,7 @@ from tests.small_runs import SMALL, Workshop, equal, scores_of
 def test_only_what_a_run_can_use_is_wanted() -> None:
     native = AdaptOptions()
     assert num_wanted(31, native) == 31
-    assert num_wanted(1_200_000, native) == 1500 * 32 // 3 + 500
+    assert num_wanted(1_200_000, native) == 1500 * 32 // 4 + 500
     options = AdaptOptions(size=64)
     assert num_wanted(31, options) == 31  # fewer than a batch: refused later, with all bad ones named
     assert num_wanted(90_000, options) == 90_000
@@ -74,18 +74,18 @@ def test_a_plan_made_after_the_look_never_needs_more_than_was_looked_at(num_imag
 @pytest.mark.parametrize(
     ("num_images", "options", "expected"),
     [
-        (16_500, {}, 0),
-        (17_000, {}, 16_000),
-        (48_500, {}, 16_000),
-        (10**6, {}, 16_000),
-        (10**6, {"steps": 4500}, 48_000),
+        (12_500, {}, 0),
+        (13_000, {}, 12_000),
+        (48_500, {}, 12_000),
+        (10**6, {}, 12_000),
+        (10**6, {"steps": 4500}, 36_000),
         (10**6, {"steps": 100}, 0),
         (10**6, {"steps": 500}, 10_000),
         (10**6, {"epochs": 1}, 0),
         (10**6, {"size": 64}, 0),
     ],
 )
-def test_of_very_many_images_so_many_train_that_each_is_seen_three_times(
+def test_of_very_many_images_so_many_train_that_each_is_seen_four_times(
     num_images: int, options: dict[str, Any], expected: int
 ) -> None:
     plan = make_plan(AdaptOptions(**options), num_images)
