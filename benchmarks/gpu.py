@@ -72,6 +72,7 @@ def asked() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=9.0)
     parser.add_argument("--images", type=Path)
     parser.add_argument("--arch", default="tf_efficientnet_lite0", help="of the run over --images")
+    parser.add_argument("--run-options", default="", help="further words of that run")
     parser.add_argument("--paper-arch", default="resnet50", help="of the paper's recipe; empty for none")
     parser.add_argument("--workers", type=int, default=12)
     parser.add_argument("--work", type=Path, default=Path("gpu_work"))
@@ -222,7 +223,9 @@ def whole_run(options: argparse.Namespace) -> dict[str, Any]:
     else:  # random ones cost the same
         save_file(timm.create_model(options.arch).state_dict(), weights := options.work / "random.safetensors")
     words = f"--arch {options.arch} --weights {weights} --device {options.device} --workers {options.workers}"
-    clock = timed_run(options.images, options.work / "run", f"{words} --keep last --save-every 3600")
+    clock = timed_run(
+        options.images, options.work / "run", f"{words} --keep last --save-every 3600 {options.run_options}"
+    )
     plan = RunFolder.open(options.work / "run").read_config()["plan"]
     names = ("num_steps", "batch_size", "precision")
     return {"images": len(find_images([options.images])), "seconds": clock.wall, **{name: plan[name] for name in names}}

@@ -7,27 +7,52 @@ from threading import Barrier, Lock
 
 import torch
 
+_one_by_one = Lock()
+
 
 def torch_threads(num_threads: int) -> ThreadPoolExecutor:
-    """Threads of Python's that use torch, each without helpers of its own, also in a forked process.
+    """Threads of Python's that use torch, also in a process that was forked from one that has used it.
 
-    torch gives every such thread as many helpers as the process has, so that two on two cores are four that wait for
-    each other in each operation. A process that was forked from one that had used torch has none of its parent's
-    threads. torch (seen of 2.14) makes its own pool anew when the next thread comes to it; of two that come at once the
-    second finds none and fails, "Invalid thread pool!". So they come one by one.
+    Such a process has none of its parent's threads. torch (seen of 2.14) makes its own pool anew when the next thread
+    comes to it; of two that come at once the second finds none and fails, "Invalid thread pool!". So one comes alone.
     """
-    before = torch.get_num_threads()
-    pool, ready, one_by_one = ThreadPoolExecutor(num_threads), Barrier(num_threads), Lock()
+    pool = ThreadPoolExecutor(num_threads)
+    pool.submit(torch.get_num_threads).result()
+    return pool
+
+
+def lone_threads(num_threads: int) -> ThreadPoolExecutor:
+    """The same, each without helpers of its own, for work beside that of the main thread.
+
+    torch gives every thread as many helpers as the process has, so that two on two cores are four that wait for each
+    other in each operation. Only for runs: a thread of somebody else's that comes to torch in the same moment would
+    have no helpers, either.
+    """
+    pool, ready = ThreadPoolExecutor(num_threads), Barrier(num_threads)
 
     def settle() -> None:
-        with one_by_one:
-            torch.get_num_threads()  # what a thread asks first sets it to what the process has
-            torch.set_num_threads(1)
+        torch.get_num_threads()  # what a thread asks first gives it what the process has
+        torch.set_num_threads(1)
+
+    def settle_in_turn() -> None:
+        try:
+            with _one_by_one:
+                settle()
+        except BaseException:
+            ready.abort()
+            raise
         ready.wait()  # else the first thread would settle for all
 
-    for settled in [pool.submit(settle) for _ in range(num_threads)]:
-        settled.result()
-    torch.set_num_threads(before)  # what threads that come later begin with
+    before = torch.get_num_threads()
+    try:
+        for settled in [pool.submit(settle_in_turn) for _ in range(num_threads)]:
+            settled.result()
+    except BaseException:
+        ready.abort()  # nobody waits for a thread that never comes
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    finally:
+        torch.set_num_threads(before)  # what threads that come later begin with
     return pool
 
 

@@ -3,12 +3,14 @@
 import os
 import subprocess
 import sys
-from threading import Barrier, Thread
+import threading
+import time
+from threading import Barrier, BrokenBarrierError, Thread
 
 import pytest
 import torch
 
-from smn_cli.threads import torch_threads
+from smn_cli.threads import lone_threads
 
 FORKING = """
 import os, torch
@@ -36,7 +38,7 @@ def test_each_of_the_threads_computes_alone_and_nobody_else() -> None:
         together.wait()
         return torch.get_num_threads()
 
-    with torch_threads(3) as pool:
+    with lone_threads(3) as pool:
         assert [found.result() for found in [pool.submit(number) for _ in range(3)]] == [1, 1, 1]
     assert torch.get_num_threads() == 2
     later: list[int] = []
@@ -44,6 +46,27 @@ def test_each_of_the_threads_computes_alone_and_nobody_else() -> None:
     thread.start()
     thread.join()
     assert later == [2]
+
+
+def test_nobody_waits_for_a_thread_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(2)
+    own, asked = torch.set_num_threads, []
+
+    def fail_once(number: int) -> None:
+        asked.append(number)
+        if len(asked) == 2:
+            raise RuntimeError("Invalid thread pool!")
+        own(number)
+
+    monkeypatch.setattr(torch, "set_num_threads", fail_once)
+    before = threading.active_count()
+    with pytest.raises((RuntimeError, BrokenBarrierError)):
+        lone_threads(3)
+    deadline = time.monotonic() + 20
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() == before
+    assert torch.get_num_threads() == 2
 
 
 @pytest.mark.slow

@@ -39,7 +39,7 @@ def pack_run(
         check_run_base(config, backbone)
         with fitting(folder.path):
             found = read_learned(folder) if learned is None else learned()
-            adapter = adapter_of(found, folder, backbone, codec=codec)
+        adapter = adapter_of(found, folder, backbone, codec=codec)
         size = preprocessing_in(config, folder).size
         return read_back(adapter, backbone, found.masks, found.norm_stats, size=size, num_threads=num_threads)
 
@@ -48,11 +48,12 @@ def adapter_of(learned: Learned, folder: RunFolder, backbone: Backbone, *, codec
     """The same of what a run has learned, neither read back nor compared: to tell its size.
 
     Raises:
-        CheckpointError, UsageError: there is no mask, or it keeps nothing of a tensor.
+        CheckpointError, UsageError: there is no mask, it keeps nothing of a tensor, or the settings do not fit.
     """
     config = folder.read_config()
-    _check_masks(learned, plan_of(config, folder), folder)
-    return _packed(learned, config, backbone, codec)
+    with computing_with(1), fitting(folder.path):
+        _check_masks(learned, plan_of(config, folder), folder)
+        return _packed(learned, config, backbone, codec)
 
 
 def _check_masks(learned: Learned, plan: AdaptPlan, folder: RunFolder) -> None:

@@ -62,7 +62,7 @@ def estimate_run(profile: Profile, *, num_usable: int, num_sample: int, check_s:
     num_embedded = plan.num_holdout + (num_training if objective_of(plan).needs_teacher else num_searched)
     num_evaluations = -(-plan.num_steps // plan.eval_every)
     judged = num_judge_views(plan, num_held_out, num_searched)
-    whole = _num_whole(plan, judged, num_held_out, num_searched)
+    whole = _num_whole(profile, judged, num_held_out, num_searched, num_training)
     extra = num_embedded - min(num_embedded, num_sample)
     peak = _peak_process_bytes()
     return Estimate(
@@ -81,22 +81,26 @@ def estimate_run(profile: Profile, *, num_usable: int, num_sample: int, check_s:
     )
 
 
-def _num_whole(plan: AdaptPlan, judged: int, num_held_out: int, num_searched: int) -> int:
+def _num_whole(profile: Profile, judged: int, num_held_out: int, num_searched: int, num_training: int) -> int:
     """Images that the whole base looks at before the first step, beside its teachers; later its trunk's word is kept.
 
     Args:
-        plan: of the run.
+        profile: of the run.
         judged: images that an evaluation embeds, of which held-out ones and those searched are seen as they are.
         num_held_out, num_searched: of these.
+        num_training: images that train.
     """
-    whole = judged + _NUM_ALARM_VIEWS
+    plan, objective = profile.plan, objective_of(profile.plan)
     kinds = {parse_teacher(text).kind for text in plan.teachers}
-    if plan.teacher_size == plan.views.global_size and kinds - {"model"}:  # noted in the pass of such a teacher
-        whole -= num_held_out + num_searched
+    whole = judged
+    if plan.teacher_size == plan.views.global_size and kinds - {"model"}:  # such a teacher's pass tells its features
+        whole -= num_held_out + num_searched if profile.has_trunk else 0  # and what its first blocks give
     else:  # the objective asks for its features, too
-        whole += num_searched
-    if objective_of(plan).learns_relations and "model" not in kinds:  # two views of each image that certifies
-        whole += 2 * min(NUM_CERTIFYING, num_searched)
+        whole += num_training if objective.learns_relations else num_searched
+    if plan.keep == "best" and not objective.needs_labels:
+        whole += _NUM_ALARM_VIEWS
+        if objective.learns_relations and kinds & {"stages"} and "model" not in kinds:
+            whole += 2 * min(NUM_CERTIFYING, num_training)  # two views of each image that certifies
     return whole
 
 

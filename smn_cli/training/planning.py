@@ -62,7 +62,7 @@ def make_plan(
     num_training = num_images - num_holdout
     steps_per_epoch = num_training // batch_size
     num_steps = _num_steps(options, recipe, steps_per_epoch, reasons)
-    training_images = _training_images(options, recipe, rules, num_training, num_steps * batch_size, reasons)
+    training_images = _training_images(options, recipe, rules, num_training, num_steps, batch_size, reasons)
     num_seen = min(num_training, num_steps * batch_size, training_images or num_training) if num_steps else num_training
     views = _views(options, recipe, size, is_native=bool(teachers))
     return AdaptPlan(
@@ -76,7 +76,7 @@ def make_plan(
         teacher_size=_teacher_size(options, views.global_size, native_size, reasons),
         batch_size=batch_size,
         num_steps=num_steps,
-        steps_per_epoch=steps_per_epoch,
+        steps_per_epoch=(training_images or num_training) // batch_size,
         num_holdout=num_holdout,
         eval_every=_eval_every(num_steps, learns_relations=bool(teachers)),
         head_steps=_head_steps(recipe, num_steps, steps_per_epoch, reasons),
@@ -134,16 +134,25 @@ def _eval_every(num_steps: int, *, learns_relations: bool) -> int:
 
 
 def _training_images(
-    options: AdaptOptions, recipe: Recipe, rules: PlanRules, num_training: int, num_draws: int, reasons: dict[str, str]
+    options: AdaptOptions,
+    recipe: Recipe,
+    rules: PlanRules,
+    num_training: int,
+    num_steps: int,
+    batch_size: int,
+    reasons: dict[str, str],
 ) -> int:
     """Images that train, where that is fewer than the steps could take; else 0."""
-    if options.epochs is not None or recipe.epochs is not None:  # passes over all images were asked for
+    if options.steps is not None or options.epochs is not None or recipe.epochs is not None:  # a length was asked for
         return 0
+    num_draws = num_steps * batch_size
     most = max(num_draws // rules.num_visits, MANY_IMAGES)
     if min(num_training, num_draws) <= most:
         return 0
     visits = f"{num_draws / most:.1f} times"
-    reasons["training_images"] = f"of very many so many are drawn that each is seen {visits}; `epochs` 1 takes all"
+    reasons["training_images"] = (
+        f"of very many so few are drawn that each is seen {visits}; `steps` {num_steps} takes more"
+    )
     return most
 
 

@@ -54,6 +54,7 @@ class Profile:
         state_bytes: a checkpoint.
         device_bytes: peak memory of the accelerator, None on a CPU.
         trunk_s: for the frozen first blocks to look at one draw of an image's views; 0 where none is kept.
+        has_trunk: whether all networks of the run share their first blocks, so that these look at an image once.
         alarms: what speaks against the sample, as it would stop a run before its first step.
     """
 
@@ -70,6 +71,7 @@ class Profile:
     state_bytes: int
     device_bytes: int | None
     trunk_s: float
+    has_trunk: bool
     alarms: list[str]
 
     @property
@@ -139,6 +141,7 @@ def profile_run(
                 preparation_s=objective_of(plan).preparation_s(plan, backbone.num_features, images.num_usable),
                 state_bytes=_bytes_in(session.trainer.state()) + sum(tensor.numel() for tensor in trained),
                 trunk_s=_an_image(trunk_ticks) / plan.batch_size if len(trunk_ticks) > 1 else 0.0,
+                has_trunk=session.context.cut is not None,
                 device_bytes=torch.cuda.max_memory_allocated(execution.device) if is_cuda else None,
                 alarms=alarms,
             )

@@ -20,7 +20,7 @@ def test_the_script_for_a_gpu_is_rehearsed_on_a_cpu(tmp_path: Path) -> None:
     words = "--device cpu --arch test_resnet --archs test_resnet --paper-arch test_resnet --batches 8 --modes fp32"
     words += f" --size 64 --rounds 1 --workers 0 --images {tmp_path / 'images'} --work {tmp_path / 'work'}"
     done = subprocess.run(
-        [sys.executable, "benchmarks/gpu.py", *words.split()],
+        [sys.executable, "benchmarks/gpu.py", *words.split(), "--run-options", "--steps 6"],
         cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
@@ -31,5 +31,6 @@ def test_the_script_for_a_gpu_is_rehearsed_on_a_cpu(tmp_path: Path) -> None:
     assert all(seconds > 0 for seconds in row["seconds"].values())
     assert row["share"] > 0
     assert math.isfinite(row["share"])
+    assert found["run"]["num_steps"] == 6
     assert found["run"]["seconds"]["steps"] > 0
     assert [each["precision"] for each in found["paper"]] == ["fp32", "bf16"]

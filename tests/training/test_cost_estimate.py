@@ -5,31 +5,41 @@ from dataclasses import replace
 import pytest
 
 from smn_cli.config.options import AdaptOptions
+from smn_cli.recipes import Keep
 from smn_cli.training.cost_estimate import estimate_run
 from smn_cli.training.planning import make_plan
 from smn_cli.training.profiling import Profile
 
 HALVES, CERTIFYING = 2 * 100, 2 * 200
+HELD_OUT, SEARCHED, TRAINING = 400, 1000, 3600
+WHOLE = 3 * HELD_OUT + SEARCHED
+"""All that a judge of a lesson of neighbourhoods looks at."""
+MODEL = "vit_tiny_patch16_224"
 
 
 @pytest.mark.parametrize(
-    ("options", "teacher_size", "expected"),
+    ("options", "teacher_size", "keep", "has_trunk", "expected"),
     [
-        (AdaptOptions(), 224, HALVES + 2 * 100 + CERTIFYING),  # its pass has seen 100 and 900 whole images
-        (AdaptOptions(size=96, teacher=("stages",)), 192, HALVES + 3 * 100 + 900 + 900 + CERTIFYING),
-        (AdaptOptions(teacher=("vit_tiny_patch16_224",)), 224, HALVES + 3 * 100 + 900 + 900),
-        (AdaptOptions(teacher=("stages", "vit_tiny_patch16_224")), 224, HALVES + 2 * 100),
+        # the teacher's pass has seen those held out and those searched as they are
+        (AdaptOptions(), 224, "best", True, 2 * HELD_OUT + HALVES + CERTIFYING),
+        (AdaptOptions(), 224, "best", False, WHOLE + HALVES + CERTIFYING),
+        (AdaptOptions(), 224, "last", True, 2 * HELD_OUT),
+        (AdaptOptions(teacher=("last",)), 224, "best", True, 2 * HELD_OUT + HALVES),
+        (AdaptOptions(size=96, teacher=("stages",)), 192, "best", True, WHOLE + TRAINING + HALVES + CERTIFYING),
+        (AdaptOptions(teacher=(MODEL,)), 224, "best", True, WHOLE + TRAINING + HALVES),
+        (AdaptOptions(teacher=("stages", MODEL)), 224, "best", True, 2 * HELD_OUT + HALVES),
+        (AdaptOptions(size=96), 192, "best", True, 2 * HELD_OUT + 2 * SEARCHED + HALVES),
     ],
 )
 def test_images_that_the_whole_base_looks_at_are_those_of_the_run(
-    options: AdaptOptions, teacher_size: int, expected: int
+    options: AdaptOptions, teacher_size: int, keep: Keep, has_trunk: bool, expected: int
 ) -> None:
-    plan = replace(make_plan(options, 1000, native_size=224), teacher_size=teacher_size)
-    assert plan.num_holdout == 100
+    plan = replace(make_plan(options, 4000, native_size=224), teacher_size=teacher_size, keep=keep)
+    assert plan.num_holdout == HELD_OUT
     profile = Profile(
         plan=plan, num_weights=1, num_tensors=1, num_statistics=0, num_features=8, step_s=[0.0],
         teacher_embedding_s=0.0, judge_s=0.0, look_s=1.0, preparation_s=0.0, state_bytes=0, device_bytes=None,
-        trunk_s=0.0, alarms=[],
+        trunk_s=0.0, has_trunk=has_trunk, alarms=[],
     )  # fmt: skip
-    estimate = estimate_run(profile, num_usable=1000, num_sample=64, check_s=0.0, path_bytes=10)
+    estimate = estimate_run(profile, num_usable=4000, num_sample=64, check_s=0.0, path_bytes=10)
     assert estimate.seconds["evaluations"] == expected

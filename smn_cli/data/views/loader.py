@@ -29,7 +29,7 @@ from smn_cli.data.views.pixel_cache import make_cache
 from smn_cli.errors import DataError
 from smn_cli.recipes import ViewPlan
 from smn_cli.seeding import epoch_generator, step_generator
-from smn_cli.threads import torch_threads
+from smn_cli.threads import lone_threads
 
 SLICE = 16
 """Images whose pixels are held at a time while their views are cut; what a thread takes in one piece."""
@@ -138,7 +138,7 @@ class ViewLoader:
     def _here(self, first_step: int, last_step: int) -> Generator[tuple[Tensor, Tensor], None, None]:
         dataset = self._dataset(last_step)
         ahead: list[Future[tuple[Tensor, Tensor]]] | None = None
-        pool = torch_threads(min(MAX_THREADS, torch.get_num_threads()))
+        pool = lone_threads(min(MAX_THREADS, torch.get_num_threads()))
         try:
             for task in self.tasks(first_step, last_step):
                 now, ahead = ahead, [pool.submit(cut) for cut in dataset.slices(task)]
@@ -230,7 +230,7 @@ def crop_batches(
 def _crops_here(images: _ImageDataset, batch_size: int) -> Generator[Tensor, None, None]:
     """A batch ahead of whoever takes them, in as many threads as torch has."""
     ahead: list[Future[Tensor]] = []
-    pool = torch_threads(min(MAX_THREADS, torch.get_num_threads()))
+    pool = lone_threads(min(MAX_THREADS, torch.get_num_threads()))
     try:
         for numbers in torch.split(torch.arange(len(images)), batch_size):
             now, ahead = ahead, [pool.submit(images.__getitem__, number) for number in numbers.tolist()]
