@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from smn_cli.config.plan import AdaptPlan
 from smn_cli.config.teachers import parse_teacher
+from smn_cli.data.views.memory import free_memory
+from smn_cli.data.views.pixel_cache import SHARE
 from smn_cli.judging.image_alarms import NUM_AT_ONCE
 from smn_cli.judging.judges import NUM_SEARCHED
 from smn_cli.objectives.table import objective_of
@@ -64,6 +66,7 @@ def estimate_run(profile: Profile, *, num_usable: int, num_sample: int, check_s:
     judged = num_judge_views(plan, num_held_out, num_searched)
     whole = _num_whole(profile, judged, num_held_out, num_searched, num_training)
     extra = num_embedded - min(num_embedded, num_sample)
+    more = extra * _bytes_of_an_image(profile) + plan.cached_bytes + _kept_pixels(profile, num_training, num_sample)
     peak = _peak_process_bytes()
     return Estimate(
         num_used=num_used,
@@ -75,7 +78,7 @@ def estimate_run(profile: Profile, *, num_usable: int, num_sample: int, check_s:
             "steps": profile.median_step_s * plan.num_steps,
             "evaluations": profile.judge_s * judged * num_evaluations + profile.look_s * whole,
         },
-        process_bytes=None if peak is None else peak + extra * _bytes_of_an_image(profile) + plan.cached_bytes,
+        process_bytes=None if peak is None else peak + more,
         run_folder_bytes=2 * profile.state_bytes + num_embedded * 2 * profile.num_features + num_used * path_bytes,
         adapter_bytes=_adapter_bytes(plan, profile),
     )
@@ -102,6 +105,15 @@ def _num_whole(profile: Profile, judged: int, num_held_out: int, num_searched: i
         if objective.learns_relations and kinds & {"stages"} and "model" not in kinds:
             whole += 2 * min(NUM_CERTIFYING, num_training)  # two views of each image that certifies
     return whole
+
+
+def _kept_pixels(profile: Profile, num_training: int, num_sample: int) -> int:
+    """Bytes of the decoded images beyond the sample's that a run keeps, as far as it may."""
+    plan = profile.plan
+    if plan.num_steps * plan.batch_size <= num_training:  # none comes again
+        return 0
+    wanted = int(profile.pixel_bytes * max(0, num_training - num_sample))
+    return min(wanted, int(SHARE * free_memory()))
 
 
 def _bytes_of_an_image(profile: Profile) -> int:

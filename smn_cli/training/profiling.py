@@ -15,6 +15,7 @@ from smn_cli.config.options import AdaptOptions
 from smn_cli.config.plan import AdaptPlan
 from smn_cli.data.images.validate import ImageSet
 from smn_cli.data.labels.labeled_images import LabeledImages
+from smn_cli.data.views.crops import ViewCutter
 from smn_cli.errors import BackboneError, DataError
 from smn_cli.judging.looks import Candidate
 from smn_cli.objectives.table import objective_of
@@ -27,6 +28,7 @@ from smn_cli.training.session import Session
 SAMPLE_IMAGES = 200
 SAMPLE_BATCHES = 5
 NUM_STEPS = 7
+NUM_WEIGHED = 16
 SMALLER_PX = 96
 MAX_BATCH = 64
 """Largest that a run has unless another is asked for."""
@@ -52,6 +54,7 @@ class Profile:
         look_s: the same where the whole network runs, and not only what lies behind the trunk.
         preparation_s: estimate for what the objective computes once, such as k-means.
         state_bytes: a checkpoint.
+        pixel_bytes: of an image's decoded pixels, which loaders keep where it comes again.
         device_bytes: peak memory of the accelerator, None on a CPU.
         trunk_s: for the frozen first blocks to look at one draw of an image's views; 0 where none is kept.
         has_trunk: whether all networks of the run share their first blocks, so that these look at an image once.
@@ -69,6 +72,7 @@ class Profile:
     look_s: float
     preparation_s: float
     state_bytes: int
+    pixel_bytes: float
     device_bytes: int | None
     trunk_s: float
     has_trunk: bool
@@ -141,6 +145,7 @@ def profile_run(
                 preparation_s=objective_of(plan).preparation_s(plan, backbone.num_features, images.num_usable),
                 state_bytes=_bytes_in(session.trainer.state()) + sum(tensor.numel() for tensor in trained),
                 trunk_s=_an_image(trunk_ticks) / plan.batch_size if len(trunk_ticks) > 1 else 0.0,
+                pixel_bytes=_pixel_bytes(session),
                 has_trunk=session.context.cut is not None,
                 device_bytes=torch.cuda.max_memory_allocated(execution.device) if is_cuda else None,
                 alarms=alarms,
@@ -224,6 +229,13 @@ def _an_image(ticks: list[Tick]) -> float:
     """Seconds an image, without the first batch if there are others."""
     (first_done, first_time), (last_done, last_time) = ticks[min(1, len(ticks) - 2)], ticks[-1]
     return (last_time - first_time) / (last_done - first_done)
+
+
+def _pixel_bytes(session: Session) -> float:
+    """Of a few images, in the mean."""
+    few = session.split.training[:NUM_WEIGHED]
+    cutter = ViewCutter(few, session.plan.views)
+    return statistics.mean(cutter.pixels(position).nbytes for position in range(len(few)))
 
 
 def _time_judge(session: Session, candidate: Candidate) -> float:

@@ -52,15 +52,19 @@ class ViewCutter:
             DataError: an image cannot be read; the message names it.
         """
         plan = self.plan
-        images = [self._image(position) for position in positions]
+        images = [self.pixels(position) for position in positions]
         sides = np.array([(image.shape[1], image.shape[0]) for image in images])
         split = plan.num_global
         large = fit_boxes(places[:, :split], sides, plan.global_area, plan.aspect)
         small = fit_boxes(places[:, split:], sides, plan.local_area, plan.aspect)
         return _resized(images, large, plan.global_size), _resized(images, small, plan.local_size)
 
-    def _image(self, position: int) -> np.ndarray:
-        """(H, W, 3) uint8."""
+    def pixels(self, position: int) -> np.ndarray:
+        """(H, W, 3) uint8 of an image, as they are kept, and as its views are cut from them.
+
+        Raises:
+            DataError: it cannot be read.
+        """
         known = None if self.cache is None else self.cache.get(position)
         if known is not None:
             return known
