@@ -12,7 +12,7 @@ from smn_cli.data.images.validate import ImageSet, check_images, check_some_imag
 from smn_cli.data.labels.labeled_images import LabeledImages, spread_over_classes
 from smn_cli.errors import DataError, UsageError
 from smn_cli.judging.judges import NUM_SEARCHED
-from smn_cli.seeding import split_generator
+from smn_cli.seeding import named_draw, split_generator
 from smn_cli.training.planning import make_plan
 
 WORTH_DRAWING = 1.1
@@ -68,6 +68,18 @@ def check_for_run(
     if num == len(paths):
         return check_images(paths, max_bad=options.max_bad, progress=progress)
     return check_some_images(paths, num, seed=options.seed, max_bad=options.max_bad, progress=progress)
+
+
+def drawn_for(plan: AdaptPlan, images: ImageSet) -> ImageSet:
+    """Of good images those that a run trains on and is judged by, where its plan draws fewer than were looked at.
+
+    So its folder and its adapter name no others. Images were looked at before it was known who teaches.
+    """
+    if not plan.training_images or len(images.good) <= plan.max_images:
+        return images
+    drawn = named_draw(plan.seed, "training images").sample(range(len(images.good)), plan.max_images)
+    good = [images.good[position] for position in sorted(drawn)]
+    return ImageSet(good, images.bad, images.num_unseen + len(images.good) - len(good))
 
 
 def split_images(paths: list[Path], plan: AdaptPlan, labeled: LabeledImages | None = None) -> ImageSplit:

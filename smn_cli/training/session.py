@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from smn_cli.runs.run_folder import BEST_STATE, RunFolder
 from smn_cli.runs.run_labels import read_labels
 from smn_cli.runs.run_result import has_finished
 from smn_cli.training.first_alarms import first_alarms
-from smn_cli.training.image_split import split_images
+from smn_cli.training.image_split import drawn_for, split_images
 from smn_cli.training.mask_setup import names_to_train
 from smn_cli.training.resolve_plan import resolve_plan
 from smn_cli.training.run_context import Execution, RunContext, RunRequest
@@ -55,8 +55,7 @@ class Session:
         self.context = context
         self.folder, self.backbone = context.folder, context.backbone
         self.plan, self.split = context.plan, context.split
-        self.execution, self.team = context.execution, context.execution.team
-        self.preprocessing = context.preprocessing
+        self.execution, self.team, self.preprocessing = context.execution, context.execution.team, context.preprocessing
         model, plan = self.backbone.model, self.plan
         source, objective = make_source(model, plan), make_objective(context, preparation)
         self.trainer = Trainer(source, objective, plan, self.preprocessing.normalize, self.team, context.worked)
@@ -111,7 +110,8 @@ class Session:
             )
             plan = team.from_first(lambda: own)  # the first process alone measures which precision is fast
         names_to_train(backbone.model, plan)  # refuses what the network does not have before it looks at images
-        split = split_images(images.good, plan, request.labeled)
+        request = replace(request, images=drawn_for(plan, images))
+        split = split_images(request.images.good, plan, request.labeled)
         objective_of(plan).check_number(len(split.training))
         team.check_shares(plan.batch_size, num_judging=len(split.held_out))
         making = RunFolder.create(request.out, overwrite=request.overwrite) if team.is_first else nullcontext()

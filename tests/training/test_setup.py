@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from smn_cli.config.options import AdaptOptions
-from smn_cli.data.images.validate import check_images
+from smn_cli.data.images.validate import ImageSet, check_images
 from smn_cli.errors import UsageError
-from smn_cli.training.image_split import check_for_run, num_wanted, split_images
+from smn_cli.training.image_split import check_for_run, drawn_for, num_wanted, split_images
 from smn_cli.training.planning import make_plan
+from smn_cli.training.run_context import RunRequest
 from smn_cli.training.session import Session
 from tests.conftest import write_images
 from tests.small_runs import SMALL, Workshop, equal, scores_of
@@ -94,6 +95,26 @@ def test_of_very_many_images_so_many_train_that_each_is_seen_four_times(
     paths = [Path(str(number)) for number in range(min(num_images, 150_000))]
     steps_take = plan.num_steps * plan.batch_size
     assert len(split_images(paths, plan).training) == min(len(paths) - plan.num_holdout, expected or steps_take)
+
+
+def test_a_run_names_the_images_alone_that_it_draws(workshop: Callable[..., Workshop], tmp_path: Path) -> None:
+    place = workshop()
+    plan = replace(make_plan(AdaptOptions(**{**SMALL, "steps": 3}), 24, native_size=10**6), training_images=9)
+    images = ImageSet(place.images.good, {tmp_path / "bad": "why"}, num_unseen=5)
+    drawn = drawn_for(plan, images)
+    assert len(drawn.good) == 9
+    assert drawn.good == [path for path in images.good if path in drawn.good]
+    assert (drawn.bad, drawn.num_unseen, drawn.num_found) == (images.bad, 20, images.num_found)
+    for most in (0, 24):
+        assert drawn_for(replace(plan, training_images=most), images) == images
+    assert drawn_for(replace(plan, seed=1), images).good != drawn.good
+
+    request = RunRequest(place.runs / "drawn", images, AdaptOptions(**SMALL), str(place.weights), plan=plan)
+    session = Session.start(request, place.backbone())
+    assert sorted(session.split.training) == drawn.good == session.folder.read_images()
+    assert session.folder.read_config()["images"]["good"] == 9
+    session.close()
+    assert place.resume("drawn").split.training == session.split.training
 
 
 @pytest.fixture
