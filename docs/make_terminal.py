@@ -26,8 +26,8 @@ COMMANDS = (
 HEAD = """# In the terminal
 
 Written by `docs/make_terminal.py`: what a terminal of {columns} columns shows, command by command. The images are
-{num_images} photographs of tomato leaves: few, so that a gain is no matter of course. The network is an EfficientNet-Lite0 with
-ImageNet's weights, on two cores.
+{num_images} photographs of tomato leaves: few, so that a gain is no matter of course. The network is an
+EfficientNet-Lite0 with ImageNet's weights, on two cores.
 
 A command says so before it loads torch, which takes seconds. In a file or a pipe the same lines come whole, without
 bars and codes, with a line of progress every ten seconds. `NO_COLOR=1` leaves the colours out.
