@@ -62,3 +62,20 @@ def test_a_run_computes_in_what_was_chosen_its_judge_too(
 def test_quick_networks_and_processors_without_it_compute_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
     assert chosen(monkeypatch, fp32_s=0.1, bf16_s=0.01) == ("fp32", "")
     assert chosen(monkeypatch, fp32_s=1.0, bf16_s=0.1, has_bf16=False) == ("fp32", "")
+
+
+@pytest.mark.parametrize(("pass_s", "num_passes"), [(0.25, 1 + 2 * 5), (1.0, 1 + 2 * 3), (0.07, 1 + 2 * 12)])
+def test_a_quick_network_is_measured_more_often(
+    pass_s: float, num_passes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[float] = []
+
+    def taken(*_: object) -> float:
+        passes.append(pass_s)
+        return pass_s
+
+    monkeypatch.setattr(module, "_pass_s", taken)
+    monkeypatch.setattr(module, "LEAST_S", 0.06)
+    model = build(CONVNET)
+    module._measured(model, 32, names_to_train(model, make_plan(AdaptOptions(size=32), 100)))
+    assert len(passes) == num_passes
