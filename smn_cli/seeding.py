@@ -13,7 +13,7 @@ loads with more workers or shares its batch out draws the same. Changing a strea
 | `sample_generator` | the images that prototypes are found on | seed |
 | `sklearn_seed` | scikit-learn's k-means, Gaussian mixture, PCA | seed |
 | `weight_stream` | random scores, random parts of a tensor; the same on every machine | seed, tensor's name |
-| `named_draw` | splits and limits by class, images that are looked at, label fractions | seed, name |
+| `named_draw` | splits and limits by class, images that are looked at or drawn to train, label fractions | seed, name |
 | `resampling_generator` | the bootstrap of an interval | its own seed, 0 |
 | `fixed_generator` | made images and features for checks and timings | nothing |
 

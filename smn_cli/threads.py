@@ -25,19 +25,16 @@ def lone_threads(num_threads: int) -> ThreadPoolExecutor:
     """The same, each without helpers of its own, for work beside that of the main thread.
 
     torch gives every thread as many helpers as the process has, so that two on two cores are four that wait for each
-    other in each operation. Only for runs: a thread of somebody else's that comes to torch in the same moment would
-    have no helpers, either.
+    other in each operation. Only for loading images: a thread of somebody else's that comes to torch in the same moment
+    would have no helpers, either.
     """
     pool, ready = ThreadPoolExecutor(num_threads), Barrier(num_threads)
 
     def settle() -> None:
-        torch.get_num_threads()  # what a thread asks first gives it what the process has
-        torch.set_num_threads(1)
-
-    def settle_in_turn() -> None:
         try:
             with _one_by_one:
-                settle()
+                torch.get_num_threads()  # what a thread asks first gives it what the process has
+                torch.set_num_threads(1)
         except BaseException:
             ready.abort()
             raise
@@ -45,7 +42,7 @@ def lone_threads(num_threads: int) -> ThreadPoolExecutor:
 
     before = torch.get_num_threads()
     try:
-        for settled in [pool.submit(settle_in_turn) for _ in range(num_threads)]:
+        for settled in [pool.submit(settle) for _ in range(num_threads)]:
             settled.result()
     except BaseException:
         ready.abort()  # nobody waits for a thread that never comes

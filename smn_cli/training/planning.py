@@ -14,7 +14,7 @@ from smn_cli.recipes import TRAIN_MODES, NormStats, Precision, Recipe, ScoreInit
 
 Value = TypeVar("Value")
 MANY_IMAGES = 10_000
-"""Training images that a run may have without each being seen more than once."""
+"""Fewer training images than so many are never drawn."""
 NUM_EVALUATIONS = 5
 """Evaluations on the held-out images in a run; each costs about as much as five training steps a thousand images."""
 SHORT = 1000

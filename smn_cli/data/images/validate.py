@@ -16,7 +16,7 @@ _PORTION = 10_000
 
 @dataclass
 class ImageSet:
-    """Images fit for use, those that are not with the reason of each, and how many were not looked at."""
+    """Images fit for use, those that are not with the reason of each, and how many were not looked at, or not drawn."""
 
     good: list[Path]
     bad: dict[Path, str] = field(default_factory=dict)
